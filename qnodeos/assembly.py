@@ -1,0 +1,217 @@
+"""Putting a system together: from a configuration to nodes that run programs.
+
+The one place where drivers, instruments and the simulated laboratory meet the operating
+system. What it reads is `NetworkConfig`, a YAML file or a preset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from importlib.resources import files
+from random import Random
+from typing import Annotated, Final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from drivers.nv import NVDriver
+from qnodeos.cnpu.host import NetworkDirectory
+from qnodeos.cnpu.latency import LatencyProfile
+from qnodeos.cnpu.virtual import MessageBoard, VirtualCnpu
+from qnodeos.config.loader import parse_config
+from qnodeos.qnpu.isa import Flavour
+from qnodeos.qnpu.kernel import Kernel, KernelConfig
+from qnodeos.qnpu.schedule import NetworkSchedule
+from qnodeos.trace.recorder import TraceRecorder
+from sim.clock import VirtualClock
+from sim.link import EntanglementLink, LinkParameters
+from sim.network import PeerNetwork, VirtualNetwork
+from sim.node import VirtualNode
+from sim.noise import NVNoise
+from sim.nv_device import BehaviouralNVDevice
+from sim.nv_timing import NVTiming
+
+PROFILES: Final = ("paper", "zero")
+"""Latency profiles that come with the package."""
+
+LINKS: Final[Mapping[str, Callable[[], LinkParameters]]] = {
+    "paper": LinkParameters.paper,
+    "fast": LinkParameters.fast,
+}
+"""Link presets by name."""
+
+_HOST_TRACE_UNIT_NS: Final = 1_000
+_MS_IN_NS: Final = 1_000_000
+TRACE_CAPACITY: Final = 1 << 21
+"""Events kept per recorder."""
+
+
+class NodeConfig(BaseModel):
+    """One NV node with a behavioural device."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    noise: NVNoise = NVNoise()
+    timing: NVTiming = NVTiming()
+    short_corrections: bool = Field(
+        False, description="correct Psi- with one pulse instead of the SDK's four"
+    )
+
+
+class ScheduleConfig(BaseModel):
+    """The time bins of the network schedule."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bin_ms: Annotated[float, Field(gt=0, le=1000)] = Field(
+        10.0, description="length of a time bin (paper, Methods: 10 ms)"
+    )
+    guard_ms: Annotated[float, Field(ge=0, le=1000)] = Field(
+        1.0,
+        description="time at the start of a bin before attempts begin (measured: about 1 ms)",
+    )
+
+
+class NetworkConfig(BaseModel):
+    """Two NV nodes, client and server, and the link between them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    client: NodeConfig = NodeConfig()
+    server: NodeConfig = NodeConfig()
+    link: LinkParameters = Field(default_factory=LinkParameters.paper)
+    schedule: ScheduleConfig = ScheduleConfig()
+
+    @classmethod
+    def preset(cls, link: str) -> NetworkConfig:
+        """The default nodes with a link preset; `fast` also has nearly no guard."""
+        guard_ms = 1.0 if link == "paper" else 0.1
+        return cls(link=LINKS[link](), schedule=ScheduleConfig(guard_ms=guard_ms))
+
+    @classmethod
+    def noiseless(cls) -> NetworkConfig:
+        """Perfect nodes and perfect Bell states, at the fast link's rate."""
+        node = NodeConfig(noise=NVNoise.noiseless())
+        return cls(
+            client=node,
+            server=node,
+            link=LinkParameters.perfect(),
+            schedule=ScheduleConfig(guard_ms=0.1),
+        )
+
+
+def load_profile(name: str) -> LatencyProfile:
+    """A latency profile of the package.
+
+    Raises:
+        ConfigurationError: the file is wrong.
+    """
+    text = files("qnodeos.config").joinpath("profiles", f"{name}.yaml").read_text("utf-8")
+    return parse_config(text, LatencyProfile, f"{name}.yaml")
+
+
+@dataclass(frozen=True)
+class NodeHandles:
+    """What an experiment can look at in a node.
+
+    Attributes:
+        qnpu_trace: events of the QNPU; unit: the tick.
+        host_trace: events of the CNPU; unit: 1 us.
+    """
+
+    node: VirtualNode
+    device: BehaviouralNVDevice
+    cnpu: VirtualCnpu
+    qnpu_trace: TraceRecorder
+    host_trace: TraceRecorder
+
+
+@dataclass(frozen=True)
+class TwoNodeSystem:
+    """Client and server, ready to run programs."""
+
+    network: VirtualNetwork
+    client: NodeHandles
+    server: NodeHandles
+
+
+def build_two_nodes(
+    config: NetworkConfig, profile: LatencyProfile, seed: int, trace_capacity: int = TRACE_CAPACITY
+) -> TwoNodeSystem:
+    """Two NV nodes in virtual time.
+
+    Args:
+        config: nodes, link and schedule.
+        profile: latencies of the software.
+        seed: of all randomness; every component draws from a stream of its own.
+        trace_capacity: events kept per recorder.
+    """
+
+    def stream(purpose: str) -> Random:
+        return Random(f"{seed}/{purpose}")
+
+    clock = VirtualClock()
+    tick_ns = config.client.timing.tick_ns
+    link = EntanglementLink(config.link, stream("link"), tick_ns=tick_ns)
+    peers = PeerNetwork(clock, profile, stream("peers"))
+    names = ("client", "server")
+    directory = NetworkDirectory(
+        {name: number for number, name in enumerate(names)}, {name: name for name in names}
+    )
+    board = MessageBoard()
+    handles: dict[str, NodeHandles] = {}
+    for number, name in enumerate(names):
+        node_config: NodeConfig = getattr(config, name)
+        device = BehaviouralNVDevice(
+            node_config.timing, node_config.noise, link, stream(f"{name}/device"), name
+        )
+        qnpu_trace = TraceRecorder(tick_ns, trace_capacity)
+        host_trace = TraceRecorder(_HOST_TRACE_UNIT_NS, trace_capacity)
+        other = 1 - number
+        kernel = Kernel(
+            KernelConfig(
+                node_id=number,
+                flavour=Flavour.NV,
+                peers={other: 0},
+                dispatch_ticks=profile.dispatch_us * 1_000 // tick_ns,
+            ),
+            NVDriver(device.capabilities, short_corrections=node_config.short_corrections),
+            qnpu_trace,
+            partial(_below, stream(f"{name}/kernel")),
+        )
+        kernel.install_schedule(_schedule(config, tick_ns, other))
+        node = VirtualNode(name, kernel, device, clock, peers.sender(number))
+        peers.add(number, node)
+        cnpu = VirtualCnpu(
+            node_name=name,
+            directory=directory,
+            flavour=Flavour.NV,
+            clock=clock,
+            qnpu=node,
+            board=board,
+            latency=profile,
+            rng=stream(f"{name}/cnpu"),
+            trace=host_trace,
+        )
+        handles[name] = NodeHandles(node, device, cnpu, qnpu_trace, host_trace)
+    network = VirtualNetwork(
+        clock,
+        {name: handle.node for name, handle in handles.items()},
+        {name: handle.cnpu for name, handle in handles.items()},
+    )
+    return TwoNodeSystem(network, handles["client"], handles["server"])
+
+
+def _below(rng: Random, bound: int) -> int:
+    return rng.randrange(bound)
+
+
+def _schedule(config: NetworkConfig, tick_ns: int, peer: int) -> NetworkSchedule:
+    bin_ticks = round(config.schedule.bin_ms * _MS_IN_NS / tick_ns)
+    return NetworkSchedule(
+        bin_ticks=bin_ticks,
+        guard_ticks=round(config.schedule.guard_ms * _MS_IN_NS / tick_ns),
+        batch_ticks=-(-config.link.batch_ns // tick_ns) + 2,
+        pattern=(peer,),
+    )

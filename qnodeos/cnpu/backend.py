@@ -1,0 +1,165 @@
+"""The NetQASM SDK's connection, with our QNPU behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from netqasm.lang.encoding import RegisterName
+from netqasm.lang.operand import Register
+from netqasm.sdk.build_types import GenericHardwareConfig, HardwareConfig, NVHardwareConfig
+from netqasm.sdk.builder import LabelManager
+from netqasm.sdk.connection import BaseNetQASMConnection
+from netqasm.sdk.shared_memory import SharedMemory
+from netqasm.sdk.transpile import NVSubroutineTranspiler
+
+from qnodeos.api.host import HostReply, RegisterResult
+from qnodeos.cnpu.host import NetworkDirectory, ProgramHost, find_host
+from qnodeos.errors import SubroutineFailedError
+from qnodeos.qnpu.isa import REGISTERS, Flavour
+
+_REGISTERS: Final = tuple(
+    Register(RegisterName(number & 3), number >> 2) for number in range(REGISTERS)
+)
+"""The SDK's register objects by encoded number."""
+
+
+class QNodeOSConnection(BaseNetQASMConnection):  # type: ignore[misc]
+    """A program's connection to the QNPU of its node.
+
+    Takes the arguments of the SDK's `BaseNetQASMConnection`; the compiler and the hardware
+    configuration default to those of the node's flavour. A connection is one client of the
+    QNPU, so application ids are its own and never clash with another program's.
+    """
+
+    def __init__(
+        self,
+        app_name: str,
+        node_name: str | None = None,
+        app_id: int | None = None,
+        max_qubits: int = 5,
+        hardware_config: HardwareConfig | None = None,
+        compiler: Any = None,
+        *,
+        host: ProgramHost | None = None,
+        **options: Any,
+    ) -> None:
+        self._host = host if host is not None else find_host()
+        self._memory = SharedMemory()
+        self._unanswered: list[tuple[int, Callable[[], None] | None]] = []
+        self._client = self._host.open_client()
+        self._is_open = True
+        if self._host.flavour is Flavour.NV:
+            compiler = compiler or NVSubroutineTranspiler
+            hardware_config = hardware_config or NVHardwareConfig(max_qubits)
+        super().__init__(
+            app_name=app_name,
+            node_name=node_name,
+            app_id=app_id,
+            max_qubits=max_qubits,
+            hardware_config=hardware_config or GenericHardwareConfig(max_qubits),
+            compiler=compiler,
+            **options,
+        )
+
+    # --- what the SDK asks of a backend -----------------------------------------------
+
+    def _get_network_info(self) -> NetworkDirectory:
+        return self._host.directory
+
+    def _get_new_app_id(self, app_id: int | None) -> int:
+        return 0 if app_id is None else app_id
+
+    def _pop_app_id(self) -> None:
+        """Nothing to give back: application ids are scoped by connection."""
+
+    @property
+    def shared_memory(self) -> SharedMemory:
+        """What the QNPU has returned to this program."""
+        return self._memory
+
+    def _commit_serialized_message(
+        self, raw_msg: bytes, block: bool = True, callback: Callable[[], None] | None = None
+    ) -> None:
+        request = self._host.submit(self._client, raw_msg)
+        if not block:
+            self._unanswered.append((request, callback))
+            return
+        self.block()
+        self._take(self._host.await_reply(request))
+        if callback is not None:
+            callback()
+
+    def block(self) -> None:
+        """Wait for everything that was flushed without blocking."""
+        while self._unanswered:
+            request, callback = self._unanswered.pop(0)
+            self._take(self._host.await_reply(request))
+            if callback is not None:
+                callback()
+
+    def _take(self, reply: HostReply) -> None:
+        error = reply.error
+        if error is not None:
+            raise SubroutineFailedError(error.kind, error.text, error.subroutine, error.pc)
+        for result in reply.results:
+            if isinstance(result, RegisterResult):
+                self._memory.set_register(_REGISTERS[result.register], result.value)
+            else:
+                self._memory.init_new_array(result.address, new_array=list(result.values))
+
+    # --- what the SDK does at length, done shortly ------------------------------------
+
+    def commit_protosubroutine(
+        self,
+        protosubroutine: Any,
+        block: bool = True,
+        callback: Callable[[], None] | None = None,
+    ) -> None:
+        """Compile and send, as the SDK does, without formatting log messages nobody reads.
+
+        The builder's table of branch labels, which the SDK scans linearly and never
+        empties, is renewed: labels need only be unique within a subroutine.
+        """
+        subroutine = self._builder.subrt_compile_subroutine(protosubroutine)
+        self._builder._label_mgr = LabelManager()
+        subroutine.instantiate(self.app_id)
+        self.commit_subroutine(subroutine, block, callback)
+        self._builder._reset()
+
+    def commit_subroutine(
+        self, subroutine: Any, block: bool = True, callback: Callable[[], None] | None = None
+    ) -> None:
+        """Send a compiled subroutine."""
+        self._commit_serialized_message(b"\x02" + bytes(subroutine), block, callback)
+
+    def _commit_message(
+        self, msg: Any, block: bool = True, callback: Callable[[], None] | None = None
+    ) -> None:
+        self._commit_serialized_message(bytes(msg), block, callback)
+
+    # --- the end ----------------------------------------------------------------------
+
+    def _signal_stop(self, clear_app: bool = True, stop_backend: bool = True) -> None:
+        """Deregister the program; the QNPU itself, which others share, goes on."""
+        super()._signal_stop(clear_app=clear_app, stop_backend=False)
+        if clear_app:
+            self._disconnect()
+
+    def close(
+        self, clear_app: bool = True, stop_backend: bool = False, exception: bool = False
+    ) -> None:
+        """End the connection; the program's qubits are freed even if its last flush fails."""
+        try:
+            if not exception:
+                self.flush()
+                self.block()
+        except BaseException:
+            self._disconnect()
+            raise
+        super().close(clear_app, stop_backend, exception=True)
+
+    def _disconnect(self) -> None:
+        if self._is_open:
+            self._is_open = False
+            self._host.close_client(self._client)

@@ -1,0 +1,32 @@
+"""Running unmodified NetQASM programs.
+
+Programs import `NetQASMConnection` and `Socket` from `netqasm.sdk.external`, a module that
+decides at import time which simulator those names mean. `install` puts a module of ours
+there first.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from types import ModuleType
+
+_NAME = "netqasm.sdk.external"
+
+
+def install() -> None:
+    """Make `netqasm.sdk.external` mean this system. Call it before importing a program."""
+    # netqasm reads this when its other modules ask which simulator is in use; "debug" is
+    # the only choice that needs nothing else installed.
+    os.environ.setdefault("NETQASM_SIMULATOR", "debug")
+
+    import netqasm.sdk  # noqa: PLC0415 (after the environment variable)
+
+    from qnodeos.cnpu.backend import QNodeOSConnection  # noqa: PLC0415
+    from qnodeos.cnpu.sockets import AppSocket  # noqa: PLC0415
+
+    module = ModuleType(_NAME, "NetQASM's names for connections and sockets, as qnodeos's.")
+    module.NetQASMConnection = QNodeOSConnection  # type: ignore[attr-defined]
+    module.Socket = AppSocket  # type: ignore[attr-defined]
+    sys.modules[_NAME] = module
+    netqasm.sdk.external = module

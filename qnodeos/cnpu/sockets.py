@@ -1,0 +1,94 @@
+"""Classical sockets between applications, in the SDK's interface."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from netqasm.sdk.classical_communication.message import StructuredMessage
+from netqasm.sdk.classical_communication.socket import Socket
+
+from qnodeos.cnpu.host import ProgramHost, find_host
+from qnodeos.errors import LimitError
+
+MAX_MESSAGE_CHARACTERS: Final = 1 << 20
+
+
+class AppSocket(Socket):  # type: ignore[misc]
+    """One end of a classical connection between two applications.
+
+    Takes the arguments of the SDK's sockets. Both ends may be made in any order; messages
+    wait for the receiver.
+    """
+
+    def __init__(
+        self,
+        app_name: str,
+        remote_app_name: str,
+        socket_id: int = 0,
+        timeout: float | None = None,
+        use_callbacks: bool = False,
+        log_config: Any = None,
+        *,
+        host: ProgramHost | None = None,
+    ) -> None:
+        self._host = host if host is not None else find_host()
+        self._host.directory.get_node_name_for_app(remote_app_name)
+        self._app_name = app_name
+        self._remote_app_name = remote_app_name
+        self._socket_id = socket_id
+        self._timeout_s = timeout
+        if use_callbacks:
+            raise NotImplementedError("callbacks on classical sockets are not supported")
+
+    def send(self, msg: str) -> None:
+        """Send a string.
+
+        Raises:
+            TypeError: it is not a string.
+            LimitError: it is too long.
+        """
+        if not isinstance(msg, str):
+            raise TypeError(f"a classical message is a string, not {type(msg).__name__}")
+        if len(msg) > MAX_MESSAGE_CHARACTERS:
+            raise LimitError(
+                f"a classical message of {len(msg)} characters exceeds {MAX_MESSAGE_CHARACTERS}"
+            )
+        self._host.send(self._app_name, self._remote_app_name, self._socket_id, msg)
+
+    def recv(
+        self, block: bool = True, timeout: float | None = None, maxsize: int | None = None
+    ) -> str:
+        """Receive a string; raises RuntimeError if none is there or comes in time."""
+        message = self._receive(block, timeout)
+        if not isinstance(message, str):
+            raise RuntimeError("the next message is structured; use recv_structured")
+        return message
+
+    def send_structured(self, msg: StructuredMessage) -> None:
+        """Send a structured message."""
+        self._host.send(self._app_name, self._remote_app_name, self._socket_id, msg)
+
+    def recv_structured(
+        self, block: bool = True, timeout: float | None = None, maxsize: int | None = None
+    ) -> StructuredMessage:
+        """Receive a structured message."""
+        return self._receive(block, timeout)
+
+    def send_silent(self, msg: str) -> None:
+        """Send without logging, which we do not do anyway."""
+        self.send(msg)
+
+    def recv_silent(
+        self, block: bool = True, timeout: float | None = None, maxsize: int | None = None
+    ) -> str:
+        """Receive without logging, which we do not do anyway."""
+        return self.recv(block, timeout, maxsize)
+
+    def _receive(self, block: bool, timeout: float | None) -> Any:
+        return self._host.receive(
+            self._remote_app_name,
+            self._app_name,
+            self._socket_id,
+            block=block,
+            timeout_s=timeout if timeout is not None else self._timeout_s,
+        )

@@ -1,0 +1,374 @@
+"""Programs as greenlets in virtual time.
+
+A program runs until it has to wait for its QNPU or for a message, then gives control back
+to whoever advances the clock. Its computing takes no time of its own; the latency profile
+says how long it would have. So a program's local time may run ahead of the clock: what it
+does is scheduled at its local time, and when it waits the two meet again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextvars import copy_context
+from random import Random
+from typing import Any, Protocol
+
+from greenlet import GreenletExit, greenlet
+
+from qnodeos.api.host import HostReply
+from qnodeos.cnpu.host import NetworkDirectory, current_host
+from qnodeos.cnpu.latency import Delay, LatencyProfile
+from qnodeos.errors import UnknownProcessError
+from qnodeos.qnpu.isa import INSTRUCTION_BYTES, Flavour
+from qnodeos.trace.events import Event
+
+_SUBROUTINE_TYPE = 2
+_BODY_OFFSET = 5
+_CREATE_EPR, _RECV_EPR = 33, 34
+_S_IN_NS = 1_000_000_000
+_US_IN_NS = 1_000
+
+
+class Clock(Protocol):
+    """Virtual time."""
+
+    @property
+    def now_ns(self) -> int:
+        """The current time."""
+        ...
+
+    def call_at(self, time_ns: int, action: Callable[..., None], *arguments: Any) -> None:
+        """Do something at a time not before now."""
+        ...
+
+
+class QnpuPort(Protocol):
+    """The QNPU of this node, as its CNPU reaches it."""
+
+    def open_client(self) -> int:
+        """A new connection; returns its number."""
+        ...
+
+    def close_client(self, client: int) -> None:
+        """The connection ends."""
+        ...
+
+    def host_message(
+        self, client: int, request: int, raw: bytes, on_reply: Callable[[HostReply], None]
+    ) -> None:
+        """A message arrives at the QNPU; the reply goes to ``on_reply``."""
+        ...
+
+
+class Recorder(Protocol):
+    """Where host events go; times in microseconds."""
+
+    def record(self, time: int, event: int, process: int = 0, detail: int = 0) -> None:
+        """Keep one event."""
+        ...
+
+
+class MessageBoard:
+    """Classical messages between all applications, in order per (from, to, socket)."""
+
+    def __init__(self) -> None:
+        self._queues: dict[tuple[str, str, int], deque[tuple[int, Any]]] = {}
+        self._waiting: dict[tuple[str, str, int], Callable[[int], None]] = {}
+        self._last_arrival_ns: dict[tuple[str, str, int], int] = {}
+
+    def post(self, key: tuple[str, str, int], arrival_ns: int, message: Any) -> None:
+        """A message that will arrive; never before the one sent before it."""
+        arrival_ns = max(arrival_ns, self._last_arrival_ns.get(key, 0))
+        self._last_arrival_ns[key] = arrival_ns
+        self._queues.setdefault(key, deque()).append((arrival_ns, message))
+        wake = self._waiting.pop(key, None)
+        if wake is not None:
+            wake(arrival_ns)
+
+    def peek(self, key: tuple[str, str, int]) -> int | None:
+        """Arrival time of the next message, None if none has been sent."""
+        queue = self._queues.get(key)
+        return queue[0][0] if queue else None
+
+    def take(self, key: tuple[str, str, int]) -> Any:
+        """The next message."""
+        return self._queues[key].popleft()[1]
+
+    def wait(self, key: tuple[str, str, int], wake: Callable[[int], None]) -> None:
+        """Call ``wake`` with the arrival time of the next message when it is sent."""
+        self._waiting[key] = wake
+
+    def stop_waiting(self, key: tuple[str, str, int]) -> None:
+        """Forget a `wait`."""
+        self._waiting.pop(key, None)
+
+
+class VirtualCnpu:
+    """The CNPU of one node: starts programs and gives each its host."""
+
+    def __init__(
+        self,
+        *,
+        node_name: str,
+        directory: NetworkDirectory,
+        flavour: Flavour,
+        clock: Clock,
+        qnpu: QnpuPort,
+        board: MessageBoard,
+        latency: LatencyProfile,
+        rng: Random,
+        trace: Recorder,
+    ) -> None:
+        self.node_name = node_name
+        self.directory = directory
+        self.flavour = flavour
+        self.clock = clock
+        self.qnpu = qnpu
+        self.board = board
+        self.latency = latency
+        self.rng = rng
+        self.trace = trace
+        self._programs = 0
+
+    def start(
+        self, name: str, entry: Callable[..., Any], inputs: Mapping[str, Any]
+    ) -> VirtualProgram:
+        """Start a program now; it runs when the clock next advances."""
+        program = VirtualProgram(self, self._programs, name, entry, inputs)
+        self._programs += 1
+        self.clock.call_at(self.clock.now_ns, program.resume, program.wait_number)
+        return program
+
+
+class VirtualProgram:
+    """A running program, and the `ProgramHost` it sees.
+
+    Attributes:
+        name: of the program.
+        is_finished: whether it has returned or raised.
+        result: what it returned.
+        error: what it raised.
+        waiting_for: in words, while it waits.
+        wait_number: counts its waits, so that a wake-up meant for an earlier one is void.
+    """
+
+    def __init__(
+        self,
+        cnpu: VirtualCnpu,
+        number: int,
+        name: str,
+        entry: Callable[..., Any],
+        inputs: Mapping[str, Any],
+    ) -> None:
+        self._cnpu = cnpu
+        self._number = number
+        self.name = name
+        self.is_finished = False
+        self.result: Any = None
+        self.error: Exception | None = None
+        self.waiting_for = "its start"
+        self.wait_number = 0
+        self._is_killed = False
+        self._local_ns = cnpu.clock.now_ns
+        self._last_event: Event | None = None
+        self._next_request = 0
+        self._replies: dict[int, tuple[int, HostReply]] = {}
+        self._awaited: int | None = None
+        self._subroutines: dict[int, int] = {}
+        self._serials: dict[int, int] = {}
+        self._clients: set[int] = set()
+        context = copy_context()
+        context.run(current_host.set, self)
+        self._greenlet = greenlet(lambda: self._run(entry, inputs))
+        self._greenlet.gr_context = context
+
+    # --- as seen by whoever advances the clock ----------------------------------------
+
+    def resume(self, wait_number: int) -> None:
+        """Let the program run until it waits again, if it is still in that wait."""
+        if not self.is_finished and wait_number == self.wait_number:
+            self._greenlet.switch()
+
+    def kill(self) -> None:
+        """End a program that waits, closing its connections."""
+        if not self.is_finished:
+            self._is_killed = True
+            self._greenlet.throw()
+
+    def _run(self, entry: Callable[..., Any], inputs: Mapping[str, Any]) -> None:
+        try:
+            self.result = entry(**inputs)
+        except Exception as error:
+            self.error = error
+        finally:
+            self.is_finished = True
+            self._close_clients()
+
+    def _close_clients(self) -> None:
+        for client in sorted(self._clients):
+            self._cnpu.qnpu.close_client(client)
+        self._clients.clear()
+
+    def _suspend(self, reason: str) -> None:
+        if self._is_killed:  # code that runs while a killed program unwinds must not wait
+            raise GreenletExit
+        self.waiting_for = reason
+        parent = self._greenlet.parent
+        assert parent is not None
+        parent.switch()
+        self.wait_number += 1
+        self._local_ns = max(self._local_ns, self._cnpu.clock.now_ns)
+
+    # --- ProgramHost ------------------------------------------------------------------
+
+    @property
+    def node_name(self) -> str:
+        """See `ProgramHost`."""
+        return self._cnpu.node_name
+
+    @property
+    def directory(self) -> NetworkDirectory:
+        """See `ProgramHost`."""
+        return self._cnpu.directory
+
+    @property
+    def flavour(self) -> Flavour:
+        """See `ProgramHost`."""
+        return self._cnpu.flavour
+
+    def open_client(self) -> int:
+        """See `ProgramHost`."""
+        client = self._cnpu.qnpu.open_client()
+        self._clients.add(client)
+        return client
+
+    def close_client(self, client: int) -> None:
+        """See `ProgramHost`."""
+        self._clients.discard(client)
+        self._cnpu.qnpu.close_client(client)
+
+    def submit(self, client: int, raw: bytes) -> int:
+        """See `ProgramHost`."""
+        cnpu = self._cnpu
+        request = self._next_request
+        self._next_request += 1
+        sent_ns = self._local_ns
+        if raw and raw[0] == _SUBROUTINE_TYPE:
+            attempt_ns = self._local_ns + self._compute(Event.SUBROUTINE_SEND_ATTEMPT)
+            sent_ns = attempt_ns + self._send_delay(raw).sample_ns(cnpu.rng)
+            serial = self._serials.get(client, 0)
+            self._serials[client] = serial + 1
+            self._subroutines[request] = serial
+            self._record(attempt_ns, Event.SUBROUTINE_SEND_ATTEMPT, serial)
+            self._record(sent_ns, Event.SUBROUTINE_SENT, serial)
+            self._local_ns = sent_ns
+        cnpu.clock.call_at(
+            sent_ns, cnpu.qnpu.host_message, client, request, raw, self._on_reply
+        )
+        return request
+
+    def _send_delay(self, raw: bytes) -> Delay:
+        opcodes = raw[_BODY_OFFSET::INSTRUCTION_BYTES]
+        if _CREATE_EPR in opcodes:
+            return self._cnpu.latency.send_create
+        if _RECV_EPR in opcodes:
+            return self._cnpu.latency.send_receive
+        return self._cnpu.latency.send_local
+
+    def _on_reply(self, reply: HostReply) -> None:
+        delay_ns = 0
+        if reply.request in self._subroutines:
+            delay_ns = self._cnpu.latency.result.sample_ns(self._cnpu.rng)
+        arrival_ns = self._cnpu.clock.now_ns + delay_ns
+        self._replies[reply.request] = arrival_ns, reply
+        if reply.request == self._awaited:
+            self._awaited = None
+            self._cnpu.clock.call_at(
+                max(arrival_ns, self._local_ns), self.resume, self.wait_number
+            )
+
+    def await_reply(self, request: int) -> HostReply:
+        """See `ProgramHost`."""
+        if request not in self._replies:
+            self._awaited = request
+            self._suspend(f"the QNPU's reply to request {request}")
+        if request not in self._replies:
+            raise UnknownProcessError(f"request {request} was never answered")
+        arrival_ns, reply = self._replies.pop(request)
+        self._local_ns = max(self._local_ns, arrival_ns)
+        serial = self._subroutines.pop(request, None)
+        if serial is not None:
+            self._record(self._local_ns, Event.RESULT_RCVD, serial)
+            self._last_event = Event.RESULT_RCVD
+        return reply
+
+    def send(self, source: str, destination: str, socket_id: int, message: Any) -> None:
+        """See `ProgramHost`."""
+        self._local_ns += self._compute(Event.CLAS_MSG_SENT)
+        self._record(self._local_ns, Event.CLAS_MSG_SENT)
+        self._last_event = Event.CLAS_MSG_SENT
+        delay_ns = self._cnpu.latency.classical.sample_ns(self._cnpu.rng)
+        self._cnpu.board.post(
+            (source, destination, socket_id), self._local_ns + delay_ns, message
+        )
+
+    def receive(
+        self,
+        source: str,
+        destination: str,
+        socket_id: int,
+        *,
+        block: bool = True,
+        timeout_s: float | None = None,
+    ) -> Any:
+        """See `ProgramHost`."""
+        board, clock = self._cnpu.board, self._cnpu.clock
+        key = source, destination, socket_id
+        arrival_ns = board.peek(key)
+        if not block and (arrival_ns is None or arrival_ns > self._local_ns):
+            raise RuntimeError(f"no message from {source} has arrived")
+        deadline_ns = None
+        if timeout_s is not None:
+            deadline_ns = self._local_ns + round(timeout_s * _S_IN_NS)
+        if arrival_ns is None:
+            wait_number = self.wait_number
+            board.wait(
+                key,
+                lambda time_ns: clock.call_at(
+                    max(time_ns, clock.now_ns), self.resume, wait_number
+                ),
+            )
+            if deadline_ns is not None:
+                clock.call_at(deadline_ns, self.resume, wait_number)
+            self._suspend(f"a message from {source} (socket {socket_id})")
+            board.stop_waiting(key)
+            arrival_ns = board.peek(key)
+        if arrival_ns is None or (deadline_ns is not None and arrival_ns > deadline_ns):
+            self._local_ns = max(self._local_ns, deadline_ns or 0)
+            raise RuntimeError(f"no message from {source} came within {timeout_s} s")
+        self._local_ns = max(self._local_ns, arrival_ns)
+        self._record(self._local_ns, Event.CLAS_MSG_RCVD)
+        self._last_event = Event.CLAS_MSG_RCVD
+        return board.take(key)
+
+    # --- latency and trace ------------------------------------------------------------
+
+    def _compute(self, coming: Event) -> int:
+        """How long the program computes between its last event and the coming one."""
+        latency, rng = self._cnpu.latency, self._cnpu.rng
+        if coming is Event.CLAS_MSG_SENT:
+            if self._last_event is Event.RESULT_RCVD:
+                return latency.result_to_message.sample_ns(rng)
+            return latency.message_to_message.sample_ns(rng)
+        if self._last_event is None:
+            return latency.start_to_submit.sample_ns(rng)
+        if self._last_event is Event.RESULT_RCVD:
+            return latency.result_to_submit.sample_ns(rng)
+        delay_ns = latency.message_to_submit.sample_ns(rng)
+        if self._last_event is Event.CLAS_MSG_RCVD:
+            delay_ns += latency.spikes.sample_ns(rng)
+        return delay_ns
+
+    def _record(self, time_ns: int, event: Event, serial: int = 0) -> None:
+        self._cnpu.trace.record(time_ns // _US_IN_NS, event, self._number, serial)

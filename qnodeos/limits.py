@@ -1,0 +1,50 @@
+"""Every bound of the operating system, in one place.
+
+Nothing in the kernel grows without one of these; the error that reports a reached bound
+names the field, so that a deployment knows which number to change.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of one QNPU.
+
+    Attributes:
+        processes: user processes alive at once.
+        subroutine_bytes: size of one subroutine as sent.
+        pending_subroutines: subroutines queued in one process.
+        compiled_subroutines: compiled subroutines kept per process for re-use.
+        instructions_per_activation: instructions between two waits or the end.
+        instructions_per_tick: instructions run before the kernel takes the next tick.
+        array_length: entries of one array.
+        array_entries: entries of all arrays of one process; the arrays created first are
+            evicted beyond it, because the SDK never re-uses an array address.
+        er_sockets: open ER sockets of one process.
+        entanglement_requests: outstanding create requests of one process, and requests
+            accepted from one peer.
+        receive_requests: outstanding receive requests of one ER socket.
+        pairs_per_request: pairs one request may ask for.
+        offer_timeout_ticks: how long a create request waits for the peer to open the ER
+            socket it names (10 s at 10 us per tick).
+        announcement_timeout_ticks: how long a heralded qubit waits for the creator's
+            announcement before it is given up (100 ms at 10 us).
+    """
+
+    processes: int = 64
+    subroutine_bytes: int = 64 * 1024
+    pending_subroutines: int = 64
+    compiled_subroutines: int = 64
+    instructions_per_activation: int = 1_000_000
+    instructions_per_tick: int = 10_000
+    array_length: int = 65_536
+    array_entries: int = 262_144
+    er_sockets: int = 32
+    entanglement_requests: int = 64
+    receive_requests: int = 64
+    pairs_per_request: int = 1_024
+    offer_timeout_ticks: int = 1_000_000
+    announcement_timeout_ticks: int = 10_000

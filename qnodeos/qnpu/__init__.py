@@ -1,0 +1,17 @@
+"""The QNPU kernel: a pure state machine.
+
+Host messages, peer messages and ticks go in, each with its time; replies, peer messages
+and at most one physical instruction per tick come out. Nothing in this package does I/O,
+reads a clock, starts a thread or draws a random number: the service, the simulator, the
+tests and the fault injection all drive the same `kernel.Kernel`.
+
+    isa, decoder         NetQASM bytes -> instructions
+    compiler, classical, quantum, execution
+                         instructions -> closures, and running them
+    process, scheduler   processes, their states, who runs next
+    memory, qmmu         registers and arrays; virtual and physical qubits
+    entanglement         ER sockets, requests and their results
+    link_layer           agreement with the peer on requests and pairs
+    network_process      the kernel process that makes entanglement in its time bins
+    kernel               all of it behind one front
+"""

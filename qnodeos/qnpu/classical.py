@@ -1,0 +1,283 @@
+"""Compiling the classical instructions: one builder per mnemonic.
+
+A builder takes the compile context, the instruction's index and its operands, checks all
+that can be checked now, and returns the closure that does the work. Every value is an
+int32 and wraps; every array access is checked; every loop is counted.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Final
+
+from qnodeos.api.host import ArrayResult, RegisterResult
+from qnodeos.errors import ArithmeticFaultError, ArrayAccessError, DeadlockError
+from qnodeos.qnpu.context import Builder, CompileContext
+from qnodeos.qnpu.execution import Operation
+from qnodeos.qnpu.isa import INT32_MAX, INT32_MIN
+from qnodeos.qnpu.memory import Array
+
+
+def wrap_int32(value: int) -> int:
+    """Reduce to a two's complement 32-bit integer."""
+    return (value - INT32_MIN & 0xFFFF_FFFF) + INT32_MIN
+
+
+# --- moving values --------------------------------------------------------------------
+
+
+def _set(context: CompileContext, pc: int, register: int, value: int) -> Operation:
+    registers, following = context.memory.registers, pc + 1
+
+    def operation() -> int:
+        registers[register] = value
+        return following
+
+    return operation
+
+
+def _array(context: CompileContext, pc: int, size: int, address: int) -> Operation:
+    registers, create, following = context.memory.registers, context.memory.create_array, pc + 1
+
+    def operation() -> int:
+        create(address, registers[size])
+        return following
+
+    return operation
+
+
+def _store(context: CompileContext, pc: int, register: int, address: int, index: int) -> Operation:
+    registers, entry, following = context.memory.registers, context.memory.entry, pc + 1
+
+    def operation() -> int:
+        at = registers[index]
+        entry(address, at)[at] = registers[register]
+        return following
+
+    return operation
+
+
+def _load(context: CompileContext, pc: int, register: int, address: int, index: int) -> Operation:
+    registers, entry, following = context.memory.registers, context.memory.entry, pc + 1
+
+    def operation() -> int:
+        at = registers[index]
+        value = entry(address, at)[at]
+        if value is None:
+            raise ArrayAccessError(f"entry {at} of array @{address} is read but undefined")
+        registers[register] = value
+        return following
+
+    return operation
+
+
+def _undef(context: CompileContext, pc: int, address: int, index: int) -> Operation:
+    registers, entry, following = context.memory.registers, context.memory.entry, pc + 1
+
+    def operation() -> int:
+        at = registers[index]
+        entry(address, at)[at] = None
+        return following
+
+    return operation
+
+
+# --- branches -------------------------------------------------------------------------
+
+
+def _branch(
+    context: CompileContext, pc: int, left: int, right: int | None, target: int,
+    compare: Callable[[int, int], bool],
+) -> Operation:
+    """Branch if ``compare(left, right)``; ``right`` None compares with zero.
+
+    Only a branch backwards can make a loop, so only that one counts instructions.
+    """
+    registers, execution = context.memory.registers, context.execution
+    target = context.target(target)
+    following, length = pc + 1, pc - target + 1
+
+    def taken() -> int:
+        if length <= 0:
+            return target
+        execution.spent += length
+        if execution.spent > execution.allowance:
+            return execution.out_of_allowance(target)
+        return target
+
+    if right is None:
+        return lambda: taken() if compare(registers[left], 0) else following
+    other = right
+    return lambda: taken() if compare(registers[left], registers[other]) else following
+
+
+def _jmp(context: CompileContext, pc: int, target: int) -> Operation:
+    return _branch(context, pc, 0, None, target, lambda _left, _right: True)
+
+
+def _unary_branch(compare: Callable[[int, int], bool]) -> Builder:
+    def build(context: CompileContext, pc: int, register: int, target: int) -> Operation:
+        return _branch(context, pc, register, None, target, compare)
+
+    return build
+
+
+def _binary_branch(compare: Callable[[int, int], bool]) -> Builder:
+    def build(context: CompileContext, pc: int, left: int, right: int, target: int) -> Operation:
+        return _branch(context, pc, left, right, target, compare)
+
+    return build
+
+
+# --- arithmetic -----------------------------------------------------------------------
+
+
+def _floor_div(left: int, right: int) -> int:
+    if right == 0:
+        raise ArithmeticFaultError(f"{left} div 0")
+    return left // right
+
+
+def _remainder(left: int, right: int) -> int:
+    if right == 0:
+        raise ArithmeticFaultError(f"{left} rem 0")
+    return left % right
+
+
+def _arithmetic(apply: Callable[[int, int], int]) -> Builder:
+    def build(context: CompileContext, pc: int, out: int, left: int, right: int) -> Operation:
+        registers, following = context.memory.registers, pc + 1
+
+        def operation() -> int:
+            value = apply(registers[left], registers[right])
+            if not INT32_MIN <= value <= INT32_MAX:
+                value = wrap_int32(value)
+            registers[out] = value
+            return following
+
+        return operation
+
+    return build
+
+
+def _modular(apply: Callable[[int, int], int]) -> Builder:
+    def build(
+        context: CompileContext, pc: int, out: int, left: int, right: int, modulus: int
+    ) -> Operation:
+        registers, following = context.memory.registers, pc + 1
+
+        def operation() -> int:
+            divisor = registers[modulus]
+            if divisor < 1:
+                raise ArithmeticFaultError(f"modulus {divisor} is not positive")
+            registers[out] = apply(registers[left], registers[right]) % divisor
+            return following
+
+        return operation
+
+    return build
+
+
+# --- waiting and returning ------------------------------------------------------------
+
+
+def _wait_for_slice(enough: Callable[[list[bool]], bool], words: str) -> Builder:
+    def build(context: CompileContext, pc: int, address: int, start: int, stop: int) -> Operation:
+        registers, memory, following = context.memory.registers, context.memory, pc + 1
+
+        def operation() -> int:
+            first, last = registers[start], registers[stop]
+            entries: Array = memory.slice(address, first, last)
+            if enough([entry is not None for entry in entries]):
+                return following
+            return _wait(context, pc, address, f"{words} of @{address}[{first}:{last}]")
+
+        return operation
+
+    return build
+
+
+def _wait_single(context: CompileContext, pc: int, address: int, index: int) -> Operation:
+    registers, entry, following = context.memory.registers, context.memory.entry, pc + 1
+
+    def operation() -> int:
+        at = registers[index]
+        if entry(address, at)[at] is not None:
+            return following
+        return _wait(context, pc, address, f"entry @{address}[{at}]")
+
+    return operation
+
+
+def _wait(context: CompileContext, pc: int, address: int, what: str) -> int:
+    if not context.services.is_result_pending(address):
+        raise DeadlockError(
+            f"waiting for {what}, but no outstanding entanglement request writes to it"
+        )
+    return context.execution.wait(pc, what)
+
+
+def _ret_reg(context: CompileContext, pc: int, register: int) -> Operation:
+    registers, execution, following = context.memory.registers, context.execution, pc + 1
+
+    def operation() -> int:
+        execution.results.append(RegisterResult(register, registers[register]))
+        return following
+
+    return operation
+
+
+def _ret_arr(context: CompileContext, pc: int, address: int) -> Operation:
+    memory, execution, services = context.memory, context.execution, context.services
+    following = pc + 1
+
+    def operation() -> int:
+        # The SDK emits no wait instruction when it is told of a single qubit: returning
+        # the result array of a request is where such a program means to wait.
+        if services.is_result_pending(address):
+            return execution.wait(pc, f"entanglement results in @{address}")
+        execution.results.append(ArrayResult(address, tuple(memory.array(address))))
+        return following
+
+    return operation
+
+
+def _lea(context: CompileContext, pc: int, register: int, address: int) -> Operation:
+    return _set(context, pc, register, address)
+
+
+def _breakpoint(context: CompileContext, pc: int, action: int, role: int) -> Operation:
+    """Breakpoints are for simulators that dump state; here they do nothing."""
+    following = pc + 1
+    return lambda: following
+
+
+BUILDERS: Final[dict[str, Builder]] = {
+    "set": _set,
+    "array": _array,
+    "store": _store,
+    "load": _load,
+    "undef": _undef,
+    "lea": _lea,
+    "jmp": _jmp,
+    "bez": _unary_branch(operator.eq),
+    "bnz": _unary_branch(operator.ne),
+    "beq": _binary_branch(operator.eq),
+    "bne": _binary_branch(operator.ne),
+    "blt": _binary_branch(operator.lt),
+    "bge": _binary_branch(operator.ge),
+    "add": _arithmetic(operator.add),
+    "sub": _arithmetic(operator.sub),
+    "mul": _arithmetic(operator.mul),
+    "div": _arithmetic(_floor_div),
+    "rem": _arithmetic(_remainder),
+    "addm": _modular(operator.add),
+    "subm": _modular(operator.sub),
+    "wait_all": _wait_for_slice(all, "all entries"),
+    "wait_any": _wait_for_slice(any, "any entry"),
+    "wait_single": _wait_single,
+    "ret_reg": _ret_reg,
+    "ret_arr": _ret_arr,
+    "breakpoint": _breakpoint,
+}

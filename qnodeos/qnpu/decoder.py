@@ -1,0 +1,76 @@
+"""From the bytes of a subroutine to instructions."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Final
+
+from qnodeos.errors import MalformedSubroutineError, WrongFlavourError
+from qnodeos.qnpu.isa import (
+    FLAVOURS,
+    INSTRUCTION_BYTES,
+    REGISTERS,
+    Decoding,
+    Flavour,
+    Instruction,
+    decoding_table,
+)
+
+_table = cache(decoding_table)
+
+NETQASM_MAJOR: Final = 0
+"""Version of the NetQASM wire format we speak (netqasm 2.x sends 0.10)."""
+
+
+def decode_subroutine(body: bytes, flavour: Flavour) -> list[Instruction]:
+    """Decode the instructions of a subroutine.
+
+    Args:
+        body: instructions, seven bytes each. Padding bytes are ignored.
+        flavour: the flavour this node speaks.
+
+    Returns:
+        The instructions in order.
+
+    Raises:
+        WrongFlavourError: an opcode exists, but only in another flavour.
+        MalformedSubroutineError: truncated, unknown opcode, or no such register.
+    """
+    if len(body) % INSTRUCTION_BYTES:
+        raise MalformedSubroutineError(
+            f"subroutine of {len(body)} bytes is truncated: instructions are "
+            f"{INSTRUCTION_BYTES} bytes each"
+        )
+    table = _table(flavour)
+    instructions: list[Instruction] = []
+    append = instructions.append
+    for offset in range(0, len(body), INSTRUCTION_BYTES):
+        decoding = table[body[offset]]
+        if decoding is None:
+            raise _unknown_opcode(body[offset], offset, flavour)
+        mnemonic, unpack_from, registers = decoding
+        operands = unpack_from(body, offset + 1)
+        for position in registers:
+            if operands[position] >= REGISTERS:
+                raise _bad_register(decoding, operands[position], offset)
+        append(Instruction(mnemonic, operands))
+    return instructions
+
+
+def _unknown_opcode(opcode: int, offset: int, flavour: Flavour) -> MalformedSubroutineError:
+    pc = offset // INSTRUCTION_BYTES
+    for other, opcodes in FLAVOURS.items():
+        if opcode in opcodes:
+            return WrongFlavourError(
+                f"instruction {pc}: {opcodes[opcode][0]} (opcode {opcode}) belongs to the "
+                f"{other.value} flavour, this node speaks {flavour.value}; compile the "
+                f"program for {flavour.value}"
+            )
+    return MalformedSubroutineError(f"instruction {pc}: unknown opcode {opcode}")
+
+
+def _bad_register(decoding: Decoding, value: int, offset: int) -> MalformedSubroutineError:
+    return MalformedSubroutineError(
+        f"instruction {offset // INSTRUCTION_BYTES}: {decoding.mnemonic} names register "
+        f"byte {value:#04x}; registers are 0x00 to {REGISTERS - 1:#04x}"
+    )

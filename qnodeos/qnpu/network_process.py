@@ -1,0 +1,348 @@
+"""The network process: the kernel process that makes entanglement in its time bins.
+
+It has the highest priority and runs whenever a bin begins in which there is something to
+do. One activation goes through the phases below; `PHASES` is printed in the documentation.
+
+    PULL      take the head of the link's queue and a communication qubit; finish the
+              activation if there is neither, or no time left in the bin for a batch
+    ATTEMPT   a batch is under way at the device
+    AWAIT     receiver: a pair is heralded, the creator's announcement has not come yet
+    CORRECT   receiver: gates that turn a kept pair into Phi+
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from qnodeos.errors import CallerError, DeviceFailureError, PeerProtocolError, QNodeOSError
+from qnodeos.limits import Limits
+from qnodeos.qdevice.instructions import Axis, Opcode, PhysicalInstruction
+from qnodeos.qdevice.outcomes import HERALDS, BellState, Outcome
+from qnodeos.qdevice.protocols import QDriver
+from qnodeos.qnpu.entanglement import EntanglementManager, ErSocket, Pair
+from qnodeos.qnpu.execution import DEVICE, FINISHED, WAIT
+from qnodeos.qnpu.link_layer import LinkLayer, LinkRequest
+from qnodeos.qnpu.process import NETWORK_PID, Process, UserProcess
+from qnodeos.qnpu.qmmu import QMMU
+from qnodeos.qnpu.requests import BASIS_ROTATIONS, RANDOM_BASES, Rotations, measured_basis
+from qnodeos.qnpu.schedule import NetworkSchedule
+from qnodeos.trace.events import Event
+
+NETWORK_PRIORITY: Final = 1_000
+"""Above every user process."""
+
+
+class Phase(Enum):
+    """What the current activation is doing."""
+
+    PULL = "pull"
+    ATTEMPT = "attempt"
+    AWAIT = "await announcement"
+    CORRECT = "correct"
+
+
+@dataclass(slots=True)
+class Herald:
+    """A pair this node has seen heralded, as receiver."""
+
+    request: LinkRequest
+    socket: ErSocket | None
+    index: int
+    bell_state: BellState
+    tick: int
+    physical: int | None
+    outcome: int | None
+    sequence: int = 0
+
+
+class NetworkProcess(Process):
+    """See the module's docstring.
+
+    Attributes:
+        queue: physical instructions still to be sent, in order.
+    """
+
+    __slots__ = (
+        "_basis", "_basis_of", "_bin", "_driver", "_entanglement", "_fault", "_herald",
+        "_limits", "_link_layer", "_peers", "_phase", "_physical", "_programmed",
+        "_qmmu", "_random_choice", "_record", "_request", "_rotations", "_schedule", "queue",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        *,
+        peers: dict[int, int],
+        driver: QDriver,
+        qmmu: QMMU,
+        entanglement: EntanglementManager,
+        link_layer: LinkLayer,
+        limits: Limits,
+        random_choice: Callable[[int], int],
+        record: Callable[[int, int, int, int], None],
+        fault: Callable[[UserProcess, QNodeOSError], None],
+    ) -> None:
+        super().__init__(NETWORK_PID, NETWORK_PRIORITY)
+        self._peers = peers
+        self._driver = driver
+        self._qmmu = qmmu
+        self._entanglement = entanglement
+        self._link_layer = link_layer
+        self._schedule: NetworkSchedule | None = None
+        self._limits = limits
+        self._random_choice = random_choice
+        self._record = record
+        self._fault = fault
+        self._phase = Phase.PULL
+        self._request: LinkRequest | None = None
+        self._physical = 0
+        self._herald: Herald | None = None
+        self._bin = -1  # the last bin in which we were active
+        self._basis: int | None = None
+        self._rotations: Rotations = ()
+        self._basis_of: tuple[LinkRequest, int] | None = None
+        self._programmed: Rotations | None = None
+        self.queue: list[PhysicalInstruction] = []
+
+    # --- when to run ------------------------------------------------------------------
+
+    def install(self, schedule: NetworkSchedule) -> None:
+        """Use a network schedule from now on."""
+        self._schedule = schedule
+
+    def start_bin(self, tick: int) -> int:
+        """First bin for a request made now: the next one, so that the peer hears of it."""
+        return 0 if self._schedule is None else self._schedule.bin_at(tick) + 1
+
+    def is_due(self, tick: int) -> bool:
+        """Whether a bin has begun in which there is something to do."""
+        schedule = self._schedule
+        if schedule is None:
+            return False
+        number = schedule.bin_at(tick)
+        if number == self._bin or not (
+            schedule.attempts_from(number) <= tick <= schedule.last_start(number)
+        ):
+            return False
+        peer = schedule.peer(number)
+        if peer is None or self._link_layer.head(peer, number) is None:
+            return False
+        if self._free_qubit() is None:
+            self._bin = number  # the qubit is in use: sit this bin out
+            return False
+        return True
+
+    def next_due(self, tick: int) -> int | None:
+        """The next tick at which `is_due` may become true, None if nothing is pending."""
+        schedule = self._schedule
+        if schedule is None or not any(link.queue for link in self._link_layer.links.values()):
+            return None
+        first = schedule.bin_at(tick)
+        # Requests start in the bin after they are made, so this covers every one.
+        for number in range(first, first + len(schedule.pattern) + 2):
+            peer = schedule.peer(number)
+            start = schedule.attempts_from(number)
+            if start > tick and peer is not None and self._link_layer.head(peer, number):
+                return start
+        return None
+
+    def timeout_tick(self) -> int | None:
+        """When the wait for an announcement ends, None if there is no such wait."""
+        if self._herald is None:
+            return None
+        return self._herald.tick + self._limits.announcement_timeout_ticks
+
+    # --- running ----------------------------------------------------------------------
+
+    def run(self, tick: int) -> int:
+        """Go on; returns DEVICE, WAIT or FINISHED as a subroutine does."""
+        while True:
+            if self._phase is Phase.PULL:
+                return DEVICE if self._pull(tick) else FINISHED
+            if self._phase is Phase.AWAIT and not self._confirm(tick):
+                return WAIT if self._phase is Phase.AWAIT else FINISHED
+            if self.queue:
+                return DEVICE
+            self._deliver_received()
+
+    def _pull(self, tick: int) -> bool:
+        """Start a batch for the head of the queue; False if this bin has no more."""
+        schedule = self._schedule
+        assert schedule is not None
+        number = schedule.bin_at(tick)
+        self._bin = number
+        peer = schedule.peer(number)
+        physical = self._free_qubit()
+        if peer is None or physical is None or tick > schedule.last_start(number):
+            return False
+        request = self._link_layer.head(peer, number)
+        if request is None:
+            return False
+        self._request, self._physical = request, physical
+        self._qmmu.reserve(physical)
+        link = self._peers[peer]
+        if request.terms.measure_directly:
+            self._record(tick, Event.QNETWORK_ENM_PULL, NETWORK_PID, request.create_id)
+            self._choose_basis(request)
+            if self._rotations != self._programmed:
+                self._programmed = self._rotations
+                self.queue.extend(self._driver.measurement_basis(self._rotations, physical))
+            self.queue.append(self._driver.entangle_and_measure(link, physical))
+        else:
+            self._record(tick, Event.QNETWORK_ENT_PULL, NETWORK_PID, request.create_id)
+            self.queue.append(self._driver.entangle(link, physical))
+        self._phase = Phase.ATTEMPT
+        return True
+
+    def _free_qubit(self) -> int | None:
+        free = self._qmmu.free_qubits(self._driver.capabilities.communication_qubits)
+        return free[0] if free else None
+
+    def _choose_basis(self, request: LinkRequest) -> None:
+        """Rotations before the measurement, chosen anew for every pair if random."""
+        if self._basis_of == (request, request.done):
+            return
+        self._basis_of = request, request.done
+        if request.user is not None:
+            arguments = request.user.arguments
+            assert arguments is not None
+            random_basis, rotations = arguments.local_random_basis, arguments.local_rotations
+        else:
+            random_basis = request.terms.remote_random_basis
+            rotations = tuple((Axis(axis), n) for axis, n in request.terms.remote_rotations)
+        if random_basis:
+            bases = RANDOM_BASES[random_basis]
+            self._basis = bases[self._random_choice(len(bases))]
+            self._rotations = BASIS_ROTATIONS[self._basis]
+        else:
+            self._rotations = rotations
+            self._basis = measured_basis(rotations)
+
+    # --- outcomes ---------------------------------------------------------------------
+
+    def consume(self, outcome: Outcome, herald: BellState | None, tick: int) -> int:
+        """Take the outcome of the instruction sent last; returns what `run` returns."""
+        if self._phase is Phase.CORRECT:
+            if outcome.is_success:
+                return DEVICE if self.queue else self.run(tick)
+            lost = self._herald
+            self._drop_herald()
+            if lost is not None and lost.socket is not None:
+                self._fault(
+                    lost.socket.process,
+                    DeviceFailureError(f"the correction of a pair to Phi+ failed: {outcome.name}"),
+                )
+            return FINISHED
+        if self.queue:  # a PMG before the ENM
+            if outcome.is_success:
+                return DEVICE
+            self.queue.clear()
+            self._programmed = None
+        request = self._request
+        assert request is not None
+        self._phase = Phase.PULL
+        if not outcome.is_success:
+            return self._attempt_failed(request, outcome, tick)
+        physical, measured = self._physical, None
+        if request.terms.measure_directly:
+            bell_state = herald if herald is not None else BellState.PHI_PLUS
+            self._qmmu.release(physical)
+            measured = int(outcome is Outcome.SUCCESS_ONE)
+        else:
+            bell_state = HERALDS[outcome]
+        if request.cancelled:
+            if measured is None:
+                self._qmmu.release(physical)
+            return self.run(tick)
+        sequence = self._link_layer.links[request.peer].sequence
+        event = Event.EGP_ENT_OK if measured is None else Event.EGP_ENM_OK
+        self._record(tick, event, NETWORK_PID, sequence)
+        kept = physical if measured is None else None
+        if request.user is None:
+            index = self._link_layer.heralded(request)
+            socket = self._entanglement.socket(request.peer, request.terms.remote_socket_id)
+            self._herald = Herald(request, socket, index, bell_state, tick, kept, measured)
+            self._phase = Phase.AWAIT
+        else:
+            sequence = self._link_layer.announce(request, bell_state, tick)
+            pair = Pair(
+                request.create_id, sequence, kept, measured, self._basis, bell_state, tick
+            )
+            try:
+                self._entanglement.deliver_to_creator(request.user, pair)
+            except CallerError as error:
+                self._fault(request.user.socket.process, error)
+        return self.run(tick)
+
+    def _attempt_failed(self, request: LinkRequest, outcome: Outcome, tick: int) -> int:
+        self._qmmu.release(self._physical)
+        if request.user is None:
+            self._link_layer.refuse_announcements(request.peer)
+        if outcome is Outcome.ENTANGLEMENT_FAILURE:
+            return self.run(tick)
+        if outcome is not Outcome.ENTANGLEMENT_SYNC_FAILURE and request.user is not None:
+            self._fault(
+                request.user.socket.process,
+                DeviceFailureError(
+                    f"the device refused an entanglement attempt with node {request.peer}: "
+                    f"{outcome.name}"
+                ),
+            )
+        return FINISHED  # the peer is busy, or the device is ill: leave the rest of this bin
+
+    # --- the receiver's end -----------------------------------------------------------
+
+    def on_announcement(self, peer: int) -> None:
+        """An announcement arrived: refuse it unless an attempt with that peer is open."""
+        request = self._request
+        if self._phase is Phase.PULL or request is None or request.peer != peer:
+            self._link_layer.refuse_announcements(peer)
+
+    def _confirm(self, tick: int) -> bool:
+        """Match herald and announcement; False if it has not come or does not fit."""
+        herald = self._herald
+        assert herald is not None
+        timeout = self.timeout_tick()
+        if herald.request.cancelled or (timeout is not None and tick >= timeout):
+            self._drop_herald()
+            return False
+        try:
+            announce = self._link_layer.match(herald.request, herald.index, herald.bell_state)
+        except PeerProtocolError:
+            self._drop_herald()
+            return False
+        if announce is None:
+            return False
+        herald.sequence = announce.sequence
+        if herald.physical is not None:
+            self.queue.extend(self._driver.correct(herald.bell_state, herald.physical))
+        self._phase = Phase.CORRECT
+        return True
+
+    def _drop_herald(self) -> None:
+        herald, self._herald = self._herald, None
+        self._phase = Phase.PULL
+        self.queue.clear()
+        if herald is not None and herald.physical is not None:
+            self._qmmu.release(herald.physical)
+
+    def _deliver_received(self) -> None:
+        herald = self._herald
+        assert herald is not None
+        request = herald.request
+        socket = self._entanglement.socket(request.peer, request.terms.remote_socket_id)
+        if socket is None or socket is not herald.socket:
+            self._drop_herald()  # the program ended while its pair was being made
+            return
+        self._herald = None
+        self._phase = Phase.PULL
+        pair = Pair(
+            request.create_id, herald.sequence, herald.physical, herald.outcome, self._basis,
+            herald.bell_state, herald.tick,
+        )  # fmt: skip
+        try:
+            self._entanglement.deliver_to_receiver(socket, pair)
+        except CallerError as error:
+            self._fault(socket.process, error)

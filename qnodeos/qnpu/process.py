@@ -1,0 +1,140 @@
+"""Processes and their states.
+
+The state diagram is the paper's (Methods, process manager), as a table: a user process is
+idle until a subroutine arrives, ready until the scheduler picks it, running until its
+subroutine ends or has to wait for entanglement, and ready again when that has come. The
+network process goes through the same states; its "subroutine" is a time bin.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from qnodeos.limits import Limits
+from qnodeos.qnpu.execution import Execution, Operation
+from qnodeos.qnpu.memory import ProcessMemory
+
+NETWORK_PID: Final = 0
+"""Process id of the network process; user processes count from 1."""
+
+
+class ProcessState(Enum):
+    """Where a process is in its life."""
+
+    IDLE = "idle"
+    READY = "ready"
+    RUNNING = "running"
+    WAITING = "waiting"
+    ENDED = "ended"
+
+
+class ProcessEvent(Enum):
+    """What moves a process from one state to another."""
+
+    WORK_ARRIVED = "work arrived"
+    DISPATCHED = "dispatched"
+    BLOCKED = "blocked"
+    WOKEN = "woken"
+    WORK_DONE = "work done"
+    STOPPED = "stopped"
+
+
+_S, _E = ProcessState, ProcessEvent
+
+TRANSITIONS: Final[dict[tuple[ProcessState, ProcessEvent], ProcessState]] = {
+    (_S.IDLE, _E.WORK_ARRIVED): _S.READY,
+    (_S.READY, _E.DISPATCHED): _S.RUNNING,
+    (_S.RUNNING, _E.BLOCKED): _S.WAITING,
+    (_S.WAITING, _E.WOKEN): _S.READY,
+    (_S.RUNNING, _E.WORK_DONE): _S.IDLE,
+    (_S.IDLE, _E.STOPPED): _S.ENDED,
+    (_S.READY, _E.STOPPED): _S.ENDED,
+    (_S.RUNNING, _E.STOPPED): _S.ENDED,
+    (_S.WAITING, _E.STOPPED): _S.ENDED,
+}
+"""(state, event) -> next state. Whatever is not here is a defect of the kernel."""
+
+
+class Process:
+    """A schedulable entity: who it is, its priority and its state.
+
+    Attributes:
+        priority: higher runs first.
+        arrival: order in which processes became ready, set by the scheduler.
+    """
+
+    __slots__ = ("arrival", "pid", "priority", "state")
+
+    def __init__(self, pid: int, priority: int) -> None:
+        self.pid = pid
+        self.priority = priority
+        self.state = ProcessState.IDLE
+        self.arrival = 0
+
+    @property
+    def is_network(self) -> bool:
+        """Whether this is the network process."""
+        return self.pid == NETWORK_PID
+
+    def handle(self, event: ProcessEvent) -> None:
+        """Move to the next state.
+
+        Raises:
+            RuntimeError: the transition does not exist: a defect of the kernel.
+        """
+        try:
+            self.state = TRANSITIONS[self.state, event]
+        except KeyError:
+            raise RuntimeError(
+                f"process {self.pid} is {self.state.value} and cannot be {event.value}"
+            ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class PendingSubroutine:
+    """A subroutine on its way through a process.
+
+    Attributes:
+        client: connection that sent it.
+        request: the client's number for it.
+        serial: number within the process, from 0.
+        body: its instructions, encoded.
+    """
+
+    client: int
+    request: int
+    serial: int
+    body: bytes
+
+
+class UserProcess(Process):
+    """The process of one registered program.
+
+    Attributes:
+        owner: (client, application id) of the program.
+        max_qubits: how many virtual qubits it may have mapped at once.
+        current: the subroutine being run, None between two.
+        pending: subroutines that wait for their turn.
+        compiled: compiled subroutines by their bytes, oldest first.
+        next_serial: serial number of the next subroutine.
+    """
+
+    __slots__ = (
+        "compiled", "current", "execution", "max_qubits", "memory", "next_serial", "owner", "pending",
+    )
+
+    def __init__(
+        self, pid: int, owner: tuple[int, int], max_qubits: int, limits: Limits, priority: int = 0
+    ) -> None:
+        super().__init__(pid, priority)
+        self.owner = owner
+        self.max_qubits = max_qubits
+        self.memory = ProcessMemory(limits)
+        self.execution = Execution(limits)
+        self.current: PendingSubroutine | None = None
+        self.pending: deque[PendingSubroutine] = deque()
+        self.compiled: dict[bytes, list[Operation]] = {}
+        self.next_serial = 0

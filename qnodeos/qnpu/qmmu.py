@@ -1,0 +1,149 @@
+"""The quantum memory management unit: who owns which physical qubit, under which name.
+
+One invariant carries everything: a physical qubit is free or has exactly one owner, and
+the two maps (virtual to physical, physical to owner) are inverses of each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from qnodeos.errors import NoQubitError, QubitAccessError
+from qnodeos.qdevice.capabilities import Capabilities
+from qnodeos.qnpu.process import NETWORK_PID
+
+MAX_VIRTUAL = 255
+"""Highest virtual address; NetQASM's max_qubits is an 8-bit number."""
+
+
+class QMMU:
+    """Maps the virtual qubits of processes to physical ones.
+
+    The network process has no virtual addresses: it holds physical qubits while it makes
+    entanglement, then transfers them to the process that asked for it.
+    """
+
+    def __init__(self, capabilities: Capabilities) -> None:
+        self._qubits = capabilities.qubits
+        self._owner: dict[int, tuple[int, int | None]] = {}
+        self._map: dict[tuple[int, int], int] = {}
+
+    def physical(self, pid: int, virtual: int) -> int | None:
+        """Physical address behind a virtual one, None if not mapped."""
+        return self._map.get((pid, virtual))
+
+    def owner(self, physical: int) -> int | None:
+        """Process that owns a physical qubit, None if it is free."""
+        entry = self._owner.get(physical)
+        return entry[0] if entry is not None else None
+
+    def owned(self, pid: int) -> list[int]:
+        """Physical qubits of a process."""
+        return [physical for physical, (owner, _) in self._owner.items() if owner == pid]
+
+    def free_qubits(self, among: Iterable[int] | None = None) -> list[int]:
+        """Physical qubits nobody owns, in the device's order."""
+        return [q for q in (self._qubits if among is None else among) if q not in self._owner]
+
+    def allocate(self, pid: int, virtual: int, max_qubits: int) -> int | None:
+        """Map a free physical qubit to a virtual address.
+
+        Returns:
+            The physical address, or None if every qubit this process does not own is
+            taken by others, who may yet free one.
+
+        Raises:
+            QubitAccessError: the virtual address is out of range or already mapped.
+            NoQubitError: the process has all the qubits it may have, or all there are.
+        """
+        self.check_available(pid, virtual, max_qubits)
+        free = self.free_qubits()
+        if not free:
+            return None
+        self._bind(pid, virtual, free[0])
+        return free[0]
+
+    def check_available(self, pid: int, virtual: int, max_qubits: int) -> None:
+        """Whether a process may have one more qubit, under this virtual address.
+
+        Raises:
+            QubitAccessError: the virtual address is out of range or already mapped.
+            NoQubitError: the process has all the qubits it may have, or all there are.
+        """
+        if not 0 <= virtual <= MAX_VIRTUAL:
+            raise QubitAccessError(f"virtual qubit {virtual} is outside 0..{MAX_VIRTUAL}")
+        if (pid, virtual) in self._map:
+            raise QubitAccessError(
+                f"virtual qubit {virtual} is already allocated; free it or use another address"
+            )
+        mine = len(self.owned(pid))
+        if mine >= max_qubits:
+            raise NoQubitError(
+                f"the program registered for {max_qubits} qubits and has them all; free one "
+                "or register with a larger max_qubits"
+            )
+        if mine >= len(self._qubits):
+            raise NoQubitError(f"the device has {len(self._qubits)} qubits and all are yours")
+
+    def reserve(self, physical: int) -> None:
+        """Give a free physical qubit to the network process.
+
+        Raises:
+            NoQubitError: somebody owns it.
+        """
+        if physical in self._owner:
+            raise NoQubitError(f"physical qubit {physical} belongs to process "
+                               f"{self._owner[physical][0]}")
+        self._owner[physical] = (NETWORK_PID, None)
+
+    def release(self, physical: int) -> None:
+        """Take a physical qubit back from the network process.
+
+        Raises:
+            QubitAccessError: the network process does not own it.
+        """
+        self._require_network(physical)
+        del self._owner[physical]
+
+    def transfer(self, physical: int, pid: int, virtual: int, max_qubits: int) -> None:
+        """Hand a qubit of the network process to a user process.
+
+        Raises:
+            QubitAccessError: the network process does not own it, or the virtual address
+                is out of range or already mapped.
+            NoQubitError: the process has all the qubits it may have.
+        """
+        self._require_network(physical)
+        self.check_available(pid, virtual, max_qubits)
+        self._bind(pid, virtual, physical)
+
+    def free(self, pid: int, virtual: int) -> int:
+        """Unmap a virtual qubit; returns the physical address that is free now.
+
+        Raises:
+            QubitAccessError: it is not mapped.
+        """
+        physical = self._map.pop((pid, virtual), None)
+        if physical is None:
+            raise QubitAccessError(f"virtual qubit {virtual} is not allocated")
+        del self._owner[physical]
+        return physical
+
+    def free_all(self, pid: int) -> list[int]:
+        """Take every qubit of a process back; returns their physical addresses."""
+        freed = self.owned(pid)
+        for physical in freed:
+            _, virtual = self._owner.pop(physical)
+            if virtual is not None:
+                del self._map[pid, virtual]
+        return freed
+
+    def _bind(self, pid: int, virtual: int, physical: int) -> None:
+        self._map[pid, virtual] = physical
+        self._owner[physical] = (pid, virtual)
+
+    def _require_network(self, physical: int) -> None:
+        if self.owner(physical) != NETWORK_PID:
+            raise QubitAccessError(
+                f"physical qubit {physical} does not belong to the network process"
+            )

@@ -1,0 +1,185 @@
+"""Entanglement requests as a program writes them into arrays, and the results it reads.
+
+The layouts are those of netqasm 2.3.0 (sdk/build_epr.py): 22 arguments per create request,
+ten results per pair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import cos, isclose, pi, sin
+from typing import Final, TypeVar
+
+from qnodeos.errors import EntanglementRequestError
+from qnodeos.limits import Limits
+from qnodeos.qdevice.instructions import ANGLE_STEPS, Axis
+from qnodeos.qdevice.outcomes import BellState
+
+_T = TypeVar("_T")
+
+ARGUMENTS: Final = 22
+RESULTS_PER_PAIR: Final = 10
+
+Rotations = tuple[tuple[Axis, int], ...]
+"""Rotations before a measurement, in order of time: (axis, steps of pi/16)."""
+
+_AXES: Final = (
+    (Axis.X, Axis.Y, Axis.X),
+    (Axis.Y, Axis.Z, Axis.Y),
+    (Axis.Z, Axis.X, Axis.Z),
+)
+"""NetQASM's rotation axes codes: 0 XYX, 1 YZY, 2 ZXZ."""
+
+_TIME_UNIT_US: Final = (1, 1_000, 1_000_000)
+
+BASIS_Z, BASIS_X, BASIS_Y, BASIS_ZPLUSX, BASIS_ZMINUSX = range(5)
+
+BASIS_ROTATIONS: Final[dict[int, Rotations]] = {
+    BASIS_Z: (),
+    BASIS_X: ((Axis.Y, 24),),
+    BASIS_Y: ((Axis.X, 8),),
+    BASIS_ZPLUSX: ((Axis.Y, 28),),
+    BASIS_ZMINUSX: ((Axis.Y, 4),),
+}
+"""Rotations that turn a measurement of Z into one of the basis."""
+
+RANDOM_BASES: Final[tuple[tuple[int, ...], ...]] = (
+    (),
+    (BASIS_X, BASIS_Z),
+    (BASIS_X, BASIS_Y, BASIS_Z),
+    (BASIS_ZPLUSX, BASIS_ZMINUSX),
+)
+"""NetQASM's RandomBasis codes: 0 none, 1 XZ, 2 XYZ, 3 CHSH."""
+
+
+@dataclass(frozen=True, slots=True)
+class CreateArguments:
+    """The arguments of a create request, decoded and checked.
+
+    Attributes:
+        measure_directly: type M; otherwise type K, create and keep.
+        max_time_us: time after which the request expires, 0 for never.
+    """
+
+    measure_directly: bool
+    pairs: int
+    local_random_basis: int
+    remote_random_basis: int
+    local_rotations: Rotations
+    remote_rotations: Rotations
+    max_time_us: int
+
+
+def parse_create_arguments(values: Sequence[int | None], limits: Limits) -> CreateArguments:
+    """Decode the argument array of ``create_epr``.
+
+    Raises:
+        EntanglementRequestError: an argument is out of range or not supported.
+    """
+    if len(values) > ARGUMENTS:
+        raise EntanglementRequestError(
+            f"an argument array has {ARGUMENTS} entries, this one {len(values)}"
+        )
+    arguments = [value or 0 for value in values] + [0] * (ARGUMENTS - len(values))
+    kind = arguments[0]
+    if kind not in (0, 1):
+        raise EntanglementRequestError(
+            f"entanglement type {kind} is not supported; use create-and-keep (0) or "
+            "measure-directly (1)"
+        )
+    pairs = arguments[1] or 1
+    if not 1 <= pairs <= limits.pairs_per_request:
+        raise EntanglementRequestError(
+            f"a request of {pairs} pairs is outside 1..pairs_per_request="
+            f"{limits.pairs_per_request}"
+        )
+    unit = _choose(_TIME_UNIT_US, arguments[5], "time unit")
+    if arguments[6] < 0:
+        raise EntanglementRequestError(f"max_time {arguments[6]} is negative")
+    for place, basis in ((2, arguments[2]), (3, arguments[3])):
+        _choose(RANDOM_BASES, basis, f"random basis (argument {place})")
+    return CreateArguments(
+        measure_directly=kind == 1,
+        pairs=pairs,
+        local_random_basis=arguments[2],
+        remote_random_basis=arguments[3],
+        local_rotations=_rotations(arguments[14:17], arguments[20]),
+        remote_rotations=_rotations(arguments[17:20], arguments[21]),
+        max_time_us=arguments[6] * unit,
+    )
+
+
+def _choose(choices: Sequence[_T], index: int, what: str) -> _T:
+    if not 0 <= index < len(choices):
+        raise EntanglementRequestError(f"{what} {index} is outside 0..{len(choices) - 1}")
+    return choices[index]
+
+
+def _rotations(angles: Sequence[int], axes_code: int) -> Rotations:
+    axes = _choose(_AXES, axes_code, "rotation axes")
+    return tuple(
+        (axis, angle % ANGLE_STEPS)
+        for axis, angle in zip(axes, angles, strict=True)
+        if angle % ANGLE_STEPS
+    )
+
+
+def measured_basis(rotations: Rotations) -> int | None:
+    """Basis code (Z, X or Y) that a measurement after these rotations amounts to.
+
+    Returns None if it is none of the three. The sign of the axis does not matter: it
+    inverts outcomes, but not which Bell states invert them.
+    """
+    axis = [0.0, 0.0, 1.0]
+    for rotation_axis, steps in reversed(rotations):
+        angle = -steps * 2 * pi / ANGLE_STEPS
+        first, second = (int(rotation_axis) + 1) % 3, (int(rotation_axis) + 2) % 3
+        axis[first], axis[second] = (
+            cos(angle) * axis[first] - sin(angle) * axis[second],
+            sin(angle) * axis[first] + cos(angle) * axis[second],
+        )
+    for basis, component in ((BASIS_X, axis[0]), (BASIS_Y, axis[1]), (BASIS_Z, axis[2])):
+        if isclose(abs(component), 1.0, abs_tol=1e-9):
+            return basis
+    return None
+
+
+FLIPPED_BASES: Final[dict[BellState, frozenset[int]]] = {
+    BellState.PHI_PLUS: frozenset(),
+    BellState.PSI_PLUS: frozenset({BASIS_Z, BASIS_Y}),
+    BellState.PSI_MINUS: frozenset({BASIS_Z, BASIS_X}),
+    BellState.PHI_MINUS: frozenset({BASIS_X, BASIS_Y}),
+}
+"""Bases in which one end must invert its outcome to get the statistics of Phi+.
+
+Each Bell state is Phi+ with one Pauli operator on one end (X, Y and Z in this order); the
+outcome inverts where that operator anticommutes with the measured one.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class PairResult:
+    """What a program is told of one pair."""
+
+    create_id: int
+    sequence: int
+    purpose: int
+    remote_node: int
+    is_receiver: bool
+    duration_us: int
+    bell_state: BellState
+
+    def keep(self, virtual: int) -> list[int]:
+        """The ten results of a kept pair."""
+        return [
+            0, self.create_id, virtual, int(self.is_receiver), self.sequence, self.purpose,
+            self.remote_node, self.duration_us, 0, int(self.bell_state),
+        ]  # fmt: skip
+
+    def measured(self, outcome: int, basis: int) -> list[int]:
+        """The ten results of a pair measured directly."""
+        return [
+            1, self.create_id, outcome, basis, int(self.is_receiver), self.sequence,
+            self.purpose, self.remote_node, self.duration_us, int(self.bell_state),
+        ]  # fmt: skip

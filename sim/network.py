@@ -1,0 +1,140 @@
+"""A whole quantum network in virtual time: nodes, links, CNPUs and the programs on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from qnodeos.api.peer import PeerMessage
+from qnodeos.cnpu.latency import LatencyProfile
+from qnodeos.cnpu.virtual import VirtualCnpu, VirtualProgram
+from qnodeos.errors import ProgramError, StalledProgramsError
+from sim.clock import VirtualClock
+from sim.node import VirtualNode
+
+
+@dataclass(frozen=True)
+class ProgramSpec:
+    """A program to run.
+
+    Attributes:
+        node: name of the node.
+        name: name of the program, for messages.
+        entry: its function.
+        inputs: keyword arguments of the function.
+    """
+
+    node: str
+    name: str
+    entry: Callable[..., Any]
+    inputs: Mapping[str, Any]
+
+
+class PeerNetwork:
+    """Carries messages between QNPUs, in order per pair of nodes."""
+
+    def __init__(self, clock: VirtualClock, latency: LatencyProfile, rng: Random) -> None:
+        self._clock = clock
+        self._latency = latency
+        self._rng = rng
+        self._nodes: dict[int, VirtualNode] = {}
+        self._last_arrival_ns: dict[tuple[int, int], int] = {}
+
+    def add(self, node_id: int, node: VirtualNode) -> None:
+        """Make a node reachable."""
+        self._nodes[node_id] = node
+
+    def sender(self, source: int) -> Callable[[int, PeerMessage], None]:
+        """What a node calls to send a message to another."""
+
+        def send(destination: int, message: PeerMessage) -> None:
+            arrival_ns = self._clock.now_ns + self._latency.peer.sample_ns(self._rng)
+            wire = source, destination
+            arrival_ns = max(arrival_ns, self._last_arrival_ns.get(wire, 0))
+            self._last_arrival_ns[wire] = arrival_ns
+            node = self._nodes[destination]
+            self._clock.call_at(arrival_ns, node.peer_message, source, message)
+
+        return send
+
+
+class VirtualNetwork:
+    """Nodes and their CNPUs on one clock."""
+
+    def __init__(
+        self,
+        clock: VirtualClock,
+        nodes: Mapping[str, VirtualNode],
+        cnpus: Mapping[str, VirtualCnpu],
+    ) -> None:
+        self.clock = clock
+        self.nodes = nodes
+        self.cnpus = cnpus
+
+    def run(
+        self, programs: Sequence[ProgramSpec], on_progress: Callable[[], None] | None = None
+    ) -> list[Any]:
+        """Run programs until all have ended.
+
+        Args:
+            programs: what to run, and where. All start now.
+            on_progress: called now and then.
+
+        Returns:
+            What each program returned, in order.
+
+        Raises:
+            ProgramError: a program raised; the first one's exception is the cause.
+            StalledProgramsError: the programs that are left wait for each other.
+        """
+        running = [
+            self.cnpus[program.node].start(program.name, program.entry, program.inputs)
+            for program in programs
+        ]
+        try:
+            self._advance(running, on_progress)
+            stalled = [program for program in running if not program.is_finished]
+            failed = [program for program in running if program.error is not None]
+        finally:
+            for program in running:
+                program.kill()
+        self.settle()
+        if failed:
+            first = failed[0]
+            raise ProgramError(
+                f"program {first.name} failed: {type(first.error).__name__}: {first.error}"
+            ) from first.error
+        if stalled:
+            waits = "; ".join(f"{program.name} for {program.waiting_for}" for program in stalled)
+            raise StalledProgramsError(f"nothing more can happen, but programs wait: {waits}")
+        return [program.result for program in running]
+
+    def settle(self) -> None:
+        """Let what is under way come to its end."""
+        self.clock.run_while(lambda: True)
+
+    def _advance(
+        self, running: Sequence[VirtualProgram], on_progress: Callable[[], None] | None
+    ) -> None:
+        left = list(running)
+
+        def unfinished() -> bool:
+            while left and left[-1].is_finished:
+                left.pop()
+            return bool(left)
+
+        if on_progress is None:
+            self.clock.run_while(unfinished)
+            return
+        steps = 0
+
+        def watched() -> bool:
+            nonlocal steps
+            steps += 1
+            if steps % 1000 == 0:
+                on_progress()
+            return unfinished()
+
+        self.clock.run_while(watched)

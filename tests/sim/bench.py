@@ -1,0 +1,124 @@
+"""A bench for simulated devices: programs in virtual time, and the statistics they are held to.
+
+A program is a generator that yields physical instructions (and gets the response) or a
+number of ticks to wait.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Sequence
+from typing import NamedTuple
+
+from qnodeos.qdevice.endpoint import FrameMaster, Response
+from qnodeos.qdevice.instructions import PhysicalInstruction
+from sim.nv_device import BehaviouralNVDevice
+
+Z_LIMIT = 4.5
+"""Statistical tests fail by chance with a probability of 7e-6; the seeds are fixed anyway."""
+
+START_TICK = 10
+
+Program = Generator[PhysicalInstruction | int, Response | None, None]
+
+
+class Answer(NamedTuple):
+    """One instruction as the QNPU saw it: ticks at which it was sent and answered."""
+
+    instruction: PhysicalInstruction
+    sent: int
+    answered: int
+    response: Response
+
+
+class Station:
+    """One device, its end of the wire, and the program it runs."""
+
+    def __init__(self, device: BehaviouralNVDevice, program: Program) -> None:
+        self.device = device
+        self.master = FrameMaster()
+        self.answers: list[Answer] = []
+        self.started = False
+        self.finished = False
+        self._program = program
+        self._next: PhysicalInstruction | None = None
+        self._next_at = 0
+
+    def start(self, tick: int) -> None:
+        """Open the session, in the ticks before ``tick``, and start the program."""
+        for earlier in range(tick):
+            self.run_tick(earlier)
+        assert self.master.idle
+        assert not self.master.has_news
+        self.started = True
+        self._advance(tick - 1, None)
+
+    def _advance(self, tick: int, response: Response | None) -> None:
+        try:
+            step = self._program.send(response)
+        except StopIteration:
+            self.finished = True
+            return
+        if isinstance(step, int):
+            self._next, self._next_at = None, tick + step
+        else:
+            self._next, self._next_at = step, tick + 1
+
+    def run_tick(self, tick: int) -> None:
+        """Exchange one frame."""
+        if self.started and not self.finished and self.master.idle and tick >= self._next_at:
+            if self._next is None:
+                self._advance(tick - 1, None)
+            if self._next is not None and not self.finished:
+                self._sent = tick
+                self.master.submit(self._next)
+        response = self.master.incoming(self.device.exchange(tick, self.master.outgoing()))
+        if response is not None:
+            assert self._next is not None
+            self.answers.append(Answer(self._next, self._sent, tick, response))
+            self._advance(tick, response)
+
+    def wanted_tick(self, tick: int) -> int | None:
+        """The next tick at which this station has something to do."""
+        wanted = [self.device.next_tick()]
+        if self.master.idle and not self.finished:
+            wanted.append(max(self._next_at, tick + 1))
+        return min((each for each in wanted if each is not None), default=None)
+
+
+def run(*stations: Station, order: Sequence[int] | None = None, max_ticks: int = 10**9) -> int:
+    """Run until all programs have finished; returns the last tick.
+
+    Args:
+        stations: what to run; they share the clock.
+        order: in which order the stations exchange within a tick.
+        max_ticks: raises AssertionError when this is not enough.
+    """
+    tick = START_TICK
+    ordered = [stations[index] for index in order or range(len(stations))]
+    for station in ordered:
+        station.start(tick)
+    while True:
+        for station in ordered:
+            station.run_tick(tick)
+        if all(station.finished for station in stations):
+            return tick
+        wanted = [station.wanted_tick(tick) for station in stations]
+        tick = max(min(each for each in wanted if each is not None), tick + 1)
+        assert tick < max_ticks, f"programs have not finished at tick {tick}"
+
+
+def assert_proportion(hits: int, trials: int, probability: float) -> None:
+    """Hits must be binomial with this probability, to `Z_LIMIT` standard deviations."""
+    sigma = math.sqrt(trials * probability * (1 - probability))
+    deviation = abs(hits - trials * probability)
+    assert deviation <= Z_LIMIT * sigma, (
+        f"{hits} of {trials} is {deviation / sigma if sigma else math.inf:.1f} standard "
+        f"deviations from {probability:.5f}"
+    )
+
+
+def assert_mean(values: Sequence[float], mean: float, sd: float) -> None:
+    """The mean of independent values with a known standard deviation, to `Z_LIMIT`."""
+    deviation = abs(sum(values) / len(values) - mean)
+    assert deviation <= Z_LIMIT * sd / math.sqrt(len(values)), f"mean is off by {deviation}"
