@@ -20,7 +20,7 @@ from qnodeos.cnpu.host import NetworkDirectory
 from qnodeos.cnpu.latency import LatencyProfile
 from qnodeos.cnpu.virtual import MessageBoard, VirtualCnpu
 from qnodeos.config.loader import parse_config
-from qnodeos.qnpu.isa import Flavour
+from qnodeos.api.netqasm import Flavour
 from qnodeos.qnpu.kernel import Kernel, KernelConfig
 from qnodeos.qnpu.schedule import NetworkSchedule
 from qnodeos.trace.recorder import TraceRecorder
@@ -43,7 +43,7 @@ LINKS: Final[Mapping[str, Callable[[], LinkParameters]]] = {
 
 _HOST_TRACE_UNIT_NS: Final = 1_000
 _MS_IN_NS: Final = 1_000_000
-TRACE_CAPACITY: Final = 1 << 21
+TRACE_CAPACITY: Final = 1 << 20
 """Events kept per recorder."""
 
 
@@ -137,7 +137,10 @@ class TwoNodeSystem:
 
 
 def build_two_nodes(
-    config: NetworkConfig, profile: LatencyProfile, seed: int, trace_capacity: int = TRACE_CAPACITY
+    config: NetworkConfig,
+    profile: LatencyProfile,
+    seed: int | str,
+    trace_capacity: int = TRACE_CAPACITY,
 ) -> TwoNodeSystem:
     """Two NV nodes in virtual time.
 
@@ -167,7 +170,7 @@ def build_two_nodes(
             node_config.timing, node_config.noise, link, stream(f"{name}/device"), name
         )
         qnpu_trace = TraceRecorder(tick_ns, trace_capacity)
-        host_trace = TraceRecorder(_HOST_TRACE_UNIT_NS, trace_capacity)
+        host_trace = TraceRecorder(_HOST_TRACE_UNIT_NS, max(trace_capacity // 16, 1))
         other = 1 - number
         kernel = Kernel(
             KernelConfig(

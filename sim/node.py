@@ -13,7 +13,7 @@ from typing import Final
 from qnodeos.api.host import HostReply
 from qnodeos.api.peer import PeerMessage
 from qnodeos.cnpu.virtual import Clock
-from qnodeos.qdevice.endpoint import FrameMaster
+from qnodeos.qdevice.endpoint import FrameMaster, Response
 from qnodeos.qdevice.protocols import SimulatedQDevice
 from qnodeos.qnpu.kernel import Kernel
 
@@ -45,6 +45,7 @@ class VirtualNode:
         self._callbacks: dict[tuple[int, int], Callable[[HostReply], None]] = {}
         self._next_client = 0
         self._last_tick = -1
+        self._exchanged_tick = -1
         self._scheduled_tick = _NEVER
         # Whatever else a device may have, the behavioural ones tell when a neighbour's
         # request has changed their next news.
@@ -95,33 +96,45 @@ class VirtualNode:
             return  # an earlier tick was scheduled after this one, and rescheduled it
         self._scheduled_tick = _NEVER
         self._last_tick = tick
-        kernel, master, device = self.kernel, self._master, self.device
-        due = device.next_tick()
+        kernel, device = self.kernel, self.device
         response = None
-        if master.has_news or (due is not None and due <= tick):
-            response = master.incoming(device.exchange(tick, master.outgoing()))
+        if tick > self._exchanged_tick:
+            due = device.next_tick()
+            if (due is not None and due <= tick) or self._master.has_news:
+                response = self._exchange(tick)
         if self._inbox:
             arrived, self._inbox = self._inbox, []
             for deliver in arrived:
                 deliver(tick)
         instruction = kernel.tick(tick) if response is None else kernel.tick(tick, *response)
         if instruction is not None:
-            master.submit(instruction)
-        if kernel.peer_outbox:
-            outbox, kernel.peer_outbox[:] = list(kernel.peer_outbox), []
-            for peer, message in outbox:
-                self._send_peer(peer, message)
-        if kernel.host_outbox:
-            replies, kernel.host_outbox[:] = list(kernel.host_outbox), []
-            for reply in replies:
-                on_reply = self._callbacks.pop((reply.client, reply.request), None)
-                if on_reply is not None:
-                    on_reply(reply)
+            self._master.submit(instruction)
+            # The instruction goes out with the frame of the next tick. The device is idle
+            # and nothing that may arrive until then can change that frame, so it is sent
+            # now; running the next tick for it alone would cost as much as all the rest.
+            self._exchange(tick + 1)
+        if kernel.peer_outbox or kernel.host_outbox:
+            self._send()
         following = kernel.next_tick(tick)
         due = device.next_tick()
         if following is None or (due is not None and due < following):
             following = due
-        if master.has_news:
+        if self._master.has_news:
             following = tick + 1
         if following is not None:
             self._schedule(following)
+
+    def _exchange(self, tick: int) -> Response | None:
+        self._exchanged_tick = tick
+        return self._master.incoming(self.device.exchange(tick, self._master.outgoing()))
+
+    def _send(self) -> None:
+        kernel = self.kernel
+        messages, kernel.peer_outbox[:] = list(kernel.peer_outbox), []
+        for peer, message in messages:
+            self._send_peer(peer, message)
+        replies, kernel.host_outbox[:] = list(kernel.host_outbox), []
+        for reply in replies:
+            on_reply = self._callbacks.pop((reply.client, reply.request), None)
+            if on_reply is not None:
+                on_reply(reply)

@@ -16,7 +16,7 @@ from netqasm.sdk.transpile import NVSubroutineTranspiler
 from qnodeos.api.host import HostReply, RegisterResult
 from qnodeos.cnpu.host import NetworkDirectory, ProgramHost, find_host
 from qnodeos.errors import SubroutineFailedError
-from qnodeos.qnpu.isa import REGISTERS, Flavour
+from qnodeos.api.netqasm import REGISTERS, Flavour
 
 _REGISTERS: Final = tuple(
     Register(RegisterName(number & 3), number >> 2) for number in range(REGISTERS)

@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 from qnodeos.api.host import HostReply
 from qnodeos.errors import ConfigurationError, ProgramError
-from qnodeos.qnpu.isa import Flavour
+from qnodeos.api.netqasm import Flavour
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")

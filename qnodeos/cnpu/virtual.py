@@ -20,12 +20,16 @@ from qnodeos.api.host import HostReply
 from qnodeos.cnpu.host import NetworkDirectory, current_host
 from qnodeos.cnpu.latency import Delay, LatencyProfile
 from qnodeos.errors import UnknownProcessError
-from qnodeos.qnpu.isa import INSTRUCTION_BYTES, Flavour
+from qnodeos.api.netqasm import (
+    CREATE_EPR_OPCODE,
+    INSTRUCTION_BYTES,
+    RECV_EPR_OPCODE,
+    Flavour,
+)
 from qnodeos.trace.events import Event
 
 _SUBROUTINE_TYPE = 2
 _BODY_OFFSET = 5
-_CREATE_EPR, _RECV_EPR = 33, 34
 _S_IN_NS = 1_000_000_000
 _US_IN_NS = 1_000
 
@@ -270,9 +274,9 @@ class VirtualProgram:
 
     def _send_delay(self, raw: bytes) -> Delay:
         opcodes = raw[_BODY_OFFSET::INSTRUCTION_BYTES]
-        if _CREATE_EPR in opcodes:
+        if CREATE_EPR_OPCODE in opcodes:
             return self._cnpu.latency.send_create
-        if _RECV_EPR in opcodes:
+        if RECV_EPR_OPCODE in opcodes:
             return self._cnpu.latency.send_receive
         return self._cnpu.latency.send_local
 

@@ -7,6 +7,7 @@ also differ in marker, order or label.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -32,8 +33,10 @@ GREY: Final = "#D9D9D9"
 
 _STAGE_STYLE: Final = {"ssro": (ORANGE, "o"), "cr": (BLUE, "s"), "latency": (GREEN, "D")}
 _DPI: Final = 150
-_BIN_WIDTHS_MS: Final = (0.25, 0.5, 1, 2.5, 5, 10)
+_BIN_MS: Final = 0.25
 _BINS_MAX: Final = 150
+_TAIL_MAX: Final = 4
+"""The distribution is drawn up to this many latency limits."""
 
 
 class _Bar(NamedTuple):
@@ -224,13 +227,15 @@ def _mean_sd(mean: float, sd: float | None, gap: str = " ") -> str:
 def _draw_live_times(axes: Axes, sets: Sequence[DqcSetData], latency_limit_ms: float) -> None:
     live = np.concatenate([data.segments["live_time"] for data in sets])
     kept = live <= latency_limit_ms
-    low, high = min(live.min(), 0.0), max(live.max(), 1.5 * latency_limit_ms)
-    fitting = [width for width in _BIN_WIDTHS_MS if (high - low) / width <= _BINS_MAX]
-    width = fitting[0] if fitting else (high - low) / _BINS_MAX
+    # The tail may be very long: what lies beyond the last bin is shown in it.
+    end_ms = min(max(live.max(), 1.5 * latency_limit_ms), _TAIL_MAX * latency_limit_ms)
+    width = _BIN_MS * max(1, math.ceil(end_ms / (_BIN_MS * _BINS_MAX)))
     # An edge at the limit, so that no bin holds both kept and discarded circuits.
-    below = np.ceil((latency_limit_ms - low) / width)
-    above = np.ceil((high - latency_limit_ms) / width)
-    bins = (latency_limit_ms + width * np.arange(-below, above + 1)).tolist()
+    below = math.ceil(latency_limit_ms / width)
+    above = math.ceil((end_ms - latency_limit_ms) / width)
+    bins = [latency_limit_ms + width * index for index in range(-below, above + 1)]
+    beyond = int(np.count_nonzero(live > bins[-1]))
+    live = np.clip(live, bins[0], bins[-1])
     axes.hist(live[kept], bins=bins, color=BLUE, label=f"kept: {kept.sum()}")
     axes.hist(
         live[~kept],
@@ -252,8 +257,9 @@ def _draw_live_times(axes: Axes, sets: Sequence[DqcSetData], latency_limit_ms: f
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.set_ylim(0.7, max(12.0, 1.5 * axes.get_ylim()[1]))
-    axes.set_xlim(low, bins[-1])
-    axes.set_xlabel("live time of the server qubit (ms)")
-    axes.set_ylabel(f"circuits per {width:.2g} ms")
+    axes.set_xlim(0, bins[-1])
+    note = f"; the last bin includes all ({beyond}) beyond {bins[-1]:.0f}" if beyond else ""
+    axes.set_xlabel("live time of the server qubit (ms)" + note)
+    axes.set_ylabel(f"circuits per {width:g} ms")
     axes.set_title("Distribution of live times, simulated, all circuits")
     axes.legend(loc="upper right", fontsize=9, frameon=False)

@@ -124,13 +124,10 @@ class Bench:
         offset = response.tick - (self.tick - 1) & TICK_MASK
         if self.counter_offset is None:
             self.counter_offset = offset
-        self.require(
-            offset == self.counter_offset, f"the tick counter reads {response.tick}: it slipped"
-        )
-        self.require(
-            response.busy == response.sequence ^ response.acknowledge,
-            f"busy must tell an accepted instruction without an outcome: {response}",
-        )
+        if offset != self.counter_offset:
+            self.fail(f"the tick counter reads {response.tick}: it slipped")
+        if response.busy != response.sequence ^ response.acknowledge:
+            self.fail(f"busy must tell an accepted instruction without an outcome: {response}")
         self.last = response
         return response
 
@@ -159,9 +156,8 @@ class Bench:
         before = self.last
         for _ in range(_PATIENCE_TICKS):
             response = self.swap(frame)
-            self.require(
-                response._replace(tick=before.tick) == before, f"{why}: {before}, then {response}"
-            )
+            if response._replace(tick=before.tick) != before:
+                self.fail(f"{why}: {before}, then {response}")
 
     # --- instructions -------------------------------------------------------------------
 
@@ -170,20 +166,16 @@ class Bench:
         frame = self.instruction_frame(instruction)
         sent = self.tick
         response = self.swap(frame)
-        self.require(
-            response.sequence == self.bit and response.acknowledge == self.bit,
-            f"{instruction} answered in the frame sent before it was read",
-        )
+        if response.sequence != self.bit or response.acknowledge != self.bit:
+            self.fail(f"{instruction} answered in the frame sent before it was read")
         while response.sequence == self.bit:
             self.skip(instruction, sent)
             response = self.swap(frame)
-            self.require(
-                response.acknowledge != self.bit, f"{instruction} not acknowledged: {response}"
-            )
+            if response.acknowledge == self.bit:
+                self.fail(f"{instruction} not acknowledged: {response}")
         self.bit ^= 1
-        self.require(
-            response.detail < DETAIL_BOOT, f"{instruction} answered without an outcome: {response}"
-        )
+        if response.detail >= DETAIL_BOOT:
+            self.fail(f"{instruction} answered without an outcome: {response}")
         outcome = Outcome(response.outcome)
         if outcome.is_success:
             ticks = self.tick - 1 - sent
@@ -196,6 +188,10 @@ class Bench:
         announced = self.announced()
         if announced is not None:
             self.tick = announced
+        self.bound(instruction, sent)
+
+    def bound(self, instruction: PhysicalInstruction, sent: int) -> None:
+        """Report an instruction that takes longer than allowed."""
         limit = self.expected.limit_ticks
         if self.tick - sent > limit:
             self.fail(f"{instruction} not answered within {limit} ticks")
@@ -208,16 +204,15 @@ class Bench:
         announced = next_tick()
         if announced is None:
             self.fail("next_tick says never while an instruction is being executed")
-        self.require(announced >= self.tick, f"next_tick says {announced}, which is past")
+        if announced < self.tick:
+            self.fail(f"next_tick says {announced}, which is past")
         return announced
 
     def succeed(self, instruction: PhysicalInstruction) -> None:
         """Have an instruction without a result executed."""
         outcome = self.run(instruction)
-        self.require(
-            outcome is Outcome.SUCCESS_ZERO and self.last.detail == DETAIL_NONE,
-            f"{instruction} answered {outcome.name}, detail {self.last.detail}",
-        )
+        if outcome is not Outcome.SUCCESS_ZERO or self.last.detail != DETAIL_NONE:
+            self.fail(f"{instruction} answered {outcome.name}, detail {self.last.detail}")
 
     def refuse(self, instruction: PhysicalInstruction, expected: Outcome) -> None:
         """Have an instruction refused with this outcome."""
@@ -231,7 +226,8 @@ class Bench:
         outcome = self.run(instructions.msr(qubit))
         if outcome not in (Outcome.SUCCESS_ZERO, Outcome.SUCCESS_ONE):
             self.fail(f"MSR answered {outcome.name}")
-        self.require(self.last.detail == DETAIL_NONE, f"MSR answered detail {self.last.detail}")
+        if self.last.detail != DETAIL_NONE:
+            self.fail(f"MSR answered detail {self.last.detail}")
         return int(outcome is Outcome.SUCCESS_ONE)
 
     def expect_bit(self, expected: int, shot: Callable[[], int], what: str) -> None:

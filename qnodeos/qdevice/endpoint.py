@@ -76,6 +76,13 @@ SILENCE_LIMIT_FRAMES: Final = 1000
 
 _NO_FRAME: Final = -1
 
+# Few different frames travel (the tick is taken out first), so coding is mostly remembering.
+_decode_word: Final = lru_cache(maxsize=1024)(decode_word)
+_encode_command: Final = lru_cache(maxsize=1024)(encode_command)
+_decode_command: Final = lru_cache(maxsize=1024)(decode_command)
+_encode_response: Final = lru_cache(maxsize=1024)(encode_response)
+_decode_response: Final = lru_cache(maxsize=1024)(decode_response)
+
 
 class Response(NamedTuple):
     """What the device answered to one instruction."""
@@ -89,7 +96,6 @@ _RESPONSES: Final[dict[tuple[int, int], Response]] = {
     for outcome in Outcome
     for detail, herald in enumerate(HERALD_OF_DETAIL)
 }
-_decode_word: Final = lru_cache(maxsize=1024)(decode_word)
 _FAILED: Final = Response(Outcome.HARDWARE_FAILURE, None)
 
 
@@ -182,7 +188,7 @@ class FrameMaster:
         if at_tick_zero == self._quiet:
             self.device_tick_low = tick_low
             return None
-        response = decode_response(frame)
+        response = _decode_response(at_tick_zero)
         if response is None:
             self.corrupted_frames += 1
             return self._endure_silence()
@@ -236,11 +242,11 @@ class FrameMaster:
         """Compute the frame to repeat from now on."""
         self._quiet = _NO_FRAME
         if not self._in_session:
-            self._frame = encode_command(session_word(self._session), 0, 0)
+            self._frame = _encode_command(session_word(self._session), 0, 0)
         elif self._outstanding:
-            self._frame = encode_command(self._word, self._sequence ^ 1, self._sequence)
+            self._frame = _encode_command(self._word, self._sequence ^ 1, self._sequence)
         else:
-            self._frame = encode_command(NOP.word, self._sequence, self._sequence)
+            self._frame = _encode_command(NOP.word, self._sequence, self._sequence)
 
 
 class FrameSlave:
@@ -296,7 +302,7 @@ class FrameSlave:
         """
         if frame == self._seen:
             return None
-        command = decode_command(frame)
+        command = _decode_command(frame)
         if command is None:
             self.corrupted_frames += 1
             return None
@@ -351,6 +357,6 @@ class FrameSlave:
         """Compute the frame to repeat from now on, as it would be at tick 0."""
         self._unsent = True
         self._seen = _NO_FRAME
-        self._at_tick_zero = encode_response(
+        self._at_tick_zero = _encode_response(
             self._outcome, self._detail, 0, self.busy, self._answered, self._accepted
         )

@@ -104,6 +104,10 @@ _LOW: Final = _check_table(CHECK_BITS, 0)
 _HIGH_COMMAND: Final = _check_table(_HIGH_SHIFT, COMMAND_CONSTANT)
 _HIGH_RESPONSE: Final = _check_table(_HIGH_SHIFT, RESPONSE_CONSTANT)
 
+# What the constructor of a named tuple does, without a Python function in between: decoding
+# happens every tick.
+_make: Final = tuple.__new__
+
 _LEGAL_OUTCOME: Final = tuple(code in set(Outcome) for code in range(16))
 
 
@@ -126,7 +130,7 @@ def decode_command(frame: int) -> CommandFrame | None:
     check = _HIGH_COMMAND[frame >> _HIGH_SHIFT] ^ _LOW[frame >> CHECK_BITS & _HALF_MASK]
     if check != frame & _CHECK_MASK:
         return None
-    return CommandFrame(frame >> 12, frame >> 11 & 1, frame >> 10 & 1)
+    return _make(CommandFrame, (frame >> 12, frame >> 11 & 1, frame >> 10 & 1))
 
 
 def encode_response(
@@ -168,13 +172,16 @@ def decode_response(frame: int) -> ResponseFrame | None:
             return None
     elif detail == 5:
         return None
-    return ResponseFrame(
-        outcome,
-        detail,
-        frame >> TICK_SHIFT & TICK_MASK,
-        frame >> 12 & 1,
-        frame >> 11 & 1,
-        frame >> 10 & 1,
+    return _make(
+        ResponseFrame,
+        (
+            outcome,
+            detail,
+            frame >> TICK_SHIFT & TICK_MASK,
+            frame >> 12 & 1,
+            frame >> 11 & 1,
+            frame >> 10 & 1,
+        ),
     )
 
 

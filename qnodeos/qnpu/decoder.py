@@ -6,15 +6,8 @@ from functools import cache
 from typing import Final
 
 from qnodeos.errors import MalformedSubroutineError, WrongFlavourError
-from qnodeos.qnpu.isa import (
-    FLAVOURS,
-    INSTRUCTION_BYTES,
-    REGISTERS,
-    Decoding,
-    Flavour,
-    Instruction,
-    decoding_table,
-)
+from qnodeos.api.netqasm import INSTRUCTION_BYTES, REGISTERS, Flavour
+from qnodeos.qnpu.isa import FLAVOURS, Decoding, Instruction, decoding_table
 
 _table = cache(decoding_table)
 

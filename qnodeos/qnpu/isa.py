@@ -1,8 +1,6 @@
 """NetQASM's instruction set as a table: opcode, mnemonic, operand layout.
 
-An instruction is seven bytes: the opcode, its operands, zero padding. A register is one
-byte, bank | index << 2 with the banks R, C, Q, M (0..3), so all 64 registers are numbered
-0..63 by their own encoding. Opcodes 20 to 31 mean different things in different flavours.
+Opcodes 20 to 31 mean different things in different flavours.
 
 Source: netqasm 2.3.0 (lang/encoding.py, lang/instr/), checked against it in the tests.
 """
@@ -12,27 +10,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any, Final, NamedTuple
 
-INSTRUCTION_BYTES: Final = 7
-REGISTERS: Final = 64
+from qnodeos.api.netqasm import Flavour
+
 INT32_MIN: Final = -(2**31)
 INT32_MAX: Final = 2**31 - 1
-
-_BANKS: Final = "RCQM"
-
-
-def register_name(number: int) -> str:
-    """Name of a register from its encoded byte: 0 is R0, 2 is Q0."""
-    return f"{_BANKS[number & 3]}{number >> 2}"
-
-
-class Flavour(Enum):
-    """The two NetQASM flavours with an instruction set of their own here."""
-
-    VANILLA = "vanilla"
-    NV = "nv"
 
 
 class Instruction(NamedTuple):

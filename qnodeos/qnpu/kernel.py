@@ -39,7 +39,7 @@ from qnodeos.qnpu.context import CompileContext
 from qnodeos.qnpu.decoder import decode_subroutine
 from qnodeos.qnpu.entanglement import EntanglementManager, Pair, UserRequest
 from qnodeos.qnpu.execution import DEVICE, FINISHED, WAIT, Operation, SubroutineFault
-from qnodeos.qnpu.isa import Flavour
+from qnodeos.api.netqasm import Flavour
 from qnodeos.qnpu.link_layer import LinkLayer
 from qnodeos.qnpu.network_process import NetworkProcess
 from qnodeos.qnpu.process import (

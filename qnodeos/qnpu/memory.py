@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from qnodeos.errors import ArrayAccessError, LimitError
 from qnodeos.limits import Limits
-from qnodeos.qnpu.isa import REGISTERS
+from qnodeos.api.netqasm import REGISTERS
 
 Array = list[int | None]
 

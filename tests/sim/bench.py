@@ -7,17 +7,27 @@ number of ticks to wait.
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Generator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import qutip
 
 from qnodeos.qdevice.endpoint import FrameMaster, Response
-from qnodeos.qdevice.instructions import PhysicalInstruction
+from qnodeos.qdevice.instructions import Opcode, PhysicalInstruction
+from qnodeos.qdevice.outcomes import Outcome
+from sim.link import EntanglementLink, LinkParameters
+from sim.noise import NVNoise
 from sim.nv_device import BehaviouralNVDevice
+from sim.nv_timing import NVTiming
 
 Z_LIMIT = 4.5
 """Statistical tests fail by chance with a probability of 7e-6; the seeds are fixed anyway."""
 
 START_TICK = 10
+SIGMA = (qutip.sigmax(), qutip.sigmay(), qutip.sigmaz())
+NOISELESS = NVNoise.noiseless()
+CERTAIN = LinkParameters.perfect(success_probability=1)
 
 Program = Generator[PhysicalInstruction | int, Response | None, None]
 
@@ -106,6 +116,60 @@ def run(*stations: Station, order: Sequence[int] | None = None, max_ticks: int =
         wanted = [station.wanted_tick(tick) for station in stations]
         tick = max(min(each for each in wanted if each is not None), tick + 1)
         assert tick < max_ticks, f"programs have not finished at tick {tick}"
+
+
+def sequence(*steps: PhysicalInstruction | int) -> Program:
+    """The program that does these steps, whatever the responses."""
+    for step in steps:
+        _ = yield step
+
+
+def run_sequences(
+    devices: Sequence[BehaviouralNVDevice],
+    *sequences: Sequence[PhysicalInstruction | int],
+    order: Sequence[int] | None = None,
+) -> list[Station]:
+    """Run one sequence on each device; returns the stations."""
+    stations = [
+        Station(device, sequence(*steps)) for device, steps in zip(devices, sequences, strict=True)
+    ]
+    run(*stations, order=order)
+    return stations
+
+
+def outcomes(station: Station, opcode: Opcode | None = None) -> list[Outcome]:
+    """The outcomes a station saw, of all instructions or of those with one opcode."""
+    return [
+        answer.response.outcome
+        for answer in station.answers
+        if opcode in (None, answer.instruction.opcode)
+    ]
+
+
+def lone_device(
+    noise: NVNoise = NOISELESS,
+    timing: NVTiming | None = None,
+    seed: int = 1,
+    link: EntanglementLink | None = None,
+) -> BehaviouralNVDevice:
+    """A device without a neighbour."""
+    return BehaviouralNVDevice(timing or NVTiming(), noise, link, random.Random(seed))
+
+
+def two_devices(
+    parameters: LinkParameters = CERTAIN, noise: NVNoise = NOISELESS, seed: int = 1
+) -> list[BehaviouralNVDevice]:
+    """Devices "a" and "b" on a link of their own."""
+    link = EntanglementLink(parameters, random.Random(seed))
+    return [
+        BehaviouralNVDevice(NVTiming(), noise, link, random.Random(1000 * seed + number), name)
+        for number, name in enumerate(("a", "b"), start=1)
+    ]
+
+
+def rotation_operator(gate: PhysicalInstruction) -> Any:
+    """The rotation an SQG asks for, as a QuTiP operator."""
+    return (-0.5j * gate.steps * math.pi / 16 * SIGMA[gate.axis]).expm()
 
 
 def assert_proportion(hits: int, trials: int, probability: float) -> None:

@@ -89,6 +89,12 @@ def test_a_herald_is_announced_at_the_first_tick_after_it():
     assert offsets == {(1, True), (2, True), (2, False)}
 
 
+def test_a_batch_of_one_attempt_succeeds_as_often_as_an_attempt():
+    protocol = PerfectProtocol(success_probability=0.3)
+    ends = Ends(LinkParameters(attempts_per_batch=1, protocol=protocol), seed=3)
+    assert_proportion(sum(ends.batch(tick).bell is not None for tick in range(5000)), 5000, 0.3)
+
+
 def test_batches_succeed_as_often_as_the_parameters_say():
     parameters = LinkParameters.fast()
     ends = Ends(parameters, seed=6)

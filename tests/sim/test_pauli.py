@@ -181,6 +181,26 @@ def test_fidelity_and_expectation():
         state.fidelity([1, 0])
 
 
+@pytest.mark.parametrize("asked", [0, 1, 2, 3])
+def test_readouts_are_settled_in_the_order_of_ticks_and_axes(asked):
+    state, _ = random_state(4, 13)
+    carried_out = []
+
+    def readout(number, tick):
+        qubit = state.qubits[number]
+
+        def carry_out():
+            carried_out.append(number)
+            qubit.measure(0.5)
+
+        return pauli.Readout(tick, carry_out)
+
+    for number, tick in ((0, 30), (1, 20), (3, 20)):
+        state.qubits[number].readout = readout(number, tick)
+    state.qubits[asked].settle()
+    assert carried_out == {0: [1, 3, 0], 1: [1], 2: [], 3: [1, 3]}[asked]
+
+
 def test_a_copy_is_independent():
     state, rho = random_state(2, 31)
     copy = state.copy()

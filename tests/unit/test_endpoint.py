@@ -212,6 +212,12 @@ def test_an_instruction_of_a_master_that_missed_an_outcome_is_refused(pair):
     assert not slave.busy
 
 
+def test_an_instruction_without_a_new_sequence_bit_is_refused(pair):
+    _, slave = pair
+    assert slave.incoming(encode_command(ini().word, 0, 0)) is None
+    assert not slave.busy
+
+
 def test_a_device_outside_a_session_executes_nothing():
     slave = FrameSlave()
     for sequence in (0, 1):
@@ -308,6 +314,33 @@ def test_silence_counts_in_a_row_only(pair):
     for tick in range(3, 30):
         heard = GARBAGE if tick % 3 else slave.outgoing(tick)
         assert master.incoming(heard) is None
+
+
+def test_silence_counts_from_the_submission():
+    master, slave = FrameMaster(silence_limit=4), FrameSlave()
+    for tick in range(2):
+        exchange(master, slave, tick)
+    for _ in range(20):
+        assert master.incoming(GARBAGE) is None
+    master.submit(ini())
+    heard = [master.incoming(GARBAGE) for _ in range(4)]
+    assert heard == [None] * 3 + [Response(Outcome.HARDWARE_FAILURE, None)]
+
+
+@pytest.mark.parametrize("foreign", [7, 8])
+def test_a_device_taken_over_by_another_master_brings_no_outcome(foreign):
+    """Whether or not the other's session number happens to be the code of an outcome."""
+    master, slave = FrameMaster(silence_limit=6), FrameSlave()
+    for tick in range(2):
+        exchange(master, slave, tick)
+    master.submit(ini())
+    exchange(master, slave, 2)
+    slave.complete(Outcome.SUCCESS_ZERO)
+    assert exchange(master, slave, 3)[1] == Response(Outcome.SUCCESS_ZERO, None)
+    slave.incoming(encode_command(session_word(foreign), 0, 0))
+    master.submit(ini())
+    heard = [exchange(master, slave, tick)[1] for tick in range(4, 10)]
+    assert heard == [None] * 5 + [Response(Outcome.HARDWARE_FAILURE, None)]
 
 
 def test_session_numbers_wrap(pair):

@@ -1,10 +1,17 @@
 """Delegated quantum computation: the client (paper, Fig. 4a)."""
 
+from collections.abc import Callable
+
 from netqasm.sdk import EPRSocket
 from netqasm.sdk.external import NetQASMConnection, Socket
 
 
-def main(alpha_steps, theta_steps, circuits, on_circuit=None):
+def main(
+    alpha_steps: int,
+    theta_steps: int,
+    circuits: int,
+    on_circuit: Callable[[], None] | None = None,
+) -> list[int]:
     """Prepare the server's qubit remotely and tell it by how much to rotate, repeatedly.
 
     Args:
@@ -18,7 +25,7 @@ def main(alpha_steps, theta_steps, circuits, on_circuit=None):
     """
     epr_socket = EPRSocket("server")
     server = Socket("client", "server")
-    outcomes = []
+    outcomes: list[int] = []
     with NetQASMConnection("client", epr_sockets=[epr_socket], max_qubits=1) as connection:
         for _ in range(circuits):
             qubit = epr_socket.create_keep()[0]

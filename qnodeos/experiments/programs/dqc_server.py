@@ -4,7 +4,7 @@ from netqasm.sdk import EPRSocket
 from netqasm.sdk.external import NetQASMConnection, Socket
 
 
-def main(alpha_steps, circuits):
+def main(alpha_steps: int, circuits: int) -> list[int]:
     """Do the rotation the client asks for, and verify the result, repeatedly.
 
     In a real application the server would not know alpha; it is here to choose the basis
@@ -19,7 +19,7 @@ def main(alpha_steps, circuits):
     """
     epr_socket = EPRSocket("client")
     client = Socket("server", "client")
-    outcomes = []
+    outcomes: list[int] = []
     with NetQASMConnection("server", epr_sockets=[epr_socket], max_qubits=1) as connection:
         for circuit in range(circuits):
             orientation = circuit % 2

@@ -1,0 +1,51 @@
+"""The command line: `qnodeos`.
+
+Exit codes: 0 done; 1 the run failed; 2 the command or a configuration file is wrong;
+130 interrupted (what was measured until then is kept and reported).
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from qnodeos.cli import experiment
+from qnodeos.errors import ConfigurationError, QNodeOSError
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+app = typer.Typer(
+    name="qnodeos",
+    help="A quantum network operating system, with a simulated laboratory under it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(experiment.app, name="experiment")
+app.command("demo")(experiment.demo)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    from qnodeos import __version__
+
+    typer.echo(__version__)
+
+
+def main() -> None:
+    """Entry point of the `qnodeos` command."""
+    try:
+        app()
+    except ConfigurationError as error:
+        typer.echo(f"qnodeos: {error}", err=True)
+        sys.exit(EXIT_USAGE)
+    except (QNodeOSError, OSError) as error:
+        typer.echo(f"qnodeos: {type(error).__name__}: {error}", err=True)
+        sys.exit(EXIT_FAILED)
+    except KeyboardInterrupt:
+        typer.echo("qnodeos: interrupted", err=True)
+        sys.exit(EXIT_INTERRUPTED)

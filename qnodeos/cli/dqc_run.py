@@ -1,0 +1,130 @@
+"""Running DQC from the command line: progress, storage, report."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from calibration.readout import ReadoutFidelity
+from qnodeos.experiments.dqc import (
+    BLOCK_CIRCUITS,
+    Block,
+    DqcSettings,
+    blocks_of,
+    merge,
+    run_blocks,
+)
+from qnodeos.experiments.dqc_analysis import DqcSetData, analyse_dqc
+from qnodeos.experiments.dqc_storage import open_dataset
+from qnodeos.experiments.dqc_table import fidelity_table, segments_table
+
+
+def run_and_report(
+    settings: DqcSettings, *, workers: int, json_path: Path | None, out: Path | None, quiet: bool
+) -> None:
+    """Run the experiment and write what was asked for.
+
+    After Ctrl-C the sets that have data are analysed and written all the same, then
+    KeyboardInterrupt goes on to the caller.
+
+    Args:
+        settings: the experiment.
+        workers: processes.
+        json_path: where to write the result as JSON, None for nowhere.
+        out: directory for plots and dataset, None for none.
+        quiet: no table and no progress bar.
+    """
+    console = Console(quiet=quiet)
+    started_s = time.perf_counter()
+    parts: dict[Block, DqcSetData] = {}
+    interrupted: KeyboardInterrupt | None = None
+    with ExitStack() as stack:
+        on_progress = stack.enter_context(_progress(console, settings))
+        write = None
+        if out is not None:
+            write = stack.enter_context(
+                open_dataset(out / "dqc.db", "dqc", _metadata(settings))
+            )
+        try:
+            for block, data in run_blocks(settings, workers, on_progress):
+                parts[block] = data
+                if write is not None:
+                    write(block.set_index, block.number * BLOCK_CIRCUITS, data)
+        except KeyboardInterrupt as interrupt:
+            interrupted = interrupt
+    sets = _merged(settings, parts)
+    if sets:
+        noise = settings.network.server.noise
+        result = analyse_dqc(
+            sets,
+            ReadoutFidelity(noise.readout_fidelity_0, noise.readout_fidelity_1, 0.0, 0.0),
+            seed=settings.seed,
+            wall_s=time.perf_counter() - started_s,
+        )
+        _report(console, result, sets, json_path, out)
+    if interrupted is not None:
+        console.print(
+            f"Interrupted: {len(parts)} of {len(blocks_of(settings))} blocks are done and kept."
+        )
+        raise interrupted
+
+
+def _merged(settings: DqcSettings, parts: dict[Block, DqcSetData]) -> list[DqcSetData]:
+    by_set: list[list[DqcSetData]] = [[] for _ in settings.sets]
+    for block in blocks_of(settings):
+        if block in parts:
+            by_set[block.set_index].append(parts[block])
+    return [merge(blocks) for blocks in by_set if blocks]
+
+
+def _report(
+    console: Console,
+    result: dict[str, Any],
+    sets: list[DqcSetData],
+    json_path: Path | None,
+    out: Path | None,
+) -> None:
+    console.print(fidelity_table(result))
+    console.print(segments_table(result))
+    if json_path is not None:
+        json_path.parent.mkdir(parents=True, exist_ok=True)
+        json_path.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", "utf-8")
+        console.print(f"Result: {json_path}")
+    if out is not None:
+        from qnodeos.experiments.dqc_plots import save_dqc_figures
+
+        for figure in save_dqc_figures(result, sets, out):
+            console.print(f"Plot: {figure}")
+        console.print(f"Dataset: {out / 'dqc.db'} (QCoDeS)")
+        console.print(f"Traces of the first block: {out}/trace_*.csv")
+
+
+def _metadata(settings: DqcSettings) -> dict[str, Any]:
+    return {
+        "seed": settings.seed,
+        "profile": settings.profile,
+        "circuits_per_set": settings.circuits_per_set,
+        "network": settings.network.model_dump_json(),
+        "backend": "simulated, behavioural",
+    }
+
+
+@contextmanager
+def _progress(console: Console, settings: DqcSettings) -> Iterator[Callable[[int], None]]:
+    total = settings.circuits_per_set * len(settings.sets)
+    columns = (
+        TextColumn("circuits (simulated)"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=total)
+        yield lambda done: progress.update(task, completed=done)

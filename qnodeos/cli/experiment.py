@@ -1,0 +1,112 @@
+"""`qnodeos experiment ...` and `qnodeos demo`."""
+
+from __future__ import annotations
+
+import os
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Run one of the paper's experiments on simulated nodes.", no_args_is_help=True
+)
+
+DEMO_CIRCUITS_PER_SET = 60
+DEMO_DIRECTORY = Path("results/demo")
+MAX_WORKERS = 64
+
+
+class Profile(str, Enum):
+    """Latency profiles."""
+
+    PAPER = "paper"
+    ZERO = "zero"
+
+
+class Link(str, Enum):
+    """Link presets."""
+
+    PAPER = "paper"
+    FAST = "fast"
+
+
+class Backend(str, Enum):
+    """How deep the simulation goes."""
+
+    BEHAVIOURAL = "behavioural"
+
+
+@app.callback()
+def _experiments() -> None:
+    """Keep `dqc` a subcommand even while it is the only one."""
+
+
+@app.command()
+def dqc(
+    circuits_per_set: Annotated[
+        int, typer.Option(min=2, max=1_000_000, help="Circuits per (alpha, theta).")
+    ] = 1200,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all randomness.")] = 1,
+    profile: Annotated[
+        Profile, typer.Option(help="Software latencies: the paper's, or none.")
+    ] = Profile.PAPER,
+    backend: Annotated[
+        Backend, typer.Option(help="Depth of the simulation.")
+    ] = Backend.BEHAVIOURAL,
+    link: Annotated[
+        Link,
+        typer.Option(help="Entanglement: the paper's rate, or attempts without interruption."),
+    ] = Link.PAPER,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="YAML file with nodes, link and schedule; replaces --link."),
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the result here.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Directory for plots, dataset and traces; none are made without."),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=0, max=MAX_WORKERS, help="Processes; 0: one per core.")
+    ] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No table and no progress bar.")] = False,
+) -> None:
+    """Delegated quantum computation between two NV nodes (paper, Fig. 4)."""
+    from qnodeos.assembly import NetworkConfig
+    from qnodeos.cli.dqc_run import run_and_report
+    from qnodeos.config.loader import load_config
+    from qnodeos.experiments.dqc import DqcSettings
+
+    network = (
+        load_config(config, NetworkConfig)
+        if config is not None
+        else NetworkConfig.preset(link.value)
+    )
+    settings = DqcSettings(
+        circuits_per_set=circuits_per_set,
+        seed=seed,
+        profile=profile.value,
+        network=network,
+        trace_directory=out,
+    )
+    run_and_report(
+        settings, workers=workers or os.cpu_count() or 1, json_path=json, out=out, quiet=quiet
+    )
+
+
+def demo() -> None:
+    """A short delegated quantum computation, with table and plots."""
+    dqc(
+        circuits_per_set=DEMO_CIRCUITS_PER_SET,
+        seed=1,
+        profile=Profile.PAPER,
+        backend=Backend.BEHAVIOURAL,
+        link=Link.PAPER,
+        config=None,
+        json=DEMO_DIRECTORY / "dqc.json",
+        out=DEMO_DIRECTORY,
+        workers=0,
+        quiet=False,
+    )

@@ -1,0 +1,256 @@
+"""Running delegated quantum computation (DQC) between two nodes: the paper's Fig. 4.
+
+The circuits of a set are run in blocks, each on a freshly built pair of nodes with a seed
+of its own, so that the result depends on the seed alone and not on the number of
+processes that share the work.
+"""
+
+from __future__ import annotations
+
+import gc
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from multiprocessing import get_context
+from multiprocessing.sharedctypes import Synchronized
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from qnodeos.assembly import (
+    NetworkConfig,
+    NodeHandles,
+    TwoNodeSystem,
+    build_two_nodes,
+    load_profile,
+)
+from qnodeos.cnpu.external import install
+from qnodeos.experiments.dqc_analysis import DqcSetData
+from qnodeos.experiments.dqc_segments import NodeTrace, circuit_segments_ms
+from qnodeos.trace.csvformat import write_trace_csv
+from sim.charge import ChargeCheck
+from sim.network import ProgramSpec
+
+SETS: Final = ((0, 4), (8, 8), (16, -4), (-8, 8), (4, 16), (-4, 2))
+"""(alpha, theta) in units of pi/16. The published experiment has six sets; which ones is
+not published in numbers: these are assumed."""
+
+BLOCK_CIRCUITS: Final = 300
+"""Circuits run on one pair of nodes; bounds the size of their traces."""
+
+_POLL_S: Final = 0.2
+
+
+@dataclass(frozen=True)
+class DqcSettings:
+    """What to run.
+
+    Attributes:
+        circuits_per_set: circuits per (alpha, theta), half of them per orientation.
+        seed: of all randomness.
+        profile: name of the latency profile.
+        network: nodes, link and schedule.
+        trace_directory: where to write the traces of the first block, None for nowhere.
+        sets: (alpha, theta) in units of pi/16.
+    """
+
+    circuits_per_set: int
+    seed: int
+    profile: str
+    network: NetworkConfig
+    trace_directory: Path | None = None
+    sets: Sequence[tuple[int, int]] = SETS
+
+
+@dataclass(frozen=True)
+class Block:
+    """A part of one set."""
+
+    set_index: int
+    number: int
+    circuits: int
+
+
+def blocks_of(settings: DqcSettings) -> list[Block]:
+    """All blocks, in order."""
+    blocks = []
+    for set_index in range(len(settings.sets)):
+        sizes = [BLOCK_CIRCUITS] * (settings.circuits_per_set // BLOCK_CIRCUITS)
+        if rest := settings.circuits_per_set % BLOCK_CIRCUITS:
+            sizes.append(rest)
+        blocks += [Block(set_index, number, size) for number, size in enumerate(sizes)]
+    return blocks
+
+
+def run_block(
+    settings: DqcSettings, block: Block, on_circuit: Callable[[], None] | None = None
+) -> DqcSetData:
+    """Run one block and take its data and traces in.
+
+    Args:
+        settings: the experiment.
+        block: which part of it.
+        on_circuit: called after every circuit of the client.
+    """
+    install()
+    from qnodeos.experiments.programs import dqc_client, dqc_server
+
+    alpha, theta = settings.sets[block.set_index]
+    seed = f"{settings.seed}/set {block.set_index}/block {block.number}"
+    system = build_two_nodes(settings.network, load_profile(settings.profile), seed)
+    # The preallocated traces would be searched for garbage again and again.
+    gc.collect()
+    gc.freeze()
+    try:
+        client_outcomes, outcomes = system.network.run(
+            [
+                ProgramSpec(
+                    "client",
+                    "dqc_client",
+                    dqc_client.main,
+                    {
+                        "alpha_steps": alpha,
+                        "theta_steps": theta,
+                        "circuits": block.circuits,
+                        "on_circuit": on_circuit,
+                    },
+                ),
+                ProgramSpec(
+                    "server",
+                    "dqc_server",
+                    dqc_server.main,
+                    {"alpha_steps": alpha, "circuits": block.circuits},
+                ),
+            ]
+        )
+    finally:
+        gc.unfreeze()
+    if settings.trace_directory is not None and (block.set_index, block.number) == (0, 0):
+        _write_traces(settings.trace_directory, system)
+    client = NodeTrace.from_recorders(
+        "client", system.client.host_trace, system.client.qnpu_trace
+    )
+    server = NodeTrace.from_recorders(
+        "server", system.server.host_trace, system.server.qnpu_trace
+    )
+    return DqcSetData(
+        alpha_steps=alpha,
+        theta_steps=theta,
+        orientation=np.arange(block.circuits, dtype=np.int8) % 2,
+        outcome=np.array(outcomes, dtype=np.int8),
+        client_outcome=np.array(client_outcomes, dtype=np.int8),
+        charge_ok=_charge_ok(system, block.circuits),
+        segments=circuit_segments_ms(client, server, block.circuits),
+    )
+
+
+def _charge_ok(system: TwoNodeSystem, circuits: int) -> Any:
+    """Whether both nodes passed the charge check after each circuit, shape (circuits,)."""
+    passed = np.ones(circuits, dtype=bool)
+    for handles in (system.client, system.server):
+        handles.device.verify_charge(handles.node.tick + 1)
+        checks: list[ChargeCheck] = handles.device.charge_checks
+        # Each circuit reads each node out once, and each readout logs the check after it.
+        passed &= np.array([check.passed for check in checks[-circuits:]])
+    return passed
+
+
+def _write_traces(directory: Path, system: TwoNodeSystem) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    nodes: list[tuple[str, NodeHandles]] = [("client", system.client), ("server", system.server)]
+    for name, handles in nodes:
+        for part, recorder in (("cnpu", handles.host_trace), ("qnpu", handles.qnpu_trace)):
+            path = directory / f"trace_{name}_{part}.csv"
+            with path.open("w", encoding="utf-8", newline="\n") as stream:
+                write_trace_csv(
+                    stream,
+                    recorder.columns(),
+                    unit_ns=recorder.unit_ns,
+                    created=datetime.now(UTC),
+                    description=f"simulated DQC, first block, {part.upper()} of the {name}",
+                )
+
+
+def merge(parts: Sequence[DqcSetData]) -> DqcSetData:
+    """The blocks of one set as one."""
+    first = parts[0]
+
+    def joined(values: Callable[[DqcSetData], Any]) -> Any:
+        return np.concatenate([values(part) for part in parts])
+
+    return DqcSetData(
+        first.alpha_steps,
+        first.theta_steps,
+        joined(lambda part: part.orientation),
+        joined(lambda part: part.outcome),
+        joined(lambda part: part.client_outcome),
+        joined(lambda part: part.charge_ok),
+        {name: joined(lambda part, n=name: part.segments[n]) for name in first.segments},
+    )
+
+
+# --- several processes ------------------------------------------------------------------
+
+_finished_circuits: Synchronized[int] | None = None
+"""In a worker: counts circuits over all workers."""
+
+
+def _start_worker(counter: Synchronized[int]) -> None:
+    global _finished_circuits  # noqa: PLW0603 (the initialiser has no other way in)
+    _finished_circuits = counter
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to handle
+
+
+def _count_circuit() -> None:
+    assert _finished_circuits is not None
+    with _finished_circuits.get_lock():
+        _finished_circuits.value += 1
+
+
+def _work(settings: DqcSettings, block: Block) -> DqcSetData:
+    return run_block(settings, block, _count_circuit)
+
+
+def run_blocks(
+    settings: DqcSettings, workers: int, on_progress: Callable[[int], None]
+) -> Iterator[tuple[Block, DqcSetData]]:
+    """Run all blocks, in several processes; yields each as it is done.
+
+    Args:
+        settings: the experiment.
+        workers: processes; 1 runs everything here.
+        on_progress: called with the number of circuits done so far, now and then.
+    """
+    blocks = blocks_of(settings)
+    if workers <= 1:
+        done = 0
+
+        def count() -> None:
+            nonlocal done
+            done += 1
+            on_progress(done)
+
+        for block in blocks:
+            yield block, run_block(settings, block, count)
+        return
+    context = get_context("spawn")
+    counter = context.Value("q", 0)
+    pool = ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_start_worker, initargs=(counter,)
+    )
+    try:
+        work = partial(_work, settings)
+        pending: dict[Future[DqcSetData], Block] = {
+            pool.submit(work, block): block for block in blocks
+        }
+        while pending:
+            done_now, _ = wait(pending, timeout=_POLL_S, return_when=FIRST_COMPLETED)
+            on_progress(counter.value)
+            for future in done_now:
+                yield pending.pop(future), future.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
