@@ -174,10 +174,6 @@ class LinkEnd:
             return posted_tick + self._link.parameters.sync_window_ticks + 1
         return batch
 
-    def withdraw(self) -> None:
-        """Take a request that was not served back."""
-        self.posted_tick = None
-
 
 class EntanglementLink:
     """A link between two devices.

@@ -96,7 +96,7 @@ class BehaviouralNVDevice:
         self._due: int | None = None
         self._outcome = Outcome.UNKNOWN_FAILURE
         self._herald: BellState | None = None
-        self._waiting_for: Opcode | None = None
+        self._requested = Opcode.ENT
 
         self._qubit: Qubit | None = None
         self._origin = 0
@@ -245,7 +245,7 @@ class BehaviouralNVDevice:
             self._complete_at(tick + 1, Outcome.UNSUPPORTED_REQUEST)
             return
         self._release()
-        self._waiting_for = instruction.opcode
+        self._requested = instruction.opcode
         answer = self._link_end.request(tick, self._ready_tick(tick))
         if isinstance(answer, Batch):
             self._take(answer)
@@ -260,12 +260,11 @@ class BehaviouralNVDevice:
             self.on_wake(self._due)
 
     def _take(self, batch: Batch) -> None:
-        opcode, self._waiting_for = self._waiting_for, None
         if batch.qubit is None or batch.bell is None:
             self._complete_at(batch.tick, Outcome.ENTANGLEMENT_FAILURE)
             return
         self._hold(batch.qubit, batch.tick)
-        if opcode is Opcode.ENT:
+        if self._requested is Opcode.ENT:
             self._complete_at(batch.tick, OUTCOME_OF_HERALD[batch.bell])
             return
         start = batch.tick
@@ -339,9 +338,6 @@ class BehaviouralNVDevice:
         self._herald = herald
 
     def _finish(self) -> None:
-        if self._waiting_for is not None and self._link_end is not None:
-            self._link_end.withdraw()
-            self._waiting_for = None
         if self._qubit is not None:
             self._qubit.settle()
         self._due = None

@@ -15,6 +15,7 @@ from netqasm.sdk.transpile import NVSubroutineTranspiler
 
 from qnodeos.api.host import HostReply, RegisterResult
 from qnodeos.cnpu.host import NetworkDirectory, ProgramHost, find_host
+from qnodeos.cnpu.prepared import SubroutineCache
 from qnodeos.errors import SubroutineFailedError
 from qnodeos.api.netqasm import REGISTERS, Flavour
 
@@ -22,6 +23,7 @@ _REGISTERS: Final = tuple(
     Register(RegisterName(number & 3), number >> 2) for number in range(REGISTERS)
 )
 """The SDK's register objects by encoded number."""
+_SUBROUTINE_TYPE: Final = b"\x02"
 
 
 class QNodeOSConnection(BaseNetQASMConnection):  # type: ignore[misc]
@@ -47,6 +49,7 @@ class QNodeOSConnection(BaseNetQASMConnection):  # type: ignore[misc]
         self._host = host if host is not None else find_host()
         self._memory = SharedMemory()
         self._unanswered: list[tuple[int, Callable[[], None] | None]] = []
+        self._cache = SubroutineCache(self._assemble)
         self._client = self._host.open_client()
         self._is_open = True
         if self._host.flavour is Flavour.NV:
@@ -116,22 +119,27 @@ class QNodeOSConnection(BaseNetQASMConnection):  # type: ignore[misc]
         block: bool = True,
         callback: Callable[[], None] | None = None,
     ) -> None:
-        """Compile and send, as the SDK does, without formatting log messages nobody reads.
+        """Assemble and send, without the log messages the SDK formats for nobody.
 
         The builder's table of branch labels, which the SDK scans linearly and never
         empties, is renewed: labels need only be unique within a subroutine.
         """
-        subroutine = self._builder.subrt_compile_subroutine(protosubroutine)
+        raw = self._cache.assemble(protosubroutine)
         self._builder._label_mgr = LabelManager()
-        subroutine.instantiate(self.app_id)
-        self.commit_subroutine(subroutine, block, callback)
+        self._commit_serialized_message(_SUBROUTINE_TYPE + raw, block, callback)
         self._builder._reset()
+
+    def _assemble(self, protosubroutine: Any) -> bytes:
+        """The SDK's assembler and transpiler."""
+        subroutine = self._builder.subrt_compile_subroutine(protosubroutine)
+        subroutine.instantiate(self.app_id)
+        return bytes(subroutine)
 
     def commit_subroutine(
         self, subroutine: Any, block: bool = True, callback: Callable[[], None] | None = None
     ) -> None:
         """Send a compiled subroutine."""
-        self._commit_serialized_message(b"\x02" + bytes(subroutine), block, callback)
+        self._commit_serialized_message(_SUBROUTINE_TYPE + bytes(subroutine), block, callback)
 
     def _commit_message(
         self, msg: Any, block: bool = True, callback: Callable[[], None] | None = None

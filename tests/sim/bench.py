@@ -174,11 +174,11 @@ def rotation_operator(gate: PhysicalInstruction) -> Any:
 
 def assert_proportion(hits: int, trials: int, probability: float) -> None:
     """Hits must be binomial with this probability, to `Z_LIMIT` standard deviations."""
+    assert trials * min(probability, 1 - probability) >= 5, "too few trials to tell"
     sigma = math.sqrt(trials * probability * (1 - probability))
     deviation = abs(hits - trials * probability)
     assert deviation <= Z_LIMIT * sigma, (
-        f"{hits} of {trials} is {deviation / sigma if sigma else math.inf:.1f} standard "
-        f"deviations from {probability:.5f}"
+        f"{hits} of {trials} is {deviation / sigma:.1f} standard deviations from {probability:.5f}"
     )
 
 

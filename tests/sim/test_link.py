@@ -228,12 +228,10 @@ def test_requests_meet_within_the_window_and_only_there(first):
     assert isinstance(ends[first].request(201, 201), Batch)
 
 
-def test_a_request_is_used_once_and_can_be_withdrawn():
+def test_a_request_is_used_once():
     ends = Ends(LinkParameters.fast())
     ends.batch(0)
     assert ends.ends[0].request(1, 1) == 52
-    ends.ends[0].withdraw()
-    assert ends.ends[1].request(2, 2) == 53
 
 
 def test_an_end_alone_waits_for_nobody():

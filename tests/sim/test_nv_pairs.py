@@ -146,6 +146,7 @@ def test_only_partners_have_a_joint_state():
     with pytest.raises(ValueError, match="do not share a pair"):
         devices[0].joint_state(devices[1], 100)
     np.testing.assert_allclose(devices[1].state_of(), np.eye(2) / 2, atol=1e-12)
+    assert len(devices[1].qubit().state.qubits) == 1
 
 
 def exact_agreement(parameters, noise, gates, ages_ticks):

@@ -130,6 +130,19 @@ def test_bell_states_are_told_apart(state: BellState, target: BellState) -> None
     assert bell_fidelity(counts, a, b, target).value == pytest.approx(expected, abs=1e-12)
 
 
+def test_bell_statistics_by_hand() -> None:
+    counts: dict[Basis, list[int]] = {
+        "XX": [50, 10, 10, 30],
+        "YY": [5, 45, 45, 5],
+        "ZZ": [40, 5, 5, 50],
+    }
+    estimate = bell_fidelity(counts, PERFECT, PERFECT)
+    assert estimate.value == pytest.approx((1 + 0.6 + 0.8 + 0.8) / 4)
+    # A correlator E of N shots has variance (1 - E^2) / N.
+    variance = (1 - 0.6**2) / 100 + (1 - 0.8**2) / 100 + (1 - 0.8**2) / 100
+    assert estimate.sigma == pytest.approx(math.sqrt(variance) / 4)
+
+
 def test_bell_error_bars_cover() -> None:
     rng = np.random.default_rng(22)
     rho = 0.7 * bell_projector(BellState.PSI_MINUS) + 0.3 * np.diag([0.25, 0.25, 0.25, 0.25])

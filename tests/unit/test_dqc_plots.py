@@ -93,6 +93,10 @@ def test_latency_figure_shows_segments_and_all_circuits(
     widths = [bar.get_width() for container in tracks.containers for bar in container]
     for name in ("c1_after_delivery", "server_message_to_s2_attempt", "up_server", "s2_qnpu"):
         assert any(width == pytest.approx(result["segments_ms"][name]["mean"]) for width in widths)
+    for y in (1, 0):
+        track = [c[0] for c in tracks.containers if c[0].get_y() < y < c[0].get_y() + 1]
+        starts = [bar.get_x() for bar in track]
+        assert starts == pytest.approx(np.cumsum([0] + [bar.get_width() for bar in track[:-1]]))
     kept, discarded = (
         sum(bar.get_height() for bar in container) for container in histogram.containers
     )

@@ -156,7 +156,7 @@ def test_csv_text_is_the_published_format() -> None:
             (70, Event.CLAS_MSG_RCVD, 1, 3),
             (40, Event.SUBROUTINE_SENT, 1, 0),
             (40, Event.SUBROUTINE_SEND_ATTEMPT, 1, 0),
-            (40, Event.SUBROUTINE_SENT, 2, 0),
+            (40, Event.SUBROUTINE_SEND_ATTEMPT, 2, 0),
         ],
         unit_ns=1000,
     )
@@ -171,7 +171,7 @@ def test_csv_text_is_the_published_format() -> None:
         "# Channel 4 [group_id=0; event_id=4; channel_name=CLAS_MSG_RCVD]",
         "timestamps,group_id_0",
         "40,3",
-        "40,2",
+        "40,1",
         "70,16",
     ]
 
