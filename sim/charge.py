@@ -3,8 +3,8 @@
 A readout may ionise the centre (GOOD -> BAD). A BAD centre reads dark and fails the next
 charge-resonance (CR) check, after which it is repumped and GOOD again. Every INI, ENT and
 ENM begins with a check, so a batch of attempts never runs on a BAD centre: it starts late
-instead. Experiments drop the iterations whose check afterwards failed (paper, Methods), and
-the log tells which those are.
+instead. Experiments drop the iterations whose check afterwards failed (Delle Donne et al.,
+Nature 639, 321 (2025)), and the log tells which those are.
 """
 
 from __future__ import annotations

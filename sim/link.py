@@ -43,7 +43,11 @@ LAB_ATTEMPT_PERIOD_NS: Final = 5_500
 
 
 class LinkParameters(BaseModel):
-    """Timing and physics of a link."""
+    """Timing and physics of a link.
+
+    Sources: "published" is Delle Donne et al., Nature 639, 321 (2025),
+    doi:10.1038/s41586-025-08704-w, with its supplement and data.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -51,7 +55,7 @@ class LinkParameters(BaseModel):
         LAB_ATTEMPT_PERIOD_NS,
         ge=1,
         le=NS_PER_MS,
-        description="time from one attempt to the next (5.5 us: paper, Methods)",
+        description="time from one attempt to the next (5.5 us: published)",
     )
     attempts_per_batch: int = Field(
         LAB_ATTEMPTS, ge=1, le=1_000_000, description="attempts per ENT instruction (assumed)"
@@ -107,7 +111,7 @@ class LinkParameters(BaseModel):
 
     @classmethod
     def fast(cls, *, mocked: bool = False) -> LinkParameters:
-        """Attempts back to back, 5.5 us each (paper, Methods), in batches of 2.75 ms."""
+        """Attempts back to back, 5.5 us each (published), in batches of 2.75 ms."""
         return cls(mocked=mocked)
 
     @classmethod

@@ -20,19 +20,20 @@ NS_PER_MS: Final = 1_000_000
 class NVNoise(BaseModel):
     """Noise of one NV node.
 
-    Sources: "paper" is Delle Donne et al., Nature 639, 321 (2025), doi:10.1038/s41586-025-08704-w.
+    Sources: "published" is Delle Donne et al., Nature 639, 321 (2025),
+    doi:10.1038/s41586-025-08704-w, with its supplement and data.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     readout_fidelity_0: Probability = Field(
-        0.95, description="P(report 0) of the bright state |0> (paper, Methods)"
+        0.95, description="P(report 0) of the bright state |0> (published)"
     )
     readout_fidelity_1: Probability = Field(
-        0.995, description="P(report 1) of the dark state |1> (paper, Methods)"
+        0.995, description="P(report 1) of the dark state |1> (published)"
     )
     initialisation_error: Probability = Field(
-        0.01, description="probability of |1> after initialisation (paper, Methods)"
+        0.01, description="probability of |1> after initialisation (published)"
     )
     gate_depolarising: Probability = Field(
         0.0028,
@@ -43,7 +44,7 @@ class NVNoise(BaseModel):
         ),
     )
     coherence_time_ms: float = Field(
-        13.0, gt=0, description="1/e time under decoupling (paper, Methods); may be infinite"
+        13.0, ge=1e-6, description="1/e time under decoupling (published); may be infinite"
     )
     coherence_exponent: float = Field(
         1.0, gt=0, le=4, description="n in exp(-(t/T)**n) (assumed: exponential)"

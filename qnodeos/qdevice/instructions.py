@@ -40,6 +40,8 @@ class Opcode(IntEnum):
     SWP = 9
     ESW = 10
 
+    __hash__ = int.__hash__  # Enum's own hashes the name, in Python, on every look-up
+
 
 class Axis(IntEnum):
     """Rotation axis of SQG, TQG and PMG."""

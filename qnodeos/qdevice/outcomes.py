@@ -26,6 +26,8 @@ class Outcome(IntEnum):
     SUCCESS_PSI_MINUS = 11
     SUCCESS_ONE = 12
 
+    __hash__ = int.__hash__  # Enum's own hashes the name, in Python, on every look-up
+
     @property
     def is_success(self) -> bool:
         """Whether the instruction did what it was asked to."""
@@ -39,6 +41,8 @@ class BellState(IntEnum):
     PSI_PLUS = 1
     PSI_MINUS = 2
     PHI_MINUS = 3
+
+    __hash__ = int.__hash__  # Enum's own hashes the name, in Python, on every look-up
 
 
 HERALDS: Final = {

@@ -335,18 +335,20 @@ class Kernel:
 
     def next_tick(self, tick: int) -> int | None:
         """The next tick at which `tick` has something to do if nothing arrives before."""
-        candidates = [self.link_layer.deadline_tick]
+        soonest = self.link_layer.deadline_tick
+        due = None
         if self.network.state is ProcessState.IDLE:
-            candidates.append(self.network.next_due(tick))
+            due = self.network.next_due(tick)
         elif self.network.state is ProcessState.WAITING:
-            candidates.append(self.network.timeout_tick())
+            due = self.network.timeout_tick()
+        if due is not None and (soonest is None or due < soonest):
+            soonest = due
         if not self._device_busy:
             if self._running is not None:
-                candidates.append(self._resume_tick)
+                soonest = min(self._resume_tick, soonest or self._resume_tick)
             elif self.scheduler.ready:
-                candidates.append(tick + 1)
-        due = [max(candidate, tick + 1) for candidate in candidates if candidate is not None]
-        return min(due, default=None)
+                soonest = tick + 1
+        return soonest if soonest is None else max(soonest, tick + 1)
 
     def _advance_network(self) -> None:
         network = self.network

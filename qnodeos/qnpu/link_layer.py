@@ -130,6 +130,8 @@ class LinkLayer:
         self.links: Final = {peer: Link() for peer in peers}
         self.deadline_tick: int | None = None
         """First tick at which `expire` has something to do."""
+        self.has_requests = False
+        """Whether any link's queue holds a request."""
 
     # --- our own requests -------------------------------------------------------------
 
@@ -347,12 +349,14 @@ class LinkLayer:
 
     def _enqueue(self, request: LinkRequest) -> None:
         insort(self.links[request.peer].queue, request, key=_order)
+        self.has_requests = True
         self._update_deadline()
 
     def _dequeue(self, request: LinkRequest) -> None:
         queue = self.links[request.peer].queue
         if request in queue:
             queue.remove(request)
+            self.has_requests = any(link.queue for link in self.links.values())
             self._update_deadline()
 
     def _withdraw(self, request: LinkRequest) -> None:

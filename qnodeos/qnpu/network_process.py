@@ -119,7 +119,7 @@ class NetworkProcess(Process):
     def is_due(self, tick: int) -> bool:
         """Whether a bin has begun in which there is something to do."""
         schedule = self._schedule
-        if schedule is None:
+        if schedule is None or not self._link_layer.has_requests:
             return False
         number = schedule.bin_at(tick)
         if number == self._bin or not (
@@ -137,7 +137,7 @@ class NetworkProcess(Process):
     def next_due(self, tick: int) -> int | None:
         """The next tick at which `is_due` may become true, None if nothing is pending."""
         schedule = self._schedule
-        if schedule is None or not any(link.queue for link in self._link_layer.links.values()):
+        if schedule is None or not self._link_layer.has_requests:
             return None
         first = schedule.bin_at(tick)
         # Requests start in the bin after they are made, so this covers every one.

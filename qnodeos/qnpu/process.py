@@ -30,6 +30,8 @@ class ProcessState(Enum):
     WAITING = "waiting"
     ENDED = "ended"
 
+    __hash__ = object.__hash__  # Enum's own hashes the name, in Python, on every look-up
+
 
 class ProcessEvent(Enum):
     """What moves a process from one state to another."""
@@ -40,6 +42,8 @@ class ProcessEvent(Enum):
     WOKEN = "woken"
     WORK_DONE = "work done"
     STOPPED = "stopped"
+
+    __hash__ = object.__hash__
 
 
 _S, _E = ProcessState, ProcessEvent
