@@ -16,11 +16,11 @@ from typing import Annotated, Final
 from pydantic import BaseModel, ConfigDict, Field
 
 from drivers.nv import NVDriver
+from qnodeos.api.netqasm import Flavour
 from qnodeos.cnpu.host import NetworkDirectory
 from qnodeos.cnpu.latency import LatencyProfile
 from qnodeos.cnpu.virtual import MessageBoard, VirtualCnpu
 from qnodeos.config.loader import parse_config
-from qnodeos.api.netqasm import Flavour
 from qnodeos.qnpu.kernel import Kernel, KernelConfig
 from qnodeos.qnpu.schedule import NetworkSchedule
 from qnodeos.trace.recorder import TraceRecorder

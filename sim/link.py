@@ -36,9 +36,9 @@ from sim.noise import NS_PER_MS
 from sim.pauli import Qubit
 
 ENDS: Final = 2
-PAPER_ATTEMPTS: Final = 57
-PAPER_ATTEMPT_PERIOD_NS: Final = 77_192
-LAB_ATTEMPTS: Final = 500
+PAPER_ATTEMPTS: Final = 115
+PAPER_ATTEMPT_PERIOD_NS: Final = 76_520
+LAB_ATTEMPTS: Final = 1_790
 LAB_ATTEMPT_PERIOD_NS: Final = 5_500
 
 
@@ -96,8 +96,8 @@ class LinkParameters(BaseModel):
     def paper(cls, *, mocked: bool = False) -> LinkParameters:
         """The published rate: 2.0 % per 10 ms time bin, after 30 ms of preparation.
 
-        A bin of 10 ms with a guard of 1 ms holds two batches of 4.4 ms, each of 57 attempts
-        at 1.81e-4. The attempt period is therefore an effective one, which spreads the phase
+        A bin of 10 ms with a guard of 1 ms holds one batch of 8.8 ms: 115 attempts at
+        1.81e-4. The attempt period is therefore an effective one, which spreads the phase
         stabilisation and the charge checks over the attempts. 30 ms reproduces the shift of
         the published distribution of generation times (30 to 35 ms); where in the sequence
         the preparation lies is assumed.
@@ -111,7 +111,7 @@ class LinkParameters(BaseModel):
 
     @classmethod
     def fast(cls, *, mocked: bool = False) -> LinkParameters:
-        """Attempts back to back, 5.5 us each (published), in batches of 2.75 ms."""
+        """Attempts back to back, 5.5 us each (published), one batch of 9.8 ms per time bin."""
         return cls(mocked=mocked)
 
     @classmethod

@@ -21,7 +21,11 @@ _NEVER: Final = 1 << 62
 
 
 class VirtualNode:
-    """Runs one QNPU kernel against one simulated device; is the `QnpuPort` of its CNPU."""
+    """Runs one QNPU kernel against one simulated device; is the `QnpuPort` of its CNPU.
+
+    Args:
+        send_peer: carries a message to the node with that id.
+    """
 
     def __init__(
         self,
@@ -31,9 +35,6 @@ class VirtualNode:
         clock: Clock,
         send_peer: Callable[[int, PeerMessage], None],
     ) -> None:
-        """Args:
-        send_peer: carries a message to the node with that id.
-        """
         self.name = name
         self.kernel = kernel
         self.device = device

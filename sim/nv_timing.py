@@ -34,7 +34,7 @@ class NVTiming(BaseModel):
         ),
     )
     measure_ticks: Duration = Field(
-        20,
+        24,
         description=(
             "readout (assumed). With the blocks it sets how long two gates and a measurement "
             "take, 0.653 ms in the published traces with the time of the QNPU"

@@ -49,9 +49,7 @@ def run_and_report(
         on_progress = stack.enter_context(_progress(console, settings))
         write = None
         if out is not None:
-            write = stack.enter_context(
-                open_dataset(out / "dqc.db", "dqc", _metadata(settings))
-            )
+            write = stack.enter_context(open_dataset(out / "dqc.db", "dqc", _metadata(settings)))
         try:
             for block, data in run_blocks(settings, workers, on_progress):
                 parts[block] = data

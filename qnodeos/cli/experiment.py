@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -18,21 +18,21 @@ DEMO_DIRECTORY = Path("results/demo")
 MAX_WORKERS = 64
 
 
-class Profile(str, Enum):
+class Profile(StrEnum):
     """Latency profiles."""
 
     PAPER = "paper"
     ZERO = "zero"
 
 
-class Link(str, Enum):
+class Link(StrEnum):
     """Link presets."""
 
     PAPER = "paper"
     FAST = "fast"
 
 
-class Backend(str, Enum):
+class Backend(StrEnum):
     """How deep the simulation goes."""
 
     BEHAVIOURAL = "behavioural"

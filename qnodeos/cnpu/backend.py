@@ -14,10 +14,10 @@ from netqasm.sdk.shared_memory import SharedMemory
 from netqasm.sdk.transpile import NVSubroutineTranspiler
 
 from qnodeos.api.host import HostReply, RegisterResult
+from qnodeos.api.netqasm import REGISTERS, Flavour
 from qnodeos.cnpu.host import NetworkDirectory, ProgramHost, find_host
 from qnodeos.cnpu.prepared import SubroutineCache
 from qnodeos.errors import SubroutineFailedError
-from qnodeos.api.netqasm import REGISTERS, Flavour
 
 _REGISTERS: Final = tuple(
     Register(RegisterName(number & 3), number >> 2) for number in range(REGISTERS)

@@ -20,10 +20,10 @@ def install() -> None:
     # the only choice that needs nothing else installed.
     os.environ.setdefault("NETQASM_SIMULATOR", "debug")
 
-    import netqasm.sdk  # noqa: PLC0415 (after the environment variable)
+    import netqasm.sdk
 
-    from qnodeos.cnpu.backend import QNodeOSConnection  # noqa: PLC0415
-    from qnodeos.cnpu.sockets import AppSocket  # noqa: PLC0415
+    from qnodeos.cnpu.backend import QNodeOSConnection
+    from qnodeos.cnpu.sockets import AppSocket
 
     module = ModuleType(_NAME, "NetQASM's names for connections and sockets, as qnodeos's.")
     module.NetQASMConnection = QNodeOSConnection  # type: ignore[attr-defined]

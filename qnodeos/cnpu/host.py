@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from qnodeos.api.host import HostReply
-from qnodeos.errors import ConfigurationError, ProgramError
 from qnodeos.api.netqasm import Flavour
+from qnodeos.errors import ConfigurationError, ProgramError
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")

@@ -17,15 +17,15 @@ from typing import Any, Protocol
 from greenlet import GreenletExit, greenlet
 
 from qnodeos.api.host import HostReply
-from qnodeos.cnpu.host import NetworkDirectory, current_host
-from qnodeos.cnpu.latency import Delay, LatencyProfile
-from qnodeos.errors import UnknownProcessError
 from qnodeos.api.netqasm import (
     CREATE_EPR_OPCODE,
     INSTRUCTION_BYTES,
     RECV_EPR_OPCODE,
     Flavour,
 )
+from qnodeos.cnpu.host import NetworkDirectory, current_host
+from qnodeos.cnpu.latency import Delay, LatencyProfile
+from qnodeos.errors import UnknownProcessError
 from qnodeos.trace.events import Event
 
 _SUBROUTINE_TYPE = 2
@@ -267,9 +267,7 @@ class VirtualProgram:
             self._record(attempt_ns, Event.SUBROUTINE_SEND_ATTEMPT, serial)
             self._record(sent_ns, Event.SUBROUTINE_SENT, serial)
             self._local_ns = sent_ns
-        cnpu.clock.call_at(
-            sent_ns, cnpu.qnpu.host_message, client, request, raw, self._on_reply
-        )
+        cnpu.clock.call_at(sent_ns, cnpu.qnpu.host_message, client, request, raw, self._on_reply)
         return request
 
     def _send_delay(self, raw: bytes) -> Delay:
@@ -288,9 +286,7 @@ class VirtualProgram:
         self._replies[reply.request] = arrival_ns, reply
         if reply.request == self._awaited:
             self._awaited = None
-            self._cnpu.clock.call_at(
-                max(arrival_ns, self._local_ns), self.resume, self.wait_number
-            )
+            self._cnpu.clock.call_at(max(arrival_ns, self._local_ns), self.resume, self.wait_number)
 
     def await_reply(self, request: int) -> HostReply:
         """See `ProgramHost`."""
@@ -313,9 +309,7 @@ class VirtualProgram:
         self._record(self._local_ns, Event.CLAS_MSG_SENT)
         self._last_event = Event.CLAS_MSG_SENT
         delay_ns = self._cnpu.latency.classical.sample_ns(self._cnpu.rng)
-        self._cnpu.board.post(
-            (source, destination, socket_id), self._local_ns + delay_ns, message
-        )
+        self._cnpu.board.post((source, destination, socket_id), self._local_ns + delay_ns, message)
 
     def receive(
         self,
@@ -339,9 +333,7 @@ class VirtualProgram:
             wait_number = self.wait_number
             board.wait(
                 key,
-                lambda time_ns: clock.call_at(
-                    max(time_ns, clock.now_ns), self.resume, wait_number
-                ),
+                lambda time_ns: clock.call_at(max(time_ns, clock.now_ns), self.resume, wait_number),
             )
             if deadline_ns is not None:
                 clock.call_at(deadline_ns, self.resume, wait_number)

@@ -131,12 +131,8 @@ def run_block(
         gc.unfreeze()
     if settings.trace_directory is not None and (block.set_index, block.number) == (0, 0):
         _write_traces(settings.trace_directory, system)
-    client = NodeTrace.from_recorders(
-        "client", system.client.host_trace, system.client.qnpu_trace
-    )
-    server = NodeTrace.from_recorders(
-        "server", system.server.host_trace, system.server.qnpu_trace
-    )
+    client = NodeTrace.from_recorders("client", system.client.host_trace, system.client.qnpu_trace)
+    server = NodeTrace.from_recorders("server", system.server.host_trace, system.server.qnpu_trace)
     return DqcSetData(
         alpha_steps=alpha,
         theta_steps=theta,
@@ -189,7 +185,7 @@ def merge(parts: Sequence[DqcSetData]) -> DqcSetData:
         joined(lambda part: part.outcome),
         joined(lambda part: part.client_outcome),
         joined(lambda part: part.charge_ok),
-        {name: joined(lambda part, n=name: part.segments[n]) for name in first.segments},
+        {name: np.concatenate([p.segments[name] for p in parts]) for name in first.segments},
     )
 
 

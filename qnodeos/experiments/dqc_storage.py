@@ -61,9 +61,7 @@ def open_dataset(path: Path, name: str, metadata: dict[str, Any]) -> Iterator[Bl
     for setpoint in _SETPOINTS:
         measurement.register_custom_parameter(setpoint)
     for column, (label, unit) in _COLUMNS.items():
-        measurement.register_custom_parameter(
-            column, label=label, unit=unit, setpoints=_SETPOINTS
-        )
+        measurement.register_custom_parameter(column, label=label, unit=unit, setpoints=_SETPOINTS)
     with measurement.run() as saver:
         for key, value in metadata.items():
             saver.dataset.add_metadata(key, value)

@@ -48,22 +48,30 @@ def _array(context: CompileContext, pc: int, size: int, address: int) -> Operati
 
 
 def _store(context: CompileContext, pc: int, register: int, address: int, index: int) -> Operation:
-    registers, entry, following = context.memory.registers, context.memory.entry, pc + 1
+    registers, arrays, following = context.memory.registers, context.memory.arrays, pc + 1
+    complain = context.memory.entry
 
     def operation() -> int:
         at = registers[index]
-        entry(address, at)[at] = registers[register]
+        array = arrays.get(address)
+        if array is None or not 0 <= at < len(array):
+            array = complain(address, at)
+        array[at] = registers[register]
         return following
 
     return operation
 
 
 def _load(context: CompileContext, pc: int, register: int, address: int, index: int) -> Operation:
-    registers, entry, following = context.memory.registers, context.memory.entry, pc + 1
+    registers, arrays, following = context.memory.registers, context.memory.arrays, pc + 1
+    complain = context.memory.entry
 
     def operation() -> int:
         at = registers[index]
-        value = entry(address, at)[at]
+        array = arrays.get(address)
+        if array is None or not 0 <= at < len(array):
+            array = complain(address, at)
+        value = array[at]
         if value is None:
             raise ArrayAccessError(f"entry {at} of array @{address} is read but undefined")
         registers[register] = value
@@ -86,34 +94,42 @@ def _undef(context: CompileContext, pc: int, address: int, index: int) -> Operat
 # --- branches -------------------------------------------------------------------------
 
 
-def _branch(
-    context: CompileContext, pc: int, left: int, right: int | None, target: int,
-    compare: Callable[[int, int], bool],
-) -> Operation:
-    """Branch if ``compare(left, right)``; ``right`` None compares with zero.
-
-    Only a branch backwards can make a loop, so only that one counts instructions.
-    """
-    registers, execution = context.memory.registers, context.execution
+def _jmp(context: CompileContext, pc: int, target: int) -> Operation:
+    """Only a jump backwards can make a loop, so only that one counts instructions."""
     target = context.target(target)
-    following, length = pc + 1, pc - target + 1
+    execution, length = context.execution, pc - target + 1
+    if length <= 0:
+        return lambda: target
 
-    def taken() -> int:
-        if length <= 0:
-            return target
+    def operation() -> int:
         execution.spent += length
         if execution.spent > execution.allowance:
             return execution.out_of_allowance(target)
         return target
 
+    return operation
+
+
+def _branch(
+    context: CompileContext,
+    pc: int,
+    left: int,
+    right: int | None,
+    target: int,
+    compare: Callable[[int, int], bool],
+) -> Operation:
+    """Branch if ``compare(left, right)``; ``right`` None compares with zero."""
+    registers, following = context.memory.registers, pc + 1
+    jump = _jmp(context, pc, target)
+    if target > pc:  # nothing to count: spare the call
+        if right is None:
+            return lambda: target if compare(registers[left], 0) else following
+        other = right
+        return lambda: target if compare(registers[left], registers[other]) else following
     if right is None:
-        return lambda: taken() if compare(registers[left], 0) else following
+        return lambda: jump() if compare(registers[left], 0) else following
     other = right
-    return lambda: taken() if compare(registers[left], registers[other]) else following
-
-
-def _jmp(context: CompileContext, pc: int, target: int) -> Operation:
-    return _branch(context, pc, 0, None, target, lambda _left, _right: True)
+    return lambda: jump() if compare(registers[left], registers[other]) else following
 
 
 def _unary_branch(compare: Callable[[int, int], bool]) -> Builder:

@@ -1,5 +1,7 @@
-"""What the builders of the compiler may use: memory, execution, and the services of the
-kernel (qubits and entanglement) for one process."""
+"""What the builders of the compiler may use, bound to one process.
+
+That is its memory, its execution, and the kernel's services for qubits and entanglement.
+"""
 
 from __future__ import annotations
 

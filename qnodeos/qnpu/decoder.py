@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import cache
 from typing import Final
 
-from qnodeos.errors import MalformedSubroutineError, WrongFlavourError
 from qnodeos.api.netqasm import INSTRUCTION_BYTES, REGISTERS, Flavour
+from qnodeos.errors import MalformedSubroutineError, WrongFlavourError
 from qnodeos.qnpu.isa import FLAVOURS, Decoding, Instruction, decoding_table
 
 _table = cache(decoding_table)

@@ -23,7 +23,6 @@ from qnodeos.qnpu.requests import (
     RESULTS_PER_PAIR,
     CreateArguments,
     PairResult,
-    measured_basis,
 )
 
 INT32_MAX: Final = 2**31 - 1
@@ -95,7 +94,12 @@ class Pair:
 
 
 class EntanglementManager:
-    """Sockets, requests and delivery; pure bookkeeping."""
+    """Sockets, requests and delivery; pure bookkeeping.
+
+    Args:
+        peers: node ids that can be named, and the device's link to each.
+        delivered: called after a pair was handed to a process.
+    """
 
     def __init__(
         self,
@@ -105,10 +109,6 @@ class EntanglementManager:
         peers: Mapping[int, int],
         delivered: Callable[[UserProcess, Pair], None],
     ) -> None:
-        """Args:
-        peers: node ids that can be named, and the device's link to each.
-        delivered: called after a pair was handed to a process.
-        """
         self._qmmu = qmmu
         self._limits = limits
         self._tick_ns = tick_ns
@@ -121,7 +121,11 @@ class EntanglementManager:
     # --- sockets ----------------------------------------------------------------------
 
     def open_socket(
-        self, process: UserProcess, socket_id: int, remote_node: int, remote_socket_id: int,
+        self,
+        process: UserProcess,
+        socket_id: int,
+        remote_node: int,
+        remote_socket_id: int,
         min_fidelity: int,
     ) -> ErSocket:
         """Open one end of an ER socket.
@@ -168,8 +172,14 @@ class EntanglementManager:
     # --- requests ---------------------------------------------------------------------
 
     def create(
-        self, process: UserProcess, remote_node: int, socket_id: int,
-        qubits: Sequence[int | None], arguments: CreateArguments, results: int, tick: int,
+        self,
+        process: UserProcess,
+        remote_node: int,
+        socket_id: int,
+        qubits: Sequence[int | None],
+        arguments: CreateArguments,
+        results: int,
+        tick: int,
     ) -> UserRequest:
         """Register a create request.
 
@@ -185,7 +195,13 @@ class EntanglementManager:
         if arguments.max_time_us:
             deadline = tick + -(-arguments.max_time_us * 1000 // self._tick_ns)
         request = UserRequest(
-            socket, arguments.pairs, virtuals, results, tick, arguments, self._next_create_id,
+            socket,
+            arguments.pairs,
+            virtuals,
+            results,
+            tick,
+            arguments,
+            self._next_create_id,
             deadline,
         )
         self._add(process, request)
@@ -193,8 +209,13 @@ class EntanglementManager:
         return request
 
     def receive(
-        self, process: UserProcess, remote_node: int, socket_id: int,
-        qubits: Sequence[int | None] | None, results: int, tick: int,
+        self,
+        process: UserProcess,
+        remote_node: int,
+        socket_id: int,
+        qubits: Sequence[int | None] | None,
+        results: int,
+        tick: int,
     ) -> UserRequest:
         """Register a receive request; takes pairs that already wait.
 
@@ -298,8 +319,13 @@ class EntanglementManager:
         kept = pair.physical is not None
         bell_state = BellState.PHI_PLUS if kept or pair.basis is not None else pair.bell_state
         result = PairResult(
-            pair.create_id, pair.sequence, socket.socket_id, socket.remote_node, is_receiver,
-            min(max(duration_us, 0), INT32_MAX), bell_state,
+            pair.create_id,
+            pair.sequence,
+            socket.socket_id,
+            socket.remote_node,
+            is_receiver,
+            min(max(duration_us, 0), INT32_MAX),
+            bell_state,
         )
         if pair.physical is not None:
             if request.virtuals is None:

@@ -51,8 +51,15 @@ class Execution:
     """
 
     __slots__ = (
-        "_limits", "_operations", "allowance", "pc", "queue", "result_register", "results",
-        "spent", "waiting_for",
+        "_limits",
+        "_operations",
+        "allowance",
+        "pc",
+        "queue",
+        "result_register",
+        "results",
+        "spent",
+        "waiting_for",
     )
 
     def __init__(self, limits: Limits) -> None:
@@ -87,13 +94,12 @@ class Execution:
             SubroutineFault: an instruction erred.
         """
         operations = self._operations
-        at = pc = self.pc
+        pc = self.pc
         try:
             while pc >= 0:
-                at = pc
                 pc = operations[pc]()
-        except CallerError as error:
-            raise SubroutineFault(at, error) from error
+        except CallerError as error:  # pc is still that of the instruction that raised
+            raise SubroutineFault(pc, error) from error
         return pc
 
     def issue(

@@ -124,6 +124,7 @@ def decoding_table(flavour: Flavour) -> tuple[Decoding | None, ...]:
     """The 256-entry table of a flavour: opcode -> how to decode it, None if unknown."""
     table: list[Decoding | None] = [None] * 256
     for opcode, (mnemonic, layout) in {**CORE, **FLAVOURS[flavour]}.items():
-        table[opcode] = Decoding(mnemonic, struct.Struct(layout.format).unpack_from,
-                                 layout.registers)
+        table[opcode] = Decoding(
+            mnemonic, struct.Struct(layout.format).unpack_from, layout.registers
+        )
     return tuple(table)

@@ -23,6 +23,7 @@ from qnodeos.api.host import (
     SubmitSubroutine,
     decode_host_message,
 )
+from qnodeos.api.netqasm import Flavour
 from qnodeos.api.peer import Announce, PeerMessage
 from qnodeos.errors import (
     DeviceFailureError,
@@ -39,7 +40,6 @@ from qnodeos.qnpu.context import CompileContext
 from qnodeos.qnpu.decoder import decode_subroutine
 from qnodeos.qnpu.entanglement import EntanglementManager, Pair, UserRequest
 from qnodeos.qnpu.execution import DEVICE, FINISHED, WAIT, Operation, SubroutineFault
-from qnodeos.api.netqasm import Flavour
 from qnodeos.qnpu.link_layer import LinkLayer
 from qnodeos.qnpu.network_process import NetworkProcess
 from qnodeos.qnpu.process import (
@@ -88,7 +88,15 @@ class KernelConfig:
 
 
 class Kernel:
-    """See the module's docstring."""
+    """See the module's docstring.
+
+    Args:
+        config: of this node.
+        driver: the QDriver of its device.
+        trace: takes every event.
+        random_choice: returns a random integer below its argument (random bases).
+        policy: who runs next; the paper's `PriorityFcfs` if not given.
+    """
 
     def __init__(
         self,
@@ -98,12 +106,6 @@ class Kernel:
         random_choice: Callable[[int], int],
         policy: SchedulingPolicy | None = None,
     ) -> None:
-        """Args:
-        driver: the QDriver of the device.
-        trace: takes every event.
-        random_choice: returns a random integer below its argument (random bases).
-        policy: who runs next; the paper's `PriorityFcfs` if not given.
-        """
         self._config = config
         self._limits = config.limits
         self._driver = driver
@@ -117,13 +119,23 @@ class Kernel:
         self.host_outbox: list[HostReply] = []
         self.peer_outbox: list[tuple[int, PeerMessage]] = []
         self.link_layer = LinkLayer(
-            config.node_id, config.peers, self.entanglement, config.limits, self._send_peer,
+            config.node_id,
+            config.peers,
+            self.entanglement,
+            config.limits,
+            self._send_peer,
             self.abort,
         )
         self.network = NetworkProcess(
-            peers=dict(config.peers), driver=driver, qmmu=self.qmmu,
-            entanglement=self.entanglement, link_layer=self.link_layer, limits=config.limits,
-            random_choice=random_choice, record=trace.record, fault=self.abort,
+            peers=dict(config.peers),
+            driver=driver,
+            qmmu=self.qmmu,
+            entanglement=self.entanglement,
+            link_layer=self.link_layer,
+            limits=config.limits,
+            random_choice=random_choice,
+            record=trace.record,
+            fault=self.abort,
         )
         self.processes: dict[int, UserProcess] = {}
         self._by_owner: dict[tuple[int, int], UserProcess] = {}
@@ -162,8 +174,11 @@ class Kernel:
                     self._init_app(client, app_id, max_qubits)
                 case OpenErSocket(app_id):
                     socket = self.entanglement.open_socket(
-                        self._process_of(client, app_id), message.socket_id,
-                        message.remote_node_id, message.remote_socket_id, message.min_fidelity,
+                        self._process_of(client, app_id),
+                        message.socket_id,
+                        message.remote_node_id,
+                        message.remote_socket_id,
+                        message.min_fidelity,
                     )
                     self.link_layer.socket_opened(socket)
                 case StopApp(app_id):
@@ -254,8 +269,10 @@ class Kernel:
             )
             self.host_outbox.append(
                 HostReply(
-                    subroutine.client, subroutine.request,
-                    error=_report(error, subroutine.serial, pc), serial=subroutine.serial,
+                    subroutine.client,
+                    subroutine.request,
+                    error=_report(error, subroutine.serial, pc),
+                    serial=subroutine.serial,
                 )
             )
             pc = None  # only the current subroutine is at fault
@@ -434,7 +451,10 @@ class Kernel:
     def _compile(self, process: UserProcess, body: bytes) -> list[Operation]:
         instructions = decode_subroutine(body, self._config.flavour)
         context = CompileContext(
-            process.memory, process.execution, _Services(self, process), self._driver,
+            process.memory,
+            process.execution,
+            _Services(self, process),
+            self._driver,
             len(instructions),
         )
         operations = compile_subroutine(instructions, context)
@@ -484,8 +504,10 @@ class Kernel:
         self._device_busy = False
         process, self._in_flight = self._in_flight, None
         self._record(
-            self._tick, Event.PROCESSOR_CONSUME_OUTCOME,
-            process.pid if process is not None else NETWORK_PID, outcome,
+            self._tick,
+            Event.PROCESSOR_CONSUME_OUTCOME,
+            process.pid if process is not None else NETWORK_PID,
+            outcome,
         )
         if process is self.network:
             self._after_network(self.network.consume(outcome, herald, self._tick))
@@ -551,8 +573,12 @@ class _Services:
         self._kernel.qmmu.free(self._pid, virtual)
 
     def create_entanglement(
-        self, remote_node: int, socket_id: int, qubits: Sequence[int | None],
-        arguments: Sequence[int | None], results: int,
+        self,
+        remote_node: int,
+        socket_id: int,
+        qubits: Sequence[int | None],
+        arguments: Sequence[int | None],
+        results: int,
     ) -> None:
         kernel = self._kernel
         parsed = parse_create_arguments(arguments, kernel.limits)

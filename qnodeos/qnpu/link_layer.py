@@ -107,7 +107,16 @@ class Link:
 
 
 class LinkLayer:
-    """Requests and pairs of all links of a node."""
+    """Requests and pairs of all links of a node.
+
+    Args:
+        node_id: of this node.
+        peers: ids of its neighbours.
+        entanglement: knows the ER sockets.
+        limits: all bounds.
+        send: sends a message to a peer.
+        fault: aborts a process because of an error in one of its requests.
+    """
 
     def __init__(
         self,
@@ -118,10 +127,6 @@ class LinkLayer:
         send: Callable[[int, PeerMessage], None],
         fault: Callable[[UserProcess, QNodeOSError], None],
     ) -> None:
-        """Args:
-        send: sends a message to a peer.
-        fault: aborts a process because of an error in one of its requests.
-        """
         self._node_id = node_id
         self._entanglement = entanglement
         self._limits = limits
@@ -149,7 +154,12 @@ class LinkLayer:
             start_bin=start_bin,
         )
         request = LinkRequest(
-            self._node_id, user.create_id, socket.remote_node, terms, user, False,
+            self._node_id,
+            user.create_id,
+            socket.remote_node,
+            terms,
+            user,
+            False,
             tick + self._limits.offer_timeout_ticks,
         )
         self._enqueue(request)
@@ -221,8 +231,14 @@ class LinkLayer:
     def _on_offer(self, peer: int, link: Link, offer: Offer) -> None:
         accepted_or_waiting = len(link.offers) + sum(r.creator == peer for r in link.queue)
         if accepted_or_waiting >= self._limits.entanglement_requests:
-            self._send(peer, Reject(offer.create_id, "too many requests: entanglement_requests="
-                                    f"{self._limits.entanglement_requests}"))
+            self._send(
+                peer,
+                Reject(
+                    offer.create_id,
+                    "too many requests: entanglement_requests="
+                    f"{self._limits.entanglement_requests}",
+                ),
+            )
             return
         socket = self._entanglement.socket(peer, offer.terms.remote_socket_id)
         if socket is None:
@@ -232,11 +248,14 @@ class LinkLayer:
 
     def _answer(self, peer: int, offer: Offer, socket: ErSocket) -> None:
         if socket.remote_socket_id != offer.terms.socket_id:
-            self._send(peer, Reject(
-                offer.create_id,
-                f"ER socket {socket.socket_id} there is connected to socket "
-                f"{socket.remote_socket_id} here, not to {offer.terms.socket_id}",
-            ))
+            self._send(
+                peer,
+                Reject(
+                    offer.create_id,
+                    f"ER socket {socket.socket_id} there is connected to socket "
+                    f"{socket.remote_socket_id} here, not to {offer.terms.socket_id}",
+                ),
+            )
             return
         self._enqueue(LinkRequest(peer, offer.create_id, peer, offer.terms, None, True, 0))
         self._send(peer, Accept(offer.create_id))
@@ -300,9 +319,7 @@ class LinkLayer:
         self._count_pair(link, request, sequence)
         return sequence
 
-    def match(
-        self, request: LinkRequest, index: int, bell_state: BellState
-    ) -> Announce | None:
+    def match(self, request: LinkRequest, index: int, bell_state: BellState) -> Announce | None:
         """As receiver: the announcement of a pair we hold, None if it has not come.
 
         Raises:

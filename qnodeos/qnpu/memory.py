@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from qnodeos.api.netqasm import REGISTERS
 from qnodeos.errors import ArrayAccessError, LimitError
 from qnodeos.limits import Limits
-from qnodeos.api.netqasm import REGISTERS
 
 Array = list[int | None]
 

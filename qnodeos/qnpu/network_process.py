@@ -19,7 +19,7 @@ from typing import Final
 
 from qnodeos.errors import CallerError, DeviceFailureError, PeerProtocolError, QNodeOSError
 from qnodeos.limits import Limits
-from qnodeos.qdevice.instructions import Axis, Opcode, PhysicalInstruction
+from qnodeos.qdevice.instructions import Axis, PhysicalInstruction
 from qnodeos.qdevice.outcomes import HERALDS, BellState, Outcome
 from qnodeos.qdevice.protocols import QDriver
 from qnodeos.qnpu.entanglement import EntanglementManager, ErSocket, Pair
@@ -267,9 +267,7 @@ class NetworkProcess(Process):
             self._phase = Phase.AWAIT
         else:
             sequence = self._link_layer.announce(request, bell_state, tick)
-            pair = Pair(
-                request.create_id, sequence, kept, measured, self._basis, bell_state, tick
-            )
+            pair = Pair(request.create_id, sequence, kept, measured, self._basis, bell_state, tick)
             try:
                 self._entanglement.deliver_to_creator(request.user, pair)
             except CallerError as error:

@@ -127,7 +127,14 @@ class UserProcess(Process):
     """
 
     __slots__ = (
-        "compiled", "current", "execution", "max_qubits", "memory", "next_serial", "owner", "pending",
+        "compiled",
+        "current",
+        "execution",
+        "max_qubits",
+        "memory",
+        "next_serial",
+        "owner",
+        "pending",
     )
 
     def __init__(

@@ -92,8 +92,9 @@ class QMMU:
             NoQubitError: somebody owns it.
         """
         if physical in self._owner:
-            raise NoQubitError(f"physical qubit {physical} belongs to process "
-                               f"{self._owner[physical][0]}")
+            raise NoQubitError(
+                f"physical qubit {physical} belongs to process {self._owner[physical][0]}"
+            )
         self._owner[physical] = (NETWORK_PID, None)
 
     def release(self, physical: int) -> None:

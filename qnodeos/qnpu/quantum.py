@@ -62,7 +62,10 @@ def _single(
 
 
 def _double(
-    context: CompileContext, pc: int, first: int, second: int,
+    context: CompileContext,
+    pc: int,
+    first: int,
+    second: int,
     plan: Callable[[int, int], Sequence[PhysicalInstruction]],
 ) -> Operation:
     registers, execution, following = context.memory.registers, context.execution, pc + 1
@@ -158,9 +161,7 @@ def _meas(context: CompileContext, pc: int, qubit: int, result: int) -> Operatio
 
 
 def _meas_basis(axes: Sequence[Axis]) -> Builder:
-    def build(
-        context: CompileContext, pc: int, qubit: int, result: int, *angles: int
-    ) -> Operation:
+    def build(context: CompileContext, pc: int, qubit: int, result: int, *angles: int) -> Operation:
         *numerators, exponent = angles
         driver = context.driver
 
@@ -181,7 +182,12 @@ def _meas_basis(axes: Sequence[Axis]) -> Builder:
 
 
 def _create_epr(
-    context: CompileContext, pc: int, node: int, socket: int, qubits: int, arguments: int,
+    context: CompileContext,
+    pc: int,
+    node: int,
+    socket: int,
+    qubits: int,
+    arguments: int,
     results: int,
 ) -> Operation:
     registers, memory, services = context.memory.registers, context.memory, context.services
@@ -191,7 +197,10 @@ def _create_epr(
         keep = memory.arrays.get(registers[qubits])
         memory.array(registers[results])
         services.create_entanglement(
-            registers[node], registers[socket], keep or (), memory.array(registers[arguments]),
+            registers[node],
+            registers[socket],
+            keep or (),
+            memory.array(registers[arguments]),
             registers[results],
         )
         return following
@@ -213,7 +222,9 @@ def _recv_epr(
                 "ten per pair"
             )
         services.receive_entanglement(
-            registers[node], registers[socket], memory.arrays.get(registers[qubits]),
+            registers[node],
+            registers[socket],
+            memory.arrays.get(registers[qubits]),
             registers[results],
         )
         return following

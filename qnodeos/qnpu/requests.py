@@ -91,8 +91,7 @@ def parse_create_arguments(values: Sequence[int | None], limits: Limits) -> Crea
     pairs = arguments[1] or 1
     if not 1 <= pairs <= limits.pairs_per_request:
         raise EntanglementRequestError(
-            f"a request of {pairs} pairs is outside 1..pairs_per_request="
-            f"{limits.pairs_per_request}"
+            f"a request of {pairs} pairs is outside 1..pairs_per_request={limits.pairs_per_request}"
         )
     unit = _choose(_TIME_UNIT_US, arguments[5], "time unit")
     if arguments[6] < 0:

@@ -62,7 +62,7 @@ def test_gates_and_measurements_start_between_decoupling_blocks(wait, instructio
     [station] = run_sequences([lone_device(timing=timing)], [ini(), wait, X90, wait, instruction])
     initialised, first, second = station.answers
     origin = initialised.answered
-    for answer, duration in ((first, 1), (second, 1 if instruction is X90 else 20)):
+    for answer, duration in ((first, 1), (second, 1 if instruction is X90 else 24)):
         start = answer.answered - duration
         assert (start - origin) % 8 == 0
         assert answer.sent <= start < answer.sent + 8
@@ -73,8 +73,8 @@ def test_blocks_are_counted_from_the_herald_too():
     stations = run_sequences(devices, [ent(), 3, X90, 6, msr()], [4, ent(), msr()])
     herald = stations[0].answers[0].answered
     assert stations[1].answers[0].answered == herald
-    assert [answer.answered - herald for answer in stations[0].answers[1:]] == [9, 36]
-    assert stations[1].answers[1].answered - herald == 28
+    assert [answer.answered - herald for answer in stations[0].answers[1:]] == [9, 40]
+    assert stations[1].answers[1].answered - herald == 32
 
 
 def test_news_is_announced_exactly():

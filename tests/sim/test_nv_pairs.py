@@ -216,7 +216,7 @@ def test_an_enm_takes_its_rotations_and_the_readout_after_the_herald():
         devices, [pmg(Axis.X, 8), pmg(Axis.Y, 3, append=True), enm()], [20, ent()]
     )
     herald = stations[1].answers[0].answered
-    assert stations[0].answers[2].answered == herald + 2 + 20
+    assert stations[0].answers[2].answered == herald + 2 + 24
 
 
 def pmg_outcome(*rotations):
