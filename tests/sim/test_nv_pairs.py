@@ -278,7 +278,7 @@ def test_a_failed_batch_is_reported_at_its_end_to_both():
             [answer] = station.answers
             assert answer.response.outcome is Outcome.ENTANGLEMENT_FAILURE
             assert answer.response.herald is None
-            assert answer.answered == stations[1].answers[0].sent + 275
+            assert answer.answered == stations[1].answers[0].sent + 985
 
 
 def test_a_lone_request_fails_after_the_window():
