@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from calibration.readout import ReadoutFidelity
+from qnodeos.errors import ConfigurationError
 from qnodeos.experiments.dqc import (
     BLOCK_CIRCUITS,
     Block,
@@ -42,6 +43,8 @@ def run_and_report(
         quiet: no table and no progress bar.
     """
     console = Console(quiet=quiet)
+    if json_path is not None:
+        _check_writable(json_path)
     started_s = time.perf_counter()
     parts: dict[Block, DqcSetData] = {}
     interrupted: KeyboardInterrupt | None = None
@@ -74,6 +77,23 @@ def run_and_report(
         raise interrupted
 
 
+def _check_writable(path: Path) -> None:
+    """Fail now rather than after the run.
+
+    Raises:
+        ConfigurationError: the result could not be written there.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8"):
+            pass
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot write the result there: {error.strerror}; choose another --json",
+            file=str(path),
+        ) from error
+
+
 def _merged(settings: DqcSettings, parts: dict[Block, DqcSetData]) -> list[DqcSetData]:
     by_set: list[list[DqcSetData]] = [[] for _ in settings.sets]
     for block in blocks_of(settings):
@@ -92,7 +112,6 @@ def _report(
     console.print(fidelity_table(result))
     console.print(segments_table(result))
     if json_path is not None:
-        json_path.parent.mkdir(parents=True, exist_ok=True)
         json_path.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", "utf-8")
         console.print(f"Result: {json_path}")
     if out is not None:

@@ -49,7 +49,7 @@ def _array(context: CompileContext, pc: int, size: int, address: int) -> Operati
 
 def _store(context: CompileContext, pc: int, register: int, address: int, index: int) -> Operation:
     registers, arrays, following = context.memory.registers, context.memory.arrays, pc + 1
-    complain = context.memory.entry
+    complain = context.memory.entry  # checks again, and raises; too slow for every access
 
     def operation() -> int:
         at = registers[index]
@@ -64,7 +64,7 @@ def _store(context: CompileContext, pc: int, register: int, address: int, index:
 
 def _load(context: CompileContext, pc: int, register: int, address: int, index: int) -> Operation:
     registers, arrays, following = context.memory.registers, context.memory.arrays, pc + 1
-    complain = context.memory.entry
+    complain = context.memory.entry  # checks again, and raises; too slow for every access
 
     def operation() -> int:
         at = registers[index]

@@ -1,0 +1,22 @@
+"""The benchmarks by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from benchmarks import circuit, classical, decode, experiment, frames, physics
+from benchmarks.measure import Effort, Outcome
+
+BENCHMARKS: Final[dict[str, Callable[[Effort], Outcome]]] = {
+    "classical": classical.run,
+    "decode": decode.run,
+    "dqc-circuit": circuit.run_cost,
+    "dqc-flat": circuit.run_flat,
+    "physics": physics.run,
+    "frames": frames.run,
+    "experiment": experiment.run,
+}
+
+LONG: Final = frozenset({"experiment"})
+"""Only run when asked for with --long."""

@@ -1,0 +1,1 @@
+"""The conformance suite, run on the devices that come with the project."""
