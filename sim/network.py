@@ -89,20 +89,22 @@ class VirtualNetwork:
             ProgramError: a program raised; the first one's exception is the cause.
             StalledProgramsError: the programs that are left wait for each other.
         """
+        failed: list[VirtualProgram] = []
         running = [
-            self.cnpus[program.node].start(program.name, program.entry, program.inputs)
+            self.cnpus[program.node].start(
+                program.name, program.entry, program.inputs, failed.append
+            )
             for program in programs
         ]
         try:
             self._advance(running, on_progress)
             stalled = [program for program in running if not program.is_finished]
-            failed = [program for program in running if program.error is not None]
+            first = failed[0] if failed else None
         finally:
             for program in running:
                 program.kill()
         self.settle()
-        if failed:
-            first = failed[0]
+        if first is not None:
             raise ProgramError(
                 f"program {first.name} failed: {type(first.error).__name__}: {first.error}"
             ) from first.error

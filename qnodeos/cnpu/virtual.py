@@ -25,13 +25,15 @@ from qnodeos.api.netqasm import (
 )
 from qnodeos.cnpu.host import NetworkDirectory, current_host
 from qnodeos.cnpu.latency import Delay, LatencyProfile
-from qnodeos.errors import UnknownProcessError
+from qnodeos.errors import LimitError, UnknownProcessError
 from qnodeos.trace.events import Event
 
 _SUBROUTINE_TYPE = 2
 _BODY_OFFSET = 5
 _S_IN_NS = 1_000_000_000
 _US_IN_NS = 1_000
+_POLL_NS = 10_000
+"""Time to find that no message is there (assumed: a system call)."""
 
 
 class Clock(Protocol):
@@ -100,7 +102,17 @@ class MessageBoard:
         return self._queues[key].popleft()[1]
 
     def wait(self, key: tuple[str, str, int], wake: Callable[[int], None]) -> None:
-        """Call ``wake`` with the arrival time of the next message when it is sent."""
+        """Call ``wake`` with the arrival time of the next message when it is sent.
+
+        Raises:
+            LimitError: another program waits there; one of the two would wait in vain.
+        """
+        if key in self._waiting:
+            source, destination, socket_id = key
+            raise LimitError(
+                f"two programs wait for messages from {source} to {destination} on socket "
+                f"{socket_id}; programs that run at once need distinct socket ids"
+            )
         self._waiting[key] = wake
 
     def stop_waiting(self, key: tuple[str, str, int]) -> None:
@@ -136,10 +148,21 @@ class VirtualCnpu:
         self._programs = 0
 
     def start(
-        self, name: str, entry: Callable[..., Any], inputs: Mapping[str, Any]
+        self,
+        name: str,
+        entry: Callable[..., Any],
+        inputs: Mapping[str, Any],
+        on_error: Callable[[VirtualProgram], None] = lambda program: None,
     ) -> VirtualProgram:
-        """Start a program now; it runs when the clock next advances."""
-        program = VirtualProgram(self, self._programs, name, entry, inputs)
+        """Start a program now; it runs when the clock next advances.
+
+        Args:
+            name: for messages.
+            entry: the program.
+            inputs: keyword arguments of the program.
+            on_error: called with the program if it ends with an exception.
+        """
+        program = VirtualProgram(self, self._programs, name, entry, inputs, on_error)
         self._programs += 1
         self.clock.call_at(self.clock.now_ns, program.resume, program.wait_number)
         return program
@@ -164,8 +187,10 @@ class VirtualProgram:
         name: str,
         entry: Callable[..., Any],
         inputs: Mapping[str, Any],
+        on_error: Callable[[VirtualProgram], None],
     ) -> None:
         self._cnpu = cnpu
+        self._on_error = on_error
         self._number = number
         self.name = name
         self.is_finished = False
@@ -205,6 +230,7 @@ class VirtualProgram:
             self.result = entry(**inputs)
         except Exception as error:
             self.error = error
+            self._on_error(self)
         finally:
             self.is_finished = True
             self._close_clients()
@@ -267,8 +293,14 @@ class VirtualProgram:
             self._record(attempt_ns, Event.SUBROUTINE_SEND_ATTEMPT, serial)
             self._record(sent_ns, Event.SUBROUTINE_SENT, serial)
             self._local_ns = sent_ns
-        cnpu.clock.call_at(sent_ns, cnpu.qnpu.host_message, client, request, raw, self._on_reply)
+        cnpu.clock.call_at(sent_ns, self._deliver, client, request, raw)
         return request
+
+    def _deliver(self, client: int, request: int, raw: bytes) -> None:
+        # A program may end while a message of its is on the way: its QNPU process has ended
+        # too then, and must not be made anew.
+        if client in self._clients:
+            self._cnpu.qnpu.host_message(client, request, raw, self._on_reply)
 
     def _send_delay(self, raw: bytes) -> Delay:
         opcodes = raw[_BODY_OFFSET::INSTRUCTION_BYTES]
@@ -292,7 +324,10 @@ class VirtualProgram:
         """See `ProgramHost`."""
         if request not in self._replies:
             self._awaited = request
-            self._suspend(f"the QNPU's reply to request {request}")
+            serial = self._subroutines.get(request)
+            self._suspend(
+                "the QNPU's reply" if serial is None else f"the result of subroutine {serial}"
+            )
         if request not in self._replies:
             raise UnknownProcessError(f"request {request} was never answered")
         arrival_ns, reply = self._replies.pop(request)
@@ -325,7 +360,12 @@ class VirtualProgram:
         key = source, destination, socket_id
         arrival_ns = board.peek(key)
         if not block and (arrival_ns is None or arrival_ns > self._local_ns):
-            raise RuntimeError(f"no message from {source} has arrived")
+            # Looking takes time: a program that polls would otherwise never let others run.
+            clock.call_at(self._local_ns + _POLL_NS, self.resume, self.wait_number)
+            self._suspend(f"a look for messages from {source}")
+            arrival_ns = board.peek(key)
+            if arrival_ns is None or arrival_ns > self._local_ns:
+                raise RuntimeError(f"no message from {source} has arrived")
         deadline_ns = None
         if timeout_s is not None:
             deadline_ns = self._local_ns + round(timeout_s * _S_IN_NS)
@@ -337,8 +377,10 @@ class VirtualProgram:
             )
             if deadline_ns is not None:
                 clock.call_at(deadline_ns, self.resume, wait_number)
-            self._suspend(f"a message from {source} (socket {socket_id})")
-            board.stop_waiting(key)
+            try:
+                self._suspend(f"a message from {source} (socket {socket_id})")
+            finally:
+                board.stop_waiting(key)
             arrival_ns = board.peek(key)
         if arrival_ns is None or (deadline_ns is not None and arrival_ns > deadline_ns):
             self._local_ns = max(self._local_ns, deadline_ns or 0)

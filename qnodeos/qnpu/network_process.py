@@ -1,7 +1,7 @@
 """The network process: the kernel process that makes entanglement in its time bins.
 
 It has the highest priority and runs whenever a bin begins in which there is something to
-do. One activation goes through the phases below; `PHASES` is printed in the documentation.
+do. One activation goes through these phases:
 
     PULL      take the head of the link's queue and a communication qubit; finish the
               activation if there is neither, or no time left in the bin for a batch

@@ -62,6 +62,16 @@ TRANSITIONS: Final[dict[tuple[ProcessState, ProcessEvent], ProcessState]] = {
 """(state, event) -> next state. Whatever is not here is a defect of the kernel."""
 
 
+def state_diagram() -> str:
+    """The table as a Mermaid state diagram, for the documentation."""
+    lines = ["stateDiagram-v2", "    [*] --> idle"]
+    lines += [
+        f"    {state.value} --> {following.value}: {event.value}"
+        for (state, event), following in TRANSITIONS.items()
+    ]
+    return "\n".join([*lines, "    ended --> [*]"])
+
+
 class Process:
     """A schedulable entity: who it is, its priority and its state.
 
