@@ -7,8 +7,8 @@ neither costs anything by itself. Building the nodes is not counted.
 
 `run_cost` compares a circuit with the calibration loop, a number that can be compared
 between machines, and takes the time apart (`benchmarks.breakdown`). `run_flat` compares
-one long program with short ones of the same seeds in every round: whatever is not emptied
-between circuits (labels, arrays, queues) makes the long one dearer.
+one long program with short ones: whatever is not emptied between circuits (labels, arrays,
+queues) makes the long one dearer. Every round has the same seeds.
 """
 
 from __future__ import annotations
@@ -63,13 +63,14 @@ def run_cost(effort: Effort) -> Outcome:
 def run_flat(effort: Effort) -> Outcome:
     """Measure whether a circuit costs the same in a long program."""
     long, short = effort.of(LONG_CIRCUITS), effort.of(SHORT_CIRCUITS)
+    programs = effort.of(SHORT_PROGRAMS)
     figure = compare(
         Work(f"program of {long:,}", "circuit", long, partial(_prepare, [long])),
         Work(
             f"programs of {short:,}",
             "circuit",
-            short * SHORT_PROGRAMS,
-            partial(_prepare, [short] * SHORT_PROGRAMS),
+            short * programs,
+            partial(_prepare, [short] * programs),
         ),
         Effort(min(effort.rounds, FLAT_ROUNDS), effort.fraction),
         gc_state=gc_frozen,
@@ -77,7 +78,7 @@ def run_flat(effort: Effort) -> Outcome:
     return Outcome(
         [figure],
         GC_FROZEN,
-        notes=[f"one program of {long:,} circuits against {SHORT_PROGRAMS} of {short:,}"],
+        notes=[f"one program of {long:,} circuits against {programs} of {short:,}"],
     )
 
 

@@ -76,10 +76,10 @@ ret_arr @0
 """
 
 
-class _CountingExecutor(Executor):  # type: ignore[misc]
+class CountingExecutor(Executor):  # type: ignore[misc]
     """The reference, counting what it executes."""
 
-    executed = 0
+    executed: int = 0
 
     def _execute_command(self, subroutine_id: int, command: Any) -> Any:
         self.executed += 1
@@ -93,7 +93,8 @@ def loop_program(passes: int) -> bytes:
     return bytes(subroutine)
 
 
-def _new_executor(kind: type[Executor]) -> Any:
+def new_executor(kind: type[Executor]) -> Any:
+    """A reference executor with one application."""
     SharedMemoryManager.reset_memories()  # a registry that outlives its executors
     executor = kind("reference")
     executor.init_new_application(_APP_ID, 1)
@@ -107,7 +108,8 @@ def run_reference(raw: bytes, executor: Any) -> list[int]:
     return list(executor._shared_memories[_APP_ID]._get_array(0))
 
 
-def _new_kernel() -> Kernel:
+def new_kernel() -> Kernel:
+    """A kernel with one process, and nothing around it."""
     capabilities = Capabilities(
         "a device that is never used", (0,), (), frozenset(Opcode), _TICK_NS
     )
@@ -140,9 +142,9 @@ def run_kernel(raw: bytes, kernel: Kernel) -> list[int | None]:
 def run(effort: Effort) -> Outcome:
     """Measure."""
     raw = loop_program(effort.of(PASSES))
-    counting = _new_executor(_CountingExecutor)
+    counting = new_executor(CountingExecutor)
     expected = run_reference(raw, counting)
-    if run_kernel(raw, _new_kernel()) != expected:
+    if run_kernel(raw, new_kernel()) != expected:
         raise RuntimeError("kernel and reference executor disagree; nothing to compare")
     executed = counting.executed
 
@@ -150,8 +152,8 @@ def run(effort: Effort) -> Outcome:
         return Work(name, "instruction", executed, prepare)
 
     figure = compare(
-        work("kernel", lambda: partial(run_kernel, raw, _new_kernel())),
-        work("netqasm executor", lambda: partial(run_reference, raw, _new_executor(Executor))),
+        work("kernel", lambda: partial(run_kernel, raw, new_kernel())),
+        work("netqasm executor", lambda: partial(run_reference, raw, new_executor(Executor))),
         effort,
     ).speed("classical", at_least=WANTED_SPEED)
     return Outcome(

@@ -22,7 +22,7 @@ class Effort:
         fraction: of the full amount of work in each.
     """
 
-    rounds: int = 7
+    rounds: int = 11
     fraction: float = 1.0
 
     def of(self, amount: int) -> int:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from qnodeos.assembly import NetworkConfig, TwoNodeSystem, build_two_nodes, load_profile
 from qnodeos.cnpu.external import install
 from sim.network import ProgramSpec
 
-ALPHA_STEPS = 8
-THETA_STEPS = 8
+ALPHA_STEPS: Final = 8
+THETA_STEPS: Final = 8
+TRACE_CAPACITY: Final = 1 << 18
+"""Events per recorder: enough for the longest program, at about 45 events a circuit."""
 
 
 def fast_system(seed: int | str) -> TwoNodeSystem:
     """A new pair of nodes with the noise of the experiment and no software latency."""
-    return build_two_nodes(NetworkConfig.preset("fast"), load_profile("zero"), seed)
+    return build_two_nodes(NetworkConfig.preset("fast"), load_profile("zero"), seed, TRACE_CAPACITY)
 
 
 def dqc_programs(

@@ -37,6 +37,7 @@ def decode_subroutine(body: bytes, flavour: Flavour) -> list[Instruction]:
     table = _table(flavour)
     instructions: list[Instruction] = []
     append = instructions.append
+    new = tuple.__new__  # the named tuple's own constructor is a Python function
     for offset in range(0, len(body), INSTRUCTION_BYTES):
         decoding = table[body[offset]]
         if decoding is None:
@@ -46,7 +47,7 @@ def decode_subroutine(body: bytes, flavour: Flavour) -> list[Instruction]:
         for position in registers:
             if operands[position] >= REGISTERS:
                 raise _bad_register(decoding, operands[position], offset)
-        append(Instruction(mnemonic, operands))
+        append(new(Instruction, (mnemonic, operands)))
     return instructions
 
 
