@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
 from random import Random
-from typing import Annotated, Final
+from typing import Annotated, Final, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from drivers.nv import NVDriver
 from qnodeos.api.netqasm import Flavour
@@ -82,6 +82,20 @@ class NetworkConfig(BaseModel):
     server: NodeConfig = NodeConfig()
     link: LinkParameters = Field(default_factory=LinkParameters.paper)
     schedule: ScheduleConfig = ScheduleConfig()
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        ticks_ns = self.client.timing.tick_ns, self.server.timing.tick_ns
+        if ticks_ns[0] != ticks_ns[1]:
+            raise ValueError(
+                f"timing.tick_ns is {ticks_ns[0]} at the client and {ticks_ns[1]} at the server; "
+                "nodes on one link need the same tick"
+            )
+        try:
+            _schedule(self, ticks_ns[0], peer=0)
+        except ValueError as error:
+            raise ValueError(f"schedule and link do not fit: {error}") from error
+        return self
 
     @classmethod
     def preset(cls, link: str) -> NetworkConfig:

@@ -28,6 +28,8 @@ class Limits:
             accepted from one peer.
         receive_requests: outstanding receive requests of one ER socket.
         pairs_per_request: pairs one request may ask for.
+        unclaimed_pairs: pairs an ER socket keeps for receive requests still to come.
+        result_entries: registers and array entries one subroutine may return in all.
         offer_timeout_ticks: how long a create request waits for the peer to open the ER
             socket it names (10 s at 10 us per tick).
         announcement_timeout_ticks: how long a heralded qubit waits for the creator's
@@ -46,5 +48,7 @@ class Limits:
     entanglement_requests: int = 64
     receive_requests: int = 64
     pairs_per_request: int = 1_024
+    unclaimed_pairs: int = 1_024
+    result_entries: int = 262_144
     offer_timeout_ticks: int = 1_000_000
     announcement_timeout_ticks: int = 10_000

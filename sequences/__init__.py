@@ -1,6 +1,18 @@
 """Pulse sequences as pure data and mathematics.
 
-Pulse shapes, decoupling sequences, the waveform table and the sequencer programs. Nothing
-is here yet: the content arrives with the instrument-level simulation. Imports nothing of
-this project, so a sequence can be computed and drawn anywhere.
+========================  ==================================================================
+`sequences.pulses`        Hermite microwave pulses, calibrated, as samples
+`sequences.decoupling`    XY8 with a pulse spacing exact to one sample
+`sequences.waveform_table`  the 170 entries an NV node's AWG plays, as typed columns
+`sequences.nv_seqc`       the sequencer program that plays them, and its DIO words
+`sequences.program`       what is loaded into an AWG core, and the limits of that core
+========================  ==================================================================
+
+The way from a calibration to an AWG::
+
+    table = build_table(TableSettings(calibration=PulseCalibration()))
+    program = nv_program(table)     # to be compiled and uploaded by an instrument driver
+
+Imports nothing of this project, so a sequence can be computed and drawn anywhere. None of
+it has been verified on hardware.
 """

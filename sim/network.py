@@ -103,6 +103,8 @@ class VirtualNetwork:
         finally:
             for program in running:
                 program.kill()
+            for cnpu in self.cnpus.values():
+                cnpu.board.clear()
         self.settle()
         if first is not None:
             raise ProgramError(

@@ -47,6 +47,7 @@ class VirtualNode:
         self._next_client = 0
         self._last_tick = -1
         self._exchanged_tick = -1
+        self._early: Response | None = None
         self._scheduled_tick = _NEVER
         # Whatever else a device may have, the behavioural ones tell when a neighbour's
         # request has changed their next news.
@@ -98,7 +99,7 @@ class VirtualNode:
         self._scheduled_tick = _NEVER
         self._last_tick = tick
         kernel, device = self.kernel, self.device
-        response = None
+        response, self._early = self._early, None
         if tick > self._exchanged_tick:
             due = device.next_tick()
             if (due is not None and due <= tick) or self._master.has_news:
@@ -113,7 +114,8 @@ class VirtualNode:
             # The instruction goes out with the frame of the next tick. The device is idle
             # and nothing that may arrive until then can change that frame, so it is sent
             # now; running the next tick for it alone would cost as much as all the rest.
-            self._exchange(tick + 1)
+            # An answer in the same exchange says that the device has restarted.
+            self._early = self._exchange(tick + 1)
         if kernel.peer_outbox or kernel.host_outbox:
             self._send()
         following = kernel.next_tick(tick)

@@ -23,7 +23,7 @@ class RequestTerms:
         pairs: number of pairs.
         remote_rotations: (axis, steps of pi/16) the receiver applies before measuring.
         remote_random_basis: NetQASM's RandomBasis code for the receiver, 0 for none.
-        start_bin: first time bin in which both attempt it.
+        start_bin: first time bin in which both attempt it, if it is accepted by then.
     """
 
     socket_id: int
@@ -45,9 +45,10 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Accept:
-    """Receiver to creator: agreed."""
+    """Receiver to creator: agreed, from time bin ``start_bin`` on."""
 
     create_id: int
+    start_bin: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ class Announce:
 
 @dataclass(frozen=True, slots=True)
 class PairLost:
-    """Receiver to creator: my device reported no such pair; yours is worthless."""
+    """Receiver to creator: I have no such pair; yours is worthless, the request is off."""
 
     create_id: int
     index: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -18,12 +19,43 @@ from qnodeos.api.netqasm import REGISTERS, Flavour
 from qnodeos.cnpu.host import NetworkDirectory, ProgramHost, find_host
 from qnodeos.cnpu.prepared import SubroutineCache
 from qnodeos.errors import SubroutineFailedError
+from qnodeos.qdevice.instructions import ANGLE_STEPS
 
 _REGISTERS: Final = tuple(
     Register(RegisterName(number & 3), number >> 2) for number in range(REGISTERS)
 )
 """The SDK's register objects by encoded number."""
 _SUBROUTINE_TYPE: Final = b"\x02"
+_ANGLE_STEP: Final = math.pi / (ANGLE_STEPS // 2)
+
+
+def _exact_rotations(build: Callable[..., None]) -> Callable[..., None]:
+    """Let angles in radians that are multiples of pi/16 be just that.
+
+    The SDK approximates an angle from below by fractions of pi. A float that is smaller
+    than the multiple it stands for, as 11 * math.pi / 16 is, becomes a sum of fractions
+    finer than any hardware has.
+
+    Args:
+        build: the builder's method for rotations.
+    """
+
+    def build_rotation(
+        instruction: Any,
+        virtual_qubit_id: int,
+        n: Any = 0,
+        d: int = 0,
+        angle: float | None = None,
+    ) -> None:
+        if angle is not None:
+            steps = round(angle / _ANGLE_STEP)
+            if math.isclose(angle, steps * _ANGLE_STEP, abs_tol=1e-9):
+                if steps % ANGLE_STEPS == 0:
+                    return
+                n, d, angle = steps % ANGLE_STEPS, 4, None
+        build(instruction, virtual_qubit_id, n, d, angle)
+
+    return build_rotation
 
 
 class QNodeOSConnection(BaseNetQASMConnection):  # type: ignore[misc]
@@ -63,6 +95,10 @@ class QNodeOSConnection(BaseNetQASMConnection):  # type: ignore[misc]
             hardware_config=hardware_config or GenericHardwareConfig(max_qubits),
             compiler=compiler,
             **options,
+        )
+        builder = self._builder
+        builder._build_cmds_single_qubit_rotation = _exact_rotations(
+            builder._build_cmds_single_qubit_rotation
         )
 
     # --- what the SDK asks of a backend -----------------------------------------------
@@ -159,7 +195,10 @@ class QNodeOSConnection(BaseNetQASMConnection):  # type: ignore[misc]
     ) -> None:
         """End the connection; the program's qubits are freed even if its last flush fails."""
         try:
-            if not exception:
+            if exception:
+                # What became of earlier flushes must not hide the program's exception.
+                self._unanswered.clear()
+            else:
                 self.flush()
                 self.block()
         except BaseException:

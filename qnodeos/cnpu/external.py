@@ -10,6 +10,9 @@ from __future__ import annotations
 import os
 import sys
 from types import ModuleType
+from typing import Any, NoReturn
+
+from qnodeos.errors import ProgramError
 
 _NAME = "netqasm.sdk.external"
 
@@ -28,5 +31,18 @@ def install() -> None:
     module = ModuleType(_NAME, "NetQASM's names for connections and sockets, as qnodeos's.")
     module.NetQASMConnection = QNodeOSConnection  # type: ignore[attr-defined]
     module.Socket = AppSocket  # type: ignore[attr-defined]
+    module.simulate_application = _simulate_application  # type: ignore[attr-defined]
     sys.modules[_NAME] = module
     netqasm.sdk.external = module
+
+
+def _simulate_application(*_: Any, **__: Any) -> NoReturn:
+    """Stand-in for what scripts import to start themselves.
+
+    Raises:
+        ProgramError: always; here the CNPU starts programs.
+    """
+    raise ProgramError(
+        "a program cannot start a simulation from inside: give its functions to a "
+        "`sim.network.VirtualNetwork` (see `qnodeos.assembly`)"
+    )

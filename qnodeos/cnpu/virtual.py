@@ -119,6 +119,12 @@ class MessageBoard:
         """Forget a `wait`."""
         self._waiting.pop(key, None)
 
+    def clear(self) -> None:
+        """Forget all messages, when the programs they were meant for have ended."""
+        self._queues.clear()
+        self._waiting.clear()
+        self._last_arrival_ns.clear()
+
 
 class VirtualCnpu:
     """The CNPU of one node: starts programs and gives each its host."""

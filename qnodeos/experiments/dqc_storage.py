@@ -7,7 +7,8 @@ it had measured.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -62,7 +63,9 @@ def open_dataset(path: Path, name: str, metadata: dict[str, Any]) -> Iterator[Bl
         measurement.register_custom_parameter(setpoint)
     for column, (label, unit) in _COLUMNS.items():
         measurement.register_custom_parameter(column, label=label, unit=unit, setpoints=_SETPOINTS)
-    with measurement.run() as saver:
+    with ExitStack() as stack:
+        with redirect_stdout(StringIO()):  # QCoDeS announces every run, however quiet we are to be
+            saver = stack.enter_context(measurement.run())
         for key, value in metadata.items():
             saver.dataset.add_metadata(key, value)
 

@@ -238,7 +238,7 @@ def _ret_reg(context: CompileContext, pc: int, register: int) -> Operation:
     registers, execution, following = context.memory.registers, context.execution, pc + 1
 
     def operation() -> int:
-        execution.results.append(RegisterResult(register, registers[register]))
+        execution.give_back(RegisterResult(register, registers[register]), 1)
         return following
 
     return operation
@@ -253,7 +253,8 @@ def _ret_arr(context: CompileContext, pc: int, address: int) -> Operation:
         # the result array of a request is where such a program means to wait.
         if services.is_result_pending(address):
             return execution.wait(pc, f"entanglement results in @{address}")
-        execution.results.append(ArrayResult(address, tuple(memory.array(address))))
+        array = memory.array(address)
+        execution.give_back(ArrayResult(address, tuple(array)), len(array))
         return following
 
     return operation

@@ -82,6 +82,8 @@ class Pair:
         bell_state: state that was heralded. A kept half has been turned into Phi+ by the
             receiver; a measured one is accounted for at delivery.
         ready_tick: when the herald came.
+        is_phi_plus: whether that makes both halves those of Phi+; otherwise the programs
+            are told the Bell state that was heralded.
     """
 
     create_id: int
@@ -91,6 +93,7 @@ class Pair:
     basis: int | None
     bell_state: BellState
     ready_tick: int
+    is_phi_plus: bool
 
 
 class EntanglementManager:
@@ -308,16 +311,21 @@ class EntanglementManager:
         """
         if socket.receives:
             self._hand_over(socket.receives[0], pair)
-        else:
+        elif len(socket.unclaimed) < self._limits.unclaimed_pairs:
             socket.unclaimed.append(pair)
+        else:
+            if pair.physical is not None:
+                self._qmmu.release(pair.physical)
+            raise LimitError(
+                f"ER socket {socket.socket_id} to node {socket.remote_node} holds "
+                f"unclaimed_pairs={self._limits.unclaimed_pairs}, the limit; receive them"
+            )
 
     def _hand_over(self, request: UserRequest, pair: Pair) -> None:
         socket = request.socket
         process = socket.process
         is_receiver = request.arguments is None
         duration_us = (pair.ready_tick - request.since_tick) * self._tick_ns // 1000
-        kept = pair.physical is not None
-        bell_state = BellState.PHI_PLUS if kept or pair.basis is not None else pair.bell_state
         result = PairResult(
             pair.create_id,
             pair.sequence,
@@ -325,7 +333,7 @@ class EntanglementManager:
             socket.remote_node,
             is_receiver,
             min(max(duration_us, 0), INT32_MAX),
-            bell_state,
+            BellState.PHI_PLUS if pair.is_phi_plus else pair.bell_state,
         )
         if pair.physical is not None:
             if request.virtuals is None:
@@ -348,8 +356,9 @@ class EntanglementManager:
             if is_receiver and pair.basis in FLIPPED_BASES[pair.bell_state]:
                 outcome ^= 1
             values = result.measured(outcome, pair.basis if pair.basis is not None else 0)
-        array = process.memory.array(request.results)
         start = request.delivered * RESULTS_PER_PAIR
+        # The program may have replaced the array since it made the request.
+        array = process.memory.entry(request.results, start + RESULTS_PER_PAIR - 1)
         array[start : start + RESULTS_PER_PAIR] = values
         request.delivered += 1
         if request.is_done:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from qnodeos.api.host import ArrayResult, RegisterResult
-from qnodeos.errors import CallerError, InstructionBudgetError
+from qnodeos.errors import CallerError, InstructionBudgetError, LimitError
 from qnodeos.limits import Limits
 from qnodeos.qdevice.instructions import PhysicalInstruction
 
@@ -53,6 +53,7 @@ class Execution:
     __slots__ = (
         "_limits",
         "_operations",
+        "_returned",
         "allowance",
         "pc",
         "queue",
@@ -65,6 +66,7 @@ class Execution:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._operations: Sequence[Operation] = ()
+        self._returned = 0
         self.pc = 0
         self.queue: list[PhysicalInstruction] = []
         self.result_register: int | None = None
@@ -80,6 +82,7 @@ class Execution:
         self.queue = []
         self.result_register = None
         self.results = []
+        self._returned = 0
         self.renew_budget()
 
     def renew_budget(self) -> None:
@@ -110,6 +113,20 @@ class Execution:
         self.result_register = result
         self.pc = resume
         return DEVICE
+
+    def give_back(self, result: RegisterResult | ArrayResult, entries: int) -> None:
+        """Return something to the host when the subroutine ends.
+
+        Raises:
+            LimitError: it has returned more entries than a reply may hold.
+        """
+        self._returned += entries
+        if self._returned > self._limits.result_entries:
+            raise LimitError(
+                f"the subroutine returns more than result_entries={self._limits.result_entries} "
+                "registers and array entries"
+            )
+        self.results.append(result)
 
     def wait(self, pc: int, reason: str) -> int:
         """Suspend; the instruction at ``pc`` is run again after a wake-up."""

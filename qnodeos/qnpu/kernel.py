@@ -125,6 +125,7 @@ class Kernel:
             config.limits,
             self._send_peer,
             self.abort,
+            lambda: self.network.start_bin(self._tick),
         )
         self.network = NetworkProcess(
             peers=dict(config.peers),
@@ -247,7 +248,13 @@ class Kernel:
     # --- the end of a process ---------------------------------------------------------
 
     def abort(self, process: UserProcess, error: QNodeOSError, pc: int | None = None) -> None:
-        """End a process because of an error, which every reply it still owes will carry."""
+        """End a process because of an error, which every reply it still owes will carry.
+
+        What befalls an entanglement request of a process that has ended meanwhile is
+        nobody's error any more.
+        """
+        if process.state is ProcessState.ENDED:
+            return
         while len(self._epitaphs) >= self._limits.processes:
             del self._epitaphs[next(iter(self._epitaphs))]
         self._epitaphs[process.owner] = f"{type(error).__name__}: {error}"
@@ -295,7 +302,7 @@ class Kernel:
             PeerProtocolError: it comes from no neighbour.
         """
         self._tick = tick
-        self.link_layer.receive(peer, message, tick)
+        self.link_layer.receive(peer, message)
         if isinstance(message, Announce):
             self.network.on_announcement(peer)
         if self.network.state is ProcessState.WAITING:
@@ -352,6 +359,8 @@ class Kernel:
 
     def next_tick(self, tick: int) -> int | None:
         """The next tick at which `tick` has something to do if nothing arrives before."""
+        if self._qubit_waiters and self.qmmu.free_qubits():
+            return tick + 1
         soonest = self.link_layer.deadline_tick
         due = None
         if self.network.state is ProcessState.IDLE:

@@ -39,9 +39,11 @@ from qnodeos.errors import (
     QNodeOSError,
 )
 from qnodeos.limits import Limits
+from qnodeos.qdevice.instructions import ANGLE_STEPS, Axis
 from qnodeos.qdevice.outcomes import BellState
 from qnodeos.qnpu.entanglement import INT32_MAX, EntanglementManager, ErSocket, UserRequest
 from qnodeos.qnpu.process import ProcessState, UserProcess
+from qnodeos.qnpu.requests import RANDOM_BASES, ROTATIONS
 
 Order = tuple[int, int, int]
 
@@ -60,6 +62,9 @@ class LinkRequest:
         done: pairs heralded so far.
         deadline_tick: creator only: when the peer must have accepted.
         cancelled: either end has withdrawn it.
+        start_bin: first bin in which it is attempted: the one offered, or a later one if
+            the receiver accepted late, so that neither end moves it before a request
+            that the other is still attempting.
     """
 
     creator: int
@@ -69,13 +74,14 @@ class LinkRequest:
     user: UserRequest | None
     accepted: bool
     deadline_tick: int
+    start_bin: int
     done: int = 0
     cancelled: bool = False
 
     @property
     def order(self) -> Order:
         """Position in the queue, the same at both ends."""
-        return self.terms.start_bin, self.creator, self.create_id
+        return self.start_bin, self.creator, self.create_id
 
 
 @dataclass(slots=True)
@@ -88,6 +94,8 @@ class Link:
         announced: announcements not matched with a herald of our own yet.
         delivered: (create id, process) of the pairs delivered last, as creator.
         sequence: number of the next pair.
+        quiet_before_bin: no attempts before this bin: the head of the queue was withdrawn,
+            and until the neighbour has heard of it, it may still attempt that one.
     """
 
     queue: list[LinkRequest] = field(default_factory=list)
@@ -97,6 +105,7 @@ class Link:
         default_factory=lambda: deque(maxlen=_REMEMBERED_PAIRS)
     )
     sequence: int = 0
+    quiet_before_bin: int = 0
 
     def find(self, creator: int, create_id: int) -> LinkRequest | None:
         """The request with this creator and number."""
@@ -116,6 +125,8 @@ class LinkLayer:
         limits: all bounds.
         send: sends a message to a peer.
         fault: aborts a process because of an error in one of its requests.
+        next_bin: number of the time bin after the current one. The queue changes only
+            there, and messages are expected to take less than a bin.
     """
 
     def __init__(
@@ -126,12 +137,14 @@ class LinkLayer:
         limits: Limits,
         send: Callable[[int, PeerMessage], None],
         fault: Callable[[UserProcess, QNodeOSError], None],
+        next_bin: Callable[[], int],
     ) -> None:
         self._node_id = node_id
         self._entanglement = entanglement
         self._limits = limits
         self._send = send
         self._fault = fault
+        self._next_bin = next_bin
         self.links: Final = {peer: Link() for peer in peers}
         self.deadline_tick: int | None = None
         """First tick at which `expire` has something to do."""
@@ -161,6 +174,7 @@ class LinkLayer:
             user,
             False,
             tick + self._limits.offer_timeout_ticks,
+            start_bin,
         )
         self._enqueue(request)
         self._send(socket.remote_node, Offer(user.create_id, terms))
@@ -194,7 +208,7 @@ class LinkLayer:
 
     # --- the peer's messages ----------------------------------------------------------
 
-    def receive(self, peer: int, message: PeerMessage, tick: int) -> None:
+    def receive(self, peer: int, message: PeerMessage) -> None:
         """Take in a message of the peer.
 
         Raises:
@@ -208,11 +222,12 @@ class LinkLayer:
                 self._on_offer(peer, link, message)
             case Announce():
                 link.announced.append(message)
-            case Accept(create_id):
+            case Accept(create_id, start_bin):
                 request = link.find(self._node_id, create_id)
                 if request is not None:
-                    request.accepted = True
-                    self._update_deadline()
+                    self._dequeue(request)
+                    request.accepted, request.start_bin = True, start_bin
+                    self._enqueue(request)
             case Reject(create_id, reason):
                 request = link.find(self._node_id, create_id)
                 if request is not None and request.user is not None:
@@ -229,6 +244,9 @@ class LinkLayer:
                 self._on_pair_lost(peer, link, create_id, index)
 
     def _on_offer(self, peer: int, link: Link, offer: Offer) -> None:
+        if not _is_valid(offer.terms, self._limits):
+            self._send(peer, Reject(offer.create_id, f"its terms are out of range: {offer.terms}"))
+            return
         accepted_or_waiting = len(link.offers) + sum(r.creator == peer for r in link.queue)
         if accepted_or_waiting >= self._limits.entanglement_requests:
             self._send(
@@ -257,14 +275,16 @@ class LinkLayer:
                 ),
             )
             return
-        self._enqueue(LinkRequest(peer, offer.create_id, peer, offer.terms, None, True, 0))
-        self._send(peer, Accept(offer.create_id))
+        start_bin = max(offer.terms.start_bin, self._next_bin())
+        self._enqueue(
+            LinkRequest(peer, offer.create_id, peer, offer.terms, None, True, 0, start_bin)
+        )
+        self._send(peer, Accept(offer.create_id, start_bin))
 
     def _on_pair_lost(self, peer: int, link: Link, create_id: int, index: int) -> None:
         # The half may already be in the program's hands: it cannot be taken back silently.
         error = EntanglementRequestError(
-            f"pair {index} of request {create_id} was lost: the device of node {peer} saw no "
-            "such herald"
+            f"pair {index} of request {create_id} was lost: node {peer} has no such pair"
         )
         for delivered_id, process in link.delivered:
             if delivered_id == create_id and process.state is not ProcessState.ENDED:
@@ -299,8 +319,11 @@ class LinkLayer:
 
     def head(self, peer: int, number: int) -> LinkRequest | None:
         """The request both ends attempt in a bin, None if there is none."""
-        for request in self.links[peer].queue:
-            if request.terms.start_bin > number:
+        link = self.links[peer]
+        if number < link.quiet_before_bin:
+            return None
+        for request in link.queue:
+            if request.start_bin > number:
                 return None
             if request.accepted:
                 return request
@@ -333,28 +356,26 @@ class LinkLayer:
         if (announce.create_id, announce.index) != (request.create_id, index) or (
             announce.bell_state != bell_state
         ):
-            self._send(request.peer, PairLost(announce.create_id, announce.index))
+            self._refuse(request.peer, announce)
             raise PeerProtocolError(
                 f"node {request.peer} announced pair {announce.index} of request "
                 f"{announce.create_id} in {announce.bell_state.name}; our device saw pair "
                 f"{index} of request {request.create_id} in {bell_state.name}"
             )
-        link.sequence = announce.sequence + 1
+        self._count_pair(link, request, announce.sequence)
         return announce
-
-    def heralded(self, request: LinkRequest) -> int:
-        """As receiver: count a herald; returns the index of the pair in its request."""
-        index = request.done
-        link = self.links[request.peer]
-        self._count_pair(link, request, link.sequence)
-        return index
 
     def refuse_announcements(self, peer: int) -> None:
         """As receiver: our device saw no herald; whatever was announced is lost."""
         announced = self.links[peer].announced
         while announced:
-            lost = announced.popleft()
-            self._send(peer, PairLost(lost.create_id, lost.index))
+            self._refuse(peer, announced.popleft())
+
+    def _refuse(self, peer: int, announce: Announce) -> None:
+        self._send(peer, PairLost(announce.create_id, announce.index))
+        request = self.links[peer].find(peer, announce.create_id)
+        if request is not None:  # a request that lost a pair ends, so its creator does not wait
+            self._withdraw(request)
 
     def _count_pair(self, link: Link, request: LinkRequest, sequence: int) -> None:
         link.sequence = sequence + 1 & INT32_MAX
@@ -377,6 +398,9 @@ class LinkLayer:
             self._update_deadline()
 
     def _withdraw(self, request: LinkRequest) -> None:
+        next_bin = self._next_bin()
+        if self.head(request.peer, next_bin - 1) is request:
+            self.links[request.peer].quiet_before_bin = next_bin
         request.cancelled = True
         self._dequeue(request)
 
@@ -395,3 +419,15 @@ class LinkLayer:
 
 def _order(request: LinkRequest) -> Order:
     return request.order
+
+
+def _is_valid(terms: RequestTerms, limits: Limits) -> bool:
+    return (
+        1 <= terms.pairs <= limits.pairs_per_request
+        and 0 <= terms.remote_random_basis < len(RANDOM_BASES)
+        and len(terms.remote_rotations) <= ROTATIONS
+        and all(
+            axis in list(Axis) and 0 <= steps < ANGLE_STEPS
+            for axis, steps in terms.remote_rotations
+        )
+    )

@@ -27,7 +27,13 @@ from qnodeos.qnpu.execution import DEVICE, FINISHED, WAIT
 from qnodeos.qnpu.link_layer import LinkLayer, LinkRequest
 from qnodeos.qnpu.process import NETWORK_PID, Process, UserProcess
 from qnodeos.qnpu.qmmu import QMMU
-from qnodeos.qnpu.requests import BASIS_ROTATIONS, RANDOM_BASES, Rotations, measured_basis
+from qnodeos.qnpu.requests import (
+    BASIS_ROTATIONS,
+    RANDOM_BASES,
+    Rotations,
+    can_invert,
+    measured_basis,
+)
 from qnodeos.qnpu.schedule import NetworkSchedule
 from qnodeos.trace.events import Event
 
@@ -66,7 +72,7 @@ class NetworkProcess(Process):
     """
 
     __slots__ = (
-        "_basis", "_basis_of", "_bin", "_driver", "_entanglement", "_fault", "_herald",
+        "_attempt_tick", "_basis", "_basis_of", "_bin", "_driver", "_entanglement", "_fault", "_herald",
         "_limits", "_link_layer", "_peers", "_phase", "_physical", "_programmed",
         "_qmmu", "_random_choice", "_record", "_request", "_rotations", "_schedule", "queue",
     )  # fmt: skip
@@ -103,7 +109,8 @@ class NetworkProcess(Process):
         self._basis: int | None = None
         self._rotations: Rotations = ()
         self._basis_of: tuple[LinkRequest, int] | None = None
-        self._programmed: Rotations | None = None
+        self._programmed: tuple[int, Rotations] | None = None  # the qubit, and its basis
+        self._attempt_tick = 0
         self.queue: list[PhysicalInstruction] = []
 
     # --- when to run ------------------------------------------------------------------
@@ -162,7 +169,9 @@ class NetworkProcess(Process):
             if self._phase is Phase.PULL:
                 return DEVICE if self._pull(tick) else FINISHED
             if self._phase is Phase.AWAIT and not self._confirm(tick):
-                return WAIT if self._phase is Phase.AWAIT else FINISHED
+                if self._phase is Phase.AWAIT:
+                    return WAIT
+                continue
             if self.queue:
                 return DEVICE
             self._deliver_received()
@@ -172,6 +181,8 @@ class NetworkProcess(Process):
         schedule = self._schedule
         assert schedule is not None
         number = schedule.bin_at(tick)
+        if tick < schedule.attempts_from(number):
+            return False  # a wait for an announcement has led into the guard of the next bin
         self._bin = number
         peer = schedule.peer(number)
         physical = self._free_qubit()
@@ -180,14 +191,14 @@ class NetworkProcess(Process):
         request = self._link_layer.head(peer, number)
         if request is None:
             return False
-        self._request, self._physical = request, physical
+        self._request, self._physical, self._attempt_tick = request, physical, tick
         self._qmmu.reserve(physical)
         link = self._peers[peer]
         if request.terms.measure_directly:
             self._record(tick, Event.QNETWORK_ENM_PULL, NETWORK_PID, request.create_id)
             self._choose_basis(request)
-            if self._rotations != self._programmed:
-                self._programmed = self._rotations
+            if self._programmed != (physical, self._rotations):
+                self._programmed = physical, self._rotations
                 self.queue.extend(self._driver.measurement_basis(self._rotations, physical))
             self.queue.append(self._driver.entangle_and_measure(link, physical))
         else:
@@ -239,14 +250,14 @@ class NetworkProcess(Process):
             if outcome.is_success:
                 return DEVICE
             self.queue.clear()
-            self._programmed = None
         request = self._request
         assert request is not None
         self._phase = Phase.PULL
-        if not outcome.is_success:
+        measures = request.terms.measure_directly
+        if not outcome.is_success or not (measures or outcome in HERALDS):
             return self._attempt_failed(request, outcome, tick)
         physical, measured = self._physical, None
-        if request.terms.measure_directly:
+        if measures:
             bell_state = herald if herald is not None else BellState.PHI_PLUS
             self._qmmu.release(physical)
             measured = int(outcome is Outcome.SUCCESS_ONE)
@@ -261,18 +272,44 @@ class NetworkProcess(Process):
         self._record(tick, event, NETWORK_PID, sequence)
         kept = physical if measured is None else None
         if request.user is None:
-            index = self._link_layer.heralded(request)
             socket = self._entanglement.socket(request.peer, request.terms.remote_socket_id)
-            self._herald = Herald(request, socket, index, bell_state, tick, kept, measured)
+            self._herald = Herald(
+                request, socket, request.done, bell_state, tick, kept, measured
+            )
             self._phase = Phase.AWAIT
         else:
             sequence = self._link_layer.announce(request, bell_state, tick)
-            pair = Pair(request.create_id, sequence, kept, measured, self._basis, bell_state, tick)
+            pair = self._pair(request, sequence, kept, measured, bell_state, tick)
             try:
                 self._entanglement.deliver_to_creator(request.user, pair)
             except CallerError as error:
                 self._fault(request.user.socket.process, error)
         return self.run(tick)
+
+    def _pair(
+        self,
+        request: LinkRequest,
+        sequence: int,
+        kept: int | None,
+        measured: int | None,
+        bell_state: BellState,
+        tick: int,
+    ) -> Pair:
+        terms = request.terms
+        is_phi_plus = kept is not None or can_invert(
+            tuple((Axis(axis), steps) for axis, steps in terms.remote_rotations),
+            terms.remote_random_basis,
+        )
+        return Pair(
+            request.create_id,
+            sequence,
+            kept,
+            measured,
+            self._basis,
+            bell_state,
+            tick,
+            is_phi_plus,
+        )
 
     def _attempt_failed(self, request: LinkRequest, outcome: Outcome, tick: int) -> int:
         self._qmmu.release(self._physical)
@@ -280,22 +317,31 @@ class NetworkProcess(Process):
             self._link_layer.refuse_announcements(request.peer)
         if outcome is Outcome.ENTANGLEMENT_FAILURE:
             return self.run(tick)
-        if outcome is not Outcome.ENTANGLEMENT_SYNC_FAILURE and request.user is not None:
-            self._fault(
-                request.user.socket.process,
-                DeviceFailureError(
-                    f"the device refused an entanglement attempt with node {request.peer}: "
-                    f"{outcome.name}"
-                ),
-            )
+        if outcome is not Outcome.ENTANGLEMENT_SYNC_FAILURE:
+            self._programmed = None  # a device that restarted has forgotten its basis
+            if request.user is not None:
+                self._fault(
+                    request.user.socket.process,
+                    DeviceFailureError(
+                        f"the device answered {outcome.name} to an entanglement attempt with "
+                        f"node {request.peer}"
+                    ),
+                )
         return FINISHED  # the peer is busy, or the device is ill: leave the rest of this bin
 
     # --- the receiver's end -----------------------------------------------------------
 
     def on_announcement(self, peer: int) -> None:
-        """An announcement arrived: refuse it unless an attempt with that peer is open."""
+        """An announcement arrived: refuse it unless it can be of the attempt that is open."""
         request = self._request
-        if self._phase is Phase.PULL or request is None or request.peer != peer:
+        announced = self._link_layer.links[peer].announced
+        if (
+            self._phase is Phase.PULL
+            or request is None
+            or request.peer != peer
+            or len(announced) > 1
+            or announced[-1].tick <= self._attempt_tick  # of an attempt that failed here
+        ):
             self._link_layer.refuse_announcements(peer)
 
     def _confirm(self, tick: int) -> bool:
@@ -304,6 +350,7 @@ class NetworkProcess(Process):
         assert herald is not None
         timeout = self.timeout_tick()
         if herald.request.cancelled or (timeout is not None and tick >= timeout):
+            self._link_layer.refuse_announcements(herald.request.peer)
             self._drop_herald()
             return False
         try:
@@ -336,10 +383,14 @@ class NetworkProcess(Process):
             return
         self._herald = None
         self._phase = Phase.PULL
-        pair = Pair(
-            request.create_id, herald.sequence, herald.physical, herald.outcome, self._basis,
-            herald.bell_state, herald.tick,
-        )  # fmt: skip
+        pair = self._pair(
+            request,
+            herald.sequence,
+            herald.physical,
+            herald.outcome,
+            herald.bell_state,
+            herald.tick,
+        )
         try:
             self._entanglement.deliver_to_receiver(socket, pair)
         except CallerError as error:

@@ -20,6 +20,8 @@ _T = TypeVar("_T")
 
 ARGUMENTS: Final = 22
 RESULTS_PER_PAIR: Final = 10
+ROTATIONS: Final = 3
+"""Rotations before a measurement, at most."""
 
 Rotations = tuple[tuple[Axis, int], ...]
 """Rotations before a measurement, in order of time: (axis, steps of pi/16)."""
@@ -155,6 +157,20 @@ FLIPPED_BASES: Final[dict[BellState, frozenset[int]]] = {
 Each Bell state is Phi+ with one Pauli operator on one end (X, Y and Z in this order); the
 outcome inverts where that operator anticommutes with the measured one.
 """
+
+
+_INVERTIBLE_BASES: Final = frozenset({BASIS_Z, BASIS_X, BASIS_Y})
+
+
+def can_invert(rotations: Rotations, random_basis: int) -> bool:
+    """Whether a receiver that measures so can make the statistics those of Phi+.
+
+    Inverting an outcome does that in the Pauli bases only. Both ends ask this of the
+    receiver's basis, so that they tell their programs the same Bell state.
+    """
+    if random_basis:
+        return _INVERTIBLE_BASES.issuperset(RANDOM_BASES[random_basis])
+    return measured_basis(rotations) is not None
 
 
 @dataclass(frozen=True, slots=True)

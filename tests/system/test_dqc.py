@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -38,7 +38,8 @@ class DqcRun:
     @property
     def successes(self) -> np.ndarray:
         """Whether the server found the outcome of the ideal circuit."""
-        return self.server == np.arange(self.server.size) % 2
+        found: np.ndarray = self.server == np.arange(self.server.size) % 2
+        return found
 
     @property
     def heralds(self) -> np.ndarray:
@@ -75,7 +76,7 @@ def run_dqc(
     return DqcRun(system, *(np.array(each) for each in outcomes))
 
 
-# --- a noiseless network --------------------------------------------------------------------
+# --- a noiseless network --------------------------------------------------------------
 
 
 @pytest.mark.parametrize("short_corrections", [False, True])
@@ -188,7 +189,7 @@ def test_wrong_corrections_lower_the_fidelity_to_what_they_should(monkeypatch, m
                 assert chosen.mean() < 1
 
 
-# --- the noise of the default configuration ---------------------------------------------------
+# --- the noise of the default configuration -------------------------------------------
 
 
 def rotate(vector: np.ndarray, axis: int, steps: int) -> np.ndarray:
@@ -215,7 +216,8 @@ def arms(columns: dict[str, np.ndarray], node: NodeConfig, circuits: int):
     timing, noise = node.timing, node.noise
     tick_ms = timing.tick_ns / 1e6
     vectors = []
-    herald, pulses = 0, []
+    herald = 0
+    pulses: list[tuple[int, int]] = []
     rows = zip(columns["time"], columns["event"], columns["detail"], strict=True)
     for tick, event, detail in rows:
         if event == Event.EGP_ENT_OK:
@@ -247,8 +249,10 @@ def expected_contrast(run: DqcRun, config: NetworkConfig) -> np.ndarray:
     client = arms(run.system.client.qnpu_trace.columns(), config.client, circuits)
     server = arms(run.system.server.qnpu_trace.columns(), config.server, circuits)
     protocol = config.link.protocol
-    perfect = isinstance(protocol, PerfectProtocol)
-    xx, yy, zz = (1.0, 1.0, -1.0) if perfect else protocol.correlators
+    if isinstance(protocol, PerfectProtocol):
+        xx, yy, zz = 1.0, 1.0, -1.0
+    else:
+        xx, yy, zz = protocol.correlators
     signs = np.where(run.heralds == BellState.PSI_PLUS, 1.0, -1.0)
     correlations = np.stack([xx * signs, yy * signs, np.full(circuits, zz)], axis=1)
     correlation = (client * correlations * server).sum(axis=1)
@@ -256,7 +260,8 @@ def expected_contrast(run: DqcRun, config: NetworkConfig) -> np.ndarray:
     errors = (1 - noise.readout_fidelity_0) + (1 - noise.readout_fidelity_1)
     # The server must find what the client reported; m_c = 1 turns the server by pi already.
     wanted = np.where(run.client == 0, 1.0, -1.0) * np.where(np.arange(circuits) % 2, -1.0, 1.0)
-    return (1 - errors) * (1 - noise.ionisation_per_readout) * correlation * wanted
+    contrast: np.ndarray = (1 - errors) * (1 - noise.ionisation_per_readout) * correlation * wanted
+    return contrast
 
 
 def raw_success(contrast: np.ndarray, node: NodeConfig) -> np.ndarray:
@@ -322,50 +327,47 @@ def test_every_kind_of_noise_alone_is_that_of_the_closed_form(kind):
     assert assert_closed_form([run], config) < 0.9
 
 
-# --- blocks and seeds -------------------------------------------------------------------------
+# --- blocks and seeds -----------------------------------------------------------------
 
 
-def settings_of(**changes) -> DqcSettings:
-    defaults = {
-        "circuits_per_set": 12,
-        "seed": 5,
-        "profile": "paper",
-        "network": NetworkConfig.preset("fast"),
-        "sets": SETS[:2],
-    }
-    return DqcSettings(**(defaults | changes))
+SETTINGS = DqcSettings(
+    circuits_per_set=12,
+    seed=5,
+    profile="paper",
+    network=NetworkConfig.preset("fast"),
+    sets=SETS[:2],
+)
 
 
 def test_the_circuits_of_a_set_are_run_in_blocks():
-    blocks = blocks_of(settings_of(circuits_per_set=700))
+    blocks = blocks_of(replace(SETTINGS, circuits_per_set=700))
     assert [(b.set_index, b.number, b.circuits) for b in blocks] == [
         (set_index, number, size)
         for set_index in (0, 1)
         for number, size in enumerate((300, 300, 100))
     ]
-    assert [b.circuits for b in blocks_of(settings_of(circuits_per_set=300))] == [300, 300]
+    assert [b.circuits for b in blocks_of(replace(SETTINGS, circuits_per_set=300))] == [300, 300]
 
 
 def test_a_block_depends_on_its_seed_alone():
-    settings_used, seen = settings_of(), []
-    first, other = blocks_of(settings_used)
-    once = run_block(settings_used, first, lambda: seen.append(1))
-    run_block(settings_used, other)
-    again = run_block(settings_used, first)
+    seen: list[int] = []
+    first, other = blocks_of(SETTINGS)
+    once = run_block(SETTINGS, first, lambda: seen.append(1))
+    run_block(SETTINGS, other)
+    again = run_block(SETTINGS, first)
     assert len(seen) == 12
     for name in ("outcome", "client_outcome", "charge_ok", "orientation"):
         assert (getattr(once, name) == getattr(again, name)).all()
     for name, values in once.segments.items():
         assert (values == again.segments[name]).all()
-    different = run_block(settings_of(seed=6), first)
+    different = run_block(replace(SETTINGS, seed=6), first)
     assert (different.segments["live_time"] != once.segments["live_time"]).any()
-    numbered = run_block(settings_used, Block(0, 1, 12))
+    numbered = run_block(SETTINGS, Block(0, 1, 12))
     assert (numbered.segments["live_time"] != once.segments["live_time"]).any()
 
 
 def test_blocks_merge_in_order_and_can_be_analysed():
-    settings_used = settings_of()
-    parts = [run_block(settings_used, Block(0, number, 12)) for number in range(2)]
+    parts = [run_block(SETTINGS, Block(0, number, 12)) for number in range(2)]
     merged = merge(parts)
     assert merged.outcome.tolist() == [*parts[0].outcome, *parts[1].outcome]
     assert merged.segments["live_time"].size == 24
@@ -382,6 +384,6 @@ def test_the_charge_checks_belong_to_their_circuits():
         update={"noise": ionising.noise.model_copy(update={"ionisation_per_readout": 1.0})}
     )
     network = NetworkConfig.preset("fast").model_copy(update={"client": ionising})
-    data = run_block(settings_of(network=network), Block(0, 0, 6))
+    data = run_block(replace(SETTINGS, network=network), Block(0, 0, 6))
     assert not data.charge_ok.any()
     assert data.client_outcome.mean() > 0.5

@@ -385,7 +385,7 @@ class Link:
         decide: Callable[[], Verdict],
         rng: Random,
         batch_ticks: int = 3,
-        patience_ticks: int = 2,
+        patience_ticks: int = 10,
     ) -> None:
         self._devices = first, second
         self._decide = decide
@@ -642,7 +642,7 @@ def make_node(
         schedule
         if schedule is not None
         else NetworkSchedule(
-            bin_ticks=BIN_TICKS, guard_ticks=5, batch_ticks=5, pattern=tuple(peers)
+            bin_ticks=BIN_TICKS, guard_ticks=5, batch_ticks=15, pattern=tuple(peers)
         )
     )
     return Node(kernel, driver, FakeDevice(device_ticks), trace)
@@ -720,6 +720,8 @@ class Lab:
 
     def _send(self, source: int, destination: int, message: PeerMessage) -> None:
         self.sent.append((source, destination, message))
+        if destination not in self.nodes:
+            return
         way = source, destination
         arrival = max(self.tick + self._delay(), self._arrivals.get(way, 0))
         self._arrivals[way] = arrival

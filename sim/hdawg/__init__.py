@@ -1,0 +1,25 @@
+"""A simulated Zurich Instruments HDAWG behind a simulated data server.
+
+The seam is the vendor's `ziDAQServer` object: `SimulatedDataServer` takes its place under
+zhinst-toolkit and zhinst-qcodes, so the same driver runs with and without hardware. Below
+the seam each AWG core executes the listing that the vendor's compiler put in the uploaded
+ELF file, one instruction per sequencer cycle, and plays into a timeline of whole samples.
+
+* `server`: the data server; `nodes`: the node tree; `device`: the instrument behind it;
+* `elf`: what an uploaded file holds; `memory`: waveforms and command table of a core;
+* `sequencer` executes, `dio` listens, `player` plays; `core` joins them;
+* `timing`: the latencies and depths, which are not published and therefore knobs.
+
+What the program does is simulated faithfully; nothing here has been compared with hardware.
+Opcodes, ports and settings outside the modelled subset are refused, never ignored.
+"""
+
+from __future__ import annotations
+
+from sim.hdawg.device import SimulatedHdawg
+from sim.hdawg.errors import SequencerFault
+from sim.hdawg.player import Play
+from sim.hdawg.server import SimulatedDataServer
+from sim.hdawg.timing import HdawgTiming
+
+__all__ = ["HdawgTiming", "Play", "SequencerFault", "SimulatedDataServer", "SimulatedHdawg"]

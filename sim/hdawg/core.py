@@ -1,0 +1,267 @@
+"""One AWG core: waveform memory, command table, sequencer and player."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.hdawg.command_table import Entry, TableRefused, read_table
+from sim.hdawg.dio import DioInput, ValidPolarity
+from sim.hdawg.elf import CompiledProgram, MalformedElf, WaveSlot, read_elf
+from sim.hdawg.errors import SequencerFault
+from sim.hdawg.player import MAX_RECORDED, Player, Waveform
+from sim.hdawg.sequencer import IllegalInstruction, Sequencer
+from sim.hdawg.timing import HdawgTiming
+
+FULL_SCALE: Final = 32_767.0
+"""A 16-bit value of full scale, as the vendor's conversion of waveforms has it."""
+
+
+class UploadRefused(ValueError):
+    """A program, waveform or table that the core does not take."""
+
+
+class AwgCore:
+    """One core. Times in the public interface are samples at the instrument's connectors.
+
+    Attributes:
+        program: loaded, None before the first.
+        words: 16-bit words of each waveform as uploaded, by wave index.
+        trigger_edges: changes of the trigger outputs, as (sample, new word).
+        dio_edges: changes of the DIO output, as (sample, new word).
+        player: its timeline.
+
+    Args:
+        timing: knobs.
+        dio: the input lines, shared by all cores.
+        read_setting: value of an integer node below `/awgs/n/`.
+    """
+
+    def __init__(
+        self, timing: HdawgTiming, dio: DioInput, read_setting: Callable[[str], Any]
+    ) -> None:
+        self._timing = timing
+        self._dio = dio
+        self._read_setting = read_setting
+        self.program: CompiledProgram | None = None
+        self.words: dict[int, NDArray[np.uint16]] = {}
+        self.trigger_edges: list[tuple[int, int]] = []
+        self.dio_edges: list[tuple[int, int]] = []
+        self.player = Player(timing)
+        self._waveforms: dict[int, Waveform] = {}
+        self._entries: dict[int, Entry] = {}
+        self._sequencer: Sequencer | None = None
+        self._is_running = False
+
+    # --- what the data server does ----------------------------------------------------
+
+    def load(self, elf: bytes) -> CompiledProgram:
+        """Take a compiled program; its waveforms replace those in memory.
+
+        Raises:
+            UploadRefused: the file is no program, or outside the modelled subset. The core
+                is left without a program.
+        """
+        self.unload()
+        try:
+            program = read_elf(elf)
+            self._sequencer = Sequencer(program, self)
+        except (MalformedElf, IllegalInstruction) as error:
+            raise UploadRefused(str(error)) from error
+        self.program = program
+        for index, slot in enumerate(program.slots):
+            words = np.zeros(slot.n_words, np.uint16) if slot.data is None else slot.data
+            self._store(index, slot, words)
+        return program
+
+    def unload(self) -> None:
+        """Stop and forget the program; the command table stays."""
+        self._is_running = False
+        self.program = self._sequencer = None
+        self.words, self._waveforms = {}, {}
+        self.player.clear()
+
+    def set_waveform(self, index: int, words: NDArray[Any]) -> None:
+        """Replace a waveform.
+
+        Args:
+            index: wave index.
+            words: unsigned 16-bit, values and marker word of each sample in turn.
+
+        Raises:
+            UploadRefused: the program has no such index, or its slot is of another length.
+        """
+        slots = () if self.program is None else self.program.slots
+        if not 0 <= index < len(slots) or not slots[index].is_used:
+            raise UploadRefused(f"the program assigns no waveform to index {index}")
+        if np.shape(words) != (slots[index].n_words,):
+            raise UploadRefused(
+                f"waveform {index} has {np.size(words)} words; its slot has {slots[index].n_words}"
+            )
+        self._store(index, slots[index], np.asarray(words).astype(np.uint16))
+
+    def _store(self, index: int, slot: WaveSlot, words: NDArray[np.uint16]) -> None:
+        columns = words.reshape(slot.n_samples, -1)
+        values = np.zeros((slot.n_samples, 2))
+        values[:, : slot.n_channels] = columns[:, : slot.n_channels].view(np.int16) / FULL_SCALE
+        markers = columns[:, slot.n_channels].astype(np.uint8) if slot.has_markers else None
+        self.words[index] = words
+        self._waveforms[index] = Waveform(index, values, markers)
+
+    def set_table(self, text: str) -> None:
+        """Replace or update the command table.
+
+        Raises:
+            TableRefused: it breaks the schema; the old one stays.
+        """
+        entries, is_update = read_table(text)
+        self._entries = {**self._entries, **entries} if is_update else entries
+
+    def clear_table(self) -> None:
+        """Forget the command table."""
+        self._entries = {}
+
+    def start(self, now: int) -> bool:
+        """Start the program from its beginning, with empty timelines.
+
+        Returns:
+            False if there is none.
+        """
+        if self._sequencer is None:
+            return False
+        self.player.clear()
+        self.trigger_edges, self.dio_edges = [], []
+        self._sequencer.start(now)
+        self._is_running = True
+        return True
+
+    def stop(self) -> None:
+        """Stop the sequencer; what is queued still plays."""
+        self._is_running = False
+
+    # --- what the laboratory does -----------------------------------------------------
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the sequencer executes."""
+        return self._is_running
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it waits for a DIO trigger."""
+        return self._is_running and self._sequencer is not None and self._sequencer.is_waiting
+
+    @property
+    def n_executed(self) -> int:
+        """Instructions executed since the start."""
+        return 0 if self._sequencer is None else self._sequencer.n_executed
+
+    def run_until(self, sample: int) -> None:
+        """Execute what is due before a sample of the sequencer's clock.
+
+        Raises:
+            SequencerFault: the program did what hardware cannot; the core has stopped.
+        """
+        if not self._is_running or self._sequencer is None:
+            return
+        try:
+            self._sequencer.run_until(sample)
+        except SequencerFault:
+            self._is_running = False
+            raise
+        if self._sequencer.has_ended:
+            self._is_running = False
+
+    def forget_before(self, sample: int) -> None:
+        """Drop plays and edges before a sample."""
+        self.player.forget_before(sample)
+        for edges in (self.trigger_edges, self.dio_edges):
+            edges[:] = [edge for edge in edges if edge[0] >= sample]
+
+    # --- what the sequencer is wired to -----------------------------------------------
+
+    def dio_word(self, now: int) -> int:
+        """The word on the DIO lines."""
+        return self._dio.word_at(now)
+
+    def dio_trigger(self, since: int, until: int) -> tuple[int, int] | None:
+        """Sample and word of the first DIO trigger in [since, until)."""
+        return self._dio.next_trigger(
+            since,
+            until,
+            self._read_setting("dio/valid/index"),
+            ValidPolarity(self._read_setting("dio/valid/polarity")),
+        )
+
+    def dio_table_index(self, word: int) -> int:
+        """The part of a DIO word that selects a table entry."""
+        shift, mask = self._read_setting("dio/mask/shift"), self._read_setting("dio/mask/value")
+        return int(word >> shift & mask)
+
+    def user_register(self, index: int) -> int:
+        """The value of a user register."""
+        return int(self._read_setting(f"userregs/{index}"))
+
+    def set_dio(self, now: int, word: int) -> None:
+        """Drive the DIO output."""
+        self._record(self.dio_edges, now, word)
+
+    def set_triggers(self, now: int, word: int) -> None:
+        """Drive the trigger outputs."""
+        self._record(self.trigger_edges, now, word)
+
+    def _record(self, edges: list[tuple[int, int]], now: int, word: int) -> None:
+        if len(edges) >= MAX_RECORDED:
+            raise SequencerFault(
+                f"{MAX_RECORDED} edges are recorded; call forget_before() now and then"
+            )
+        if word != (edges[-1][1] if edges else 0):
+            edges.append((now + self._timing.trigger_latency_samples, word))
+
+    def execute_entry(self, now: int, index: int) -> int:
+        """Execute a table entry; the sample at which there was room for it."""
+        entry = self._entries.get(index)
+        if entry is None:
+            raise SequencerFault(f"the command table has no entry {index}")
+        player = self.player
+        if entry.changes_state:
+            player.phases_deg = _changed(entry.phases, player.phases_deg)
+            player.amplitudes = _changed(entry.amplitudes, player.amplitudes)
+            if max(abs(factor) for factor in player.amplitudes) > 1:
+                raise SequencerFault(f"entry {index} makes the amplitudes {player.amplitudes}")
+        if entry.wave_index is None:
+            if entry.n_samples is None:
+                return now
+            return player.order(now, entry.n_samples, None, index, entry.is_held)
+        waveform = self._waveforms.get(entry.wave_index)
+        if waveform is None:
+            raise SequencerFault(f"entry {index} plays waveform {entry.wave_index}: not assigned")
+        n_samples = len(waveform.values) if entry.n_samples is None else entry.n_samples
+        if n_samples > len(waveform.values):
+            raise SequencerFault(
+                f"entry {index} plays {n_samples} samples of waveform {entry.wave_index}, "
+                f"which has {len(waveform.values)}"
+            )
+        return player.order(now, n_samples, waveform, index)
+
+    def play_constant(self, now: int, n_samples: int, is_held: bool) -> int:
+        """Play zeros or the last value; the sample at which there was room for it."""
+        return self.player.order(now, n_samples, None, None, is_held)
+
+    def playing_until(self) -> int | None:
+        """When the player has nothing left, None if it never had."""
+        return self.player.free_at
+
+
+def _changed(changes: tuple[Any, Any], old: tuple[float, float]) -> tuple[float, float]:
+    first, second = changes
+    return (
+        old[0] if first is None else first.apply(old[0]),
+        old[1] if second is None else second.apply(old[1]),
+    )
+
+
+__all__ = ["AwgCore", "TableRefused", "UploadRefused"]

@@ -1,0 +1,107 @@
+"""The 32 digital input lines, as the sequencers see them."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from enum import IntEnum
+from typing import Final
+
+from sim.hdawg.timing import HdawgTiming
+
+WORD_MASK: Final = (1 << 32) - 1
+MAX_REMEMBERED: Final = 4096
+"""Words kept; by the time older ones are dropped every core is long past them."""
+
+
+class ValidPolarity(IntEnum):
+    """Values of `/awgs/n/dio/valid/polarity`."""
+
+    NONE = 0
+    LOW = 1
+    HIGH = 2
+    BOTH = 3
+
+
+class DioInput:
+    """Words on the lines, in the order and at the times at which the sequencers see them.
+
+    The lines are sampled by a clock: of several words within one period the last is seen,
+    the others are lost.
+
+    Attributes:
+        is_forwarded: the lines reach the sequencers (mode `awg_sequencer_commands`).
+    """
+
+    def __init__(self, timing: HdawgTiming) -> None:
+        self._period = timing.dio_period_samples
+        self._latency = timing.dio_latency_samples
+        self._on_level = timing.dio_trigger == "level"
+        self._times: list[int] = [-(1 << 62)]
+        self._words: list[int] = [0]
+        self._written = 0
+        self.is_forwarded = False
+
+    def write(self, sample: int, word: int) -> None:
+        """Put a word on the lines from now on.
+
+        Args:
+            sample: when, not before the last one.
+            word: 32 bits.
+
+        Raises:
+            ValueError: the time has passed, or the word has more than 32 bits.
+        """
+        if sample < self._written:
+            raise ValueError(f"a DIO word at sample {sample} comes after one at {self._written}")
+        if not 0 <= word <= WORD_MASK:
+            raise ValueError(f"DIO word {word:#x} does not fit 32 lines")
+        self._written = sample
+        seen = sample + -sample % self._period + self._latency
+        if self._times[-1] == seen:
+            self._words[-1] = word
+        else:
+            self._times.append(seen)
+            self._words.append(word)
+        if len(self._times) > MAX_REMEMBERED:
+            del self._times[: MAX_REMEMBERED // 2], self._words[: MAX_REMEMBERED // 2]
+
+    def word_at(self, sample: int) -> int:
+        """What a sequencer reads at a time."""
+        return self._words[bisect_right(self._times, sample) - 1] if self.is_forwarded else 0
+
+    def next_trigger(
+        self, since: int, until: int, valid_bit: int, polarity: ValidPolarity
+    ) -> tuple[int, int] | None:
+        """The first trigger for a sequencer that waits.
+
+        Args:
+            since: sample from which it waits.
+            until: sample before which the trigger must come.
+            valid_bit: number of the line called VALID.
+            polarity: its active state. If there is none, every change of the word triggers.
+
+        Returns:
+            Sample and word, None if nothing comes in time.
+        """
+        if not self.is_forwarded:
+            return None
+        if self._on_level and self._is_valid(word := self.word_at(since), valid_bit, polarity):
+            return since, word
+        for index in range(bisect_left(self._times, since), len(self._times)):
+            time, word, before = self._times[index], self._words[index], self._words[index - 1]
+            if time >= until:
+                return None
+            if polarity in {ValidPolarity.NONE, ValidPolarity.BOTH}:
+                triggers = word != before
+            else:
+                triggers = self._is_valid(word, valid_bit, polarity) and not self._is_valid(
+                    before, valid_bit, polarity
+                )
+            if triggers:
+                return time, word
+        return None
+
+    @staticmethod
+    def _is_valid(word: int, valid_bit: int, polarity: ValidPolarity) -> bool:
+        line = word >> valid_bit & 1
+        return line == (polarity == ValidPolarity.HIGH) if polarity in {1, 2} else True

@@ -1,0 +1,204 @@
+"""Entanglement requests and results, against netqasm's own enumerations and layouts."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from netqasm import qlink_compat as qlink
+from netqasm.sdk import build_epr
+
+from qnodeos.errors import EntanglementRequestError
+from qnodeos.limits import Limits
+from qnodeos.qdevice.instructions import Axis
+from qnodeos.qdevice.outcomes import BellState
+from qnodeos.qnpu import requests
+from qnodeos.qnpu.requests import (
+    ARGUMENTS,
+    BASIS_ROTATIONS,
+    BASIS_X,
+    BASIS_Y,
+    BASIS_Z,
+    FLIPPED_BASES,
+    RANDOM_BASES,
+    RESULTS_PER_PAIR,
+    PairResult,
+    can_invert,
+    measured_basis,
+    parse_create_arguments,
+)
+from tests.unit.kernel_harness import BELL, PAULI, rotation
+
+LIMITS = Limits(pairs_per_request=100)
+ROTATION = st.tuples(st.sampled_from(Axis), st.integers(0, 31))
+
+
+def parse(arguments: dict[int, int | None]):
+    values: list[int | None] = [None] * ARGUMENTS
+    for index, value in arguments.items():
+        values[index] = value
+    return parse_create_arguments(values, LIMITS)
+
+
+# --- against netqasm ------------------------------------------------------------------
+
+
+def test_the_codes_are_netqasms():
+    assert {basis.name: basis.value for basis in qlink.Basis} == {
+        name.removeprefix("BASIS_"): value
+        for name, value in vars(requests).items()
+        if name in ("BASIS_Z", "BASIS_X", "BASIS_Y", "BASIS_ZPLUSX", "BASIS_ZMINUSX")
+    }
+    assert {s.name: s.value for s in qlink.BellState} == {s.name: int(s) for s in BellState}
+    members = {"NONE": "", "XZ": "XZ", "XYZ": "XYZ"}
+    for code in qlink.RandomBasis:
+        if code.name in members:
+            names = [qlink.Basis(b).name for b in RANDOM_BASES[code.value]]
+            assert sorted(names) == sorted(members[code.name])
+    assert len(RANDOM_BASES) == len(qlink.RandomBasis)
+    assert len(requests._TIME_UNIT_US) == len(qlink.TimeUnit)
+
+
+def test_the_layouts_are_the_sdks():
+    assert len(qlink.LinkLayerOKTypeK._fields) == RESULTS_PER_PAIR
+    assert len(qlink.LinkLayerOKTypeM._fields) == RESULTS_PER_PAIR
+    # The request without the node and the socket, which have registers of their own.
+    assert len(qlink.LinkLayerCreate._fields) - 2 == ARGUMENTS
+    assert build_epr.SER_RESPONSE_KEEP_LEN == build_epr.SER_RESPONSE_MEASURE_LEN
+    assert build_epr.SER_RESPONSE_KEEP_LEN == RESULTS_PER_PAIR
+    assert build_epr.SER_CREATE_LEN == ARGUMENTS
+    fields = qlink.LinkLayerCreate._fields[2:]
+    places = {name: fields.index(name) for name in ("type", "number", "time_unit", "max_time")}
+    assert places == {"type": 0, "number": 1, "time_unit": 5, "max_time": 6}
+    assert fields.index("random_basis_local") == 2
+    assert fields.index("random_basis_remote") == 3
+    assert fields.index("rotation_local_1") == 14
+    assert fields.index("rotation_remote_1") == 17
+    assert fields.index("rotation_axes_local") == 20
+    assert fields.index("rotation_axes_remote") == 21
+
+
+def test_the_results_of_a_pair_are_where_netqasm_looks_for_them():
+    result = PairResult(11, 12, 13, 14, True, 15, BellState.PSI_MINUS)
+    keep = qlink.LinkLayerOKTypeK(*result.keep(16))
+    assert (keep.type, keep.create_id, keep.logical_qubit_id) == (0, 11, 16)
+    assert (keep.directionality_flag, keep.sequence_number, keep.purpose_id) == (1, 12, 13)
+    assert (keep.remote_node_id, keep.goodness, keep.bell_state) == (14, 15, 2)
+    measured = qlink.LinkLayerOKTypeM(*result.measured(1, BASIS_Y))
+    assert (measured.type, measured.create_id) == (1, 11)
+    assert (measured.measurement_outcome, measured.measurement_basis) == (1, 2)
+    assert (measured.directionality_flag, measured.sequence_number) == (1, 12)
+    assert (measured.purpose_id, measured.remote_node_id) == (13, 14)
+    assert (measured.goodness, measured.bell_state) == (15, 2)
+
+
+# --- parsing --------------------------------------------------------------------------
+
+
+def test_defaults():
+    for values in ([], [None] * ARGUMENTS, [0] * ARGUMENTS):
+        arguments = parse_create_arguments(values, LIMITS)
+        assert not arguments.measure_directly
+        assert arguments.pairs == 1
+        assert arguments.max_time_us == 0
+        assert arguments.local_rotations == arguments.remote_rotations == ()
+        assert arguments.local_random_basis == arguments.remote_random_basis == 0
+
+
+def test_everything_given():
+    arguments = parse(
+        {0: 1, 1: 7, 2: 1, 3: 2, 5: 1, 6: 3, 14: 8, 15: 0, 16: 40, 17: 0, 18: 4, 19: -1, 20: 2, 21: 1}
+    )  # fmt: skip
+    assert arguments.measure_directly
+    assert arguments.pairs == 7
+    assert (arguments.local_random_basis, arguments.remote_random_basis) == (1, 2)
+    assert arguments.max_time_us == 3_000
+    assert arguments.local_rotations == ((Axis.Z, 8), (Axis.Z, 8))
+    assert arguments.remote_rotations == ((Axis.Z, 4), (Axis.Y, 31))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({0: 2}, "type 2 is not supported"),
+        ({0: -1}, "type -1 is not supported"),
+        ({1: -1}, "request of -1 pairs"),
+        ({1: 101}, "pairs_per_request=100"),
+        ({2: 4}, r"random basis \(argument 2\) 4 is outside 0..3"),
+        ({3: -1}, r"random basis \(argument 3\) -1 is outside"),
+        ({5: 3}, "time unit 3 is outside 0..2"),
+        ({6: -1}, "max_time -1 is negative"),
+        ({20: 3}, "rotation axes 3 is outside 0..2"),
+        ({21: -1}, "rotation axes -1 is outside"),
+    ],
+)
+def test_arguments_out_of_range(arguments, words):
+    with pytest.raises(EntanglementRequestError, match=words):
+        parse(arguments)
+
+
+def test_too_many_arguments():
+    with pytest.raises(EntanglementRequestError, match="has 22 entries, this one 23"):
+        parse_create_arguments([None] * 23, LIMITS)
+
+
+@given(st.lists(st.one_of(st.none(), st.integers(-(2**31), 2**31 - 1)), max_size=25))
+def test_any_arguments_are_a_request_or_a_typed_error(values):
+    try:
+        arguments = parse_create_arguments(values, LIMITS)
+    except EntanglementRequestError:
+        return
+    assert 1 <= arguments.pairs <= LIMITS.pairs_per_request
+    assert arguments.max_time_us >= 0
+
+
+# --- bases ----------------------------------------------------------------------------
+
+
+def observable(rotations) -> np.ndarray:
+    """What a measurement of Z after the rotations measures, shape (2, 2)."""
+    unitary = rotation(rotations)
+    measured: np.ndarray = unitary.conj().T @ PAULI[Axis.Z] @ unitary
+    return measured
+
+
+def test_the_rotations_of_each_basis():
+    x, y, z = (PAULI[axis] for axis in Axis)
+    expected = (z, x, y, (z + x) / np.sqrt(2), (z - x) / np.sqrt(2))
+    for basis, operator in enumerate(expected):
+        assert np.allclose(observable(BASIS_ROTATIONS[basis]), operator)
+
+
+@given(st.lists(ROTATION, max_size=4))
+def test_the_basis_measured_after_rotations(rotations):
+    measured = observable(rotations)
+    basis = measured_basis(tuple(rotations))
+    axes = {BASIS_Z: Axis.Z, BASIS_X: Axis.X, BASIS_Y: Axis.Y}
+    overlaps = {b: abs(np.trace(measured @ PAULI[axis]).real / 2) for b, axis in axes.items()}
+    exact = [b for b, overlap in overlaps.items() if np.isclose(overlap, 1, atol=1e-9)]
+    assert basis == (exact[0] if exact else None)
+
+
+@pytest.mark.parametrize(
+    ("state", "basis"), list(product(BellState, (BASIS_Z, BASIS_X, BASIS_Y)))
+)
+def test_inverting_gives_the_correlations_of_phi_plus(state, basis):
+    """Against matrices: <A B> of the state, with B inverted, is that of Phi+."""
+    operator = observable(BASIS_ROTATIONS[basis])
+    both = np.kron(operator, operator)
+    expectation = np.vdot(BELL[state], both @ BELL[state]).real
+    phi_plus = np.vdot(BELL[BellState.PHI_PLUS], both @ BELL[BellState.PHI_PLUS]).real
+    sign = -1 if basis in FLIPPED_BASES[state] else 1
+    assert sign * expectation == pytest.approx(phi_plus)
+    assert abs(phi_plus) == pytest.approx(1)
+
+
+def test_only_paulis_can_be_inverted():
+    assert can_invert((), 0)
+    assert can_invert(((Axis.Y, 24),), 0)
+    assert not can_invert(((Axis.Y, 4),), 0)
+    assert [can_invert((), code) for code in (1, 2, 3)] == [True, True, False]
+    assert can_invert(((Axis.Y, 4),), 1), "a random basis overrides the rotations"
