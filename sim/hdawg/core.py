@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.hdawg.command_table import Entry, TableRefused, read_table
-from sim.hdawg.dio import DioInput, ValidPolarity
+from sim.hdawg.dio import DioInput, StrobeSlope, TriggerSettings, ValidPolarity
 from sim.hdawg.elf import CompiledProgram, MalformedElf, WaveSlot, read_elf
 from sim.hdawg.errors import SequencerFault
 from sim.hdawg.player import MAX_RECORDED, Player, Waveform
@@ -189,12 +189,13 @@ class AwgCore:
 
     def dio_trigger(self, since: int, until: int) -> tuple[int, int] | None:
         """Sample and word of the first DIO trigger in [since, until)."""
-        return self._dio.next_trigger(
-            since,
-            until,
-            self._read_setting("dio/valid/index"),
-            ValidPolarity(self._read_setting("dio/valid/polarity")),
+        settings = TriggerSettings(
+            strobe_line=self._read_setting("dio/strobe/index"),
+            slope=StrobeSlope(self._read_setting("dio/strobe/slope")),
+            valid_line=self._read_setting("dio/valid/index"),
+            polarity=ValidPolarity(self._read_setting("dio/valid/polarity")),
         )
+        return self._dio.next_trigger(since, until, settings)
 
     def dio_table_index(self, word: int) -> int:
         """The part of a DIO word that selects a table entry."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
@@ -14,12 +15,57 @@ MAX_REMEMBERED: Final = 4096
 
 
 class ValidPolarity(IntEnum):
-    """Values of `/awgs/n/dio/valid/polarity`."""
+    """Values of `/awgs/n/dio/valid/polarity`: the level of VALID that qualifies a word."""
 
     NONE = 0
     LOW = 1
     HIGH = 2
     BOTH = 3
+
+
+class StrobeSlope(IntEnum):
+    """Values of `/awgs/n/dio/strobe/slope`: bit 0 stands for rising, bit 1 for falling."""
+
+    OFF = 0
+    RISING = 1
+    FALLING = 2
+    BOTH = 3
+
+
+@dataclass(frozen=True)
+class TriggerSettings:
+    """What triggers a waiting sequencer.
+
+    With a strobe, an edge of that line while the word is valid; without one, a word that
+    becomes valid; if every word is valid, one that differs from the word before.
+
+    Attributes:
+        strobe_line: number of the line.
+        slope: edges that count.
+        valid_line: number of the line called VALID.
+        polarity: its active level, `NONE` and `BOTH` if every word is valid.
+    """
+
+    strobe_line: int = 0
+    slope: StrobeSlope = StrobeSlope.OFF
+    valid_line: int = 0
+    polarity: ValidPolarity = ValidPolarity.NONE
+
+    def is_valid(self, word: int) -> bool:
+        """Whether a word is valid."""
+        if self.polarity in {ValidPolarity.NONE, ValidPolarity.BOTH}:
+            return True
+        return (word >> self.valid_line & 1) == (self.polarity == ValidPolarity.HIGH)
+
+    def triggers(self, before: int, word: int) -> bool:
+        """Whether a word triggers after another one."""
+        if self.slope == StrobeSlope.OFF:
+            if self.polarity in {ValidPolarity.NONE, ValidPolarity.BOTH}:
+                return word != before
+            return self.is_valid(word) and not self.is_valid(before)
+        was, is_ = before >> self.strobe_line & 1, word >> self.strobe_line & 1
+        edge = StrobeSlope.RISING if is_ > was else StrobeSlope.FALLING
+        return was != is_ and bool(self.slope & edge) and self.is_valid(word)
 
 
 class DioInput:
@@ -70,38 +116,28 @@ class DioInput:
         return self._words[bisect_right(self._times, sample) - 1] if self.is_forwarded else 0
 
     def next_trigger(
-        self, since: int, until: int, valid_bit: int, polarity: ValidPolarity
+        self, since: int, until: int, settings: TriggerSettings
     ) -> tuple[int, int] | None:
         """The first trigger for a sequencer that waits.
 
         Args:
             since: sample from which it waits.
             until: sample before which the trigger must come.
-            valid_bit: number of the line called VALID.
-            polarity: its active state. If there is none, every change of the word triggers.
+            settings: what triggers.
 
         Returns:
             Sample and word, None if nothing comes in time.
         """
         if not self.is_forwarded:
             return None
-        if self._on_level and self._is_valid(word := self.word_at(since), valid_bit, polarity):
-            return since, word
+        if self._on_level and settings.slope == StrobeSlope.OFF:
+            word = self.word_at(since)
+            if settings.is_valid(word):
+                return since, word
         for index in range(bisect_left(self._times, since), len(self._times)):
-            time, word, before = self._times[index], self._words[index], self._words[index - 1]
+            time, word = self._times[index], self._words[index]
             if time >= until:
                 return None
-            if polarity in {ValidPolarity.NONE, ValidPolarity.BOTH}:
-                triggers = word != before
-            else:
-                triggers = self._is_valid(word, valid_bit, polarity) and not self._is_valid(
-                    before, valid_bit, polarity
-                )
-            if triggers:
+            if settings.triggers(self._words[index - 1], word):
                 return time, word
         return None
-
-    @staticmethod
-    def _is_valid(word: int, valid_bit: int, polarity: ValidPolarity) -> bool:
-        line = word >> valid_bit & 1
-        return line == (polarity == ValidPolarity.HIGH) if polarity in {1, 2} else True

@@ -72,6 +72,13 @@ DEVICE_FAMILIES: Final = (
     Node("awgs/{core}/commandtable/schema", _VECTOR),
     Node("awgs/{core}/commandtable/status", _INTEGER),
     Node("awgs/{core}/commandtable/clear", _INTEGER, SETTING),
+    Node("awgs/{core}/dio/strobe/index", _INTEGER, SETTING),
+    Node(
+        "awgs/{core}/dio/strobe/slope",
+        _ENUMERATED,
+        SETTING,
+        keywords={0: "off", 1: "rising_edge", 2: "falling_edge", 3: "both_edges"},
+    ),
     Node("awgs/{core}/dio/valid/index", _INTEGER, SETTING),
     Node(
         "awgs/{core}/dio/valid/polarity",

@@ -22,8 +22,9 @@ class HdawgTiming:
         dio_period_samples: between two moments at which the 32 DIO lines are sampled:
             150 MHz in the mode for sequencer commands (HDAWG user manual).
         dio_latency_samples: from the sampled line to the sequencer. Assumed.
-        dio_trigger: whether `waitDIOTrigger` goes on at an edge of VALID that comes while it
-            waits, or whenever VALID is at its level. Assumed; programs must work with both.
+        dio_trigger: without a strobe, whether `waitDIOTrigger` goes on when a word becomes
+            valid while it waits, or also at a word that is valid already. Assumed; programs
+            should work with both.
         play_latency_samples: from the execution of a play command to the earliest sample:
             3 cycles (vendor's LabOne Q compiler).
         fifo_depth: play commands that may wait for their start; the sequencer stalls at the

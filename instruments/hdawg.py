@@ -1,0 +1,471 @@
+"""QCoDeS driver of the Zurich Instruments HDAWG.
+
+`HDAWG` is the vendor's QCoDeS instrument (zhinst-qcodes) with what a laboratory needs on
+top: one owner, checked versions, parameters with limits, and `load`, which puts a whole
+`AwgProgram` into a core or says why not. Programs are compiled here, by the vendor's
+offline compiler, so a wrong one is refused before the instrument has seen it.
+
+Used with the simulated data server in every test; not verified on hardware.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from qcodes.instrument import ChannelList, InstrumentChannel
+from qcodes.validators import Enum, Ints, Numbers
+from zhinst.core import compile_seqc
+from zhinst.qcodes import ZISession
+from zhinst.qcodes.driver.devices.hdawg import HDAWG as VendorHDAWG
+from zhinst.toolkit import CommandTable, Waveforms
+from zhinst.toolkit.exceptions import ToolkitError, ValidationError
+
+from instruments.errors import (
+    CompilationRefused,
+    ConfigurationRefused,
+    DeviceRefused,
+    IncompatibleInstrument,
+    InstrumentUnavailable,
+)
+from instruments.ownership import Ownership
+from sequences.program import AwgProgram
+
+SAMPLE_RATE_HZ: Final = 2.4e9
+"""The only sample rate used (HDAWG user manual: the highest)."""
+
+DIO_LINES: Final = 32
+RANGES_V: Final = (0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 3.0, 4.0, 5.0)
+MAX_OFFSET_V: Final = 1.25
+"""Output ranges and greatest offset (HDAWG user manual)."""
+
+GROUPS_OF_2: Final = 0
+READY_TIMEOUT_S: Final = 5.0
+
+HARMLESS_WARNING: Final = "is deprecated"
+"""Every other warning of the compiler means that it changed what is played."""
+
+
+@dataclass(frozen=True)
+class CompiledProgram:
+    """A program that passed all checks that need no instrument.
+
+    Attributes:
+        elf: for the core.
+        waveforms: words to upload, wave index -> unsigned 16-bit.
+        command_table: JSON text to upload.
+        warnings: harmless ones, lines of text.
+        wave_memory_fraction: of the waveform cache.
+        source_sha256: digest of the SeqC source, as hexadecimal digits.
+    """
+
+    elf: bytes
+    waveforms: Mapping[int, NDArray[np.uint16]]
+    command_table: str
+    warnings: tuple[str, ...]
+    wave_memory_fraction: float
+    source_sha256: str
+
+
+def compile_program(
+    program: AwgProgram,
+    *,
+    device_type: str = "HDAWG8",
+    options: str = "",
+    core: int = 0,
+    table_schema: Mapping[str, Any] | None = None,
+) -> CompiledProgram:
+    """Compile a program and check that its parts fit together; needs no instrument.
+
+    Args:
+        program: source, waveforms and command table.
+        device_type: as in `/dev.../features/devtype`.
+        options: as in `/dev.../features/options`.
+        core: index of the AWG core.
+        table_schema: JSON schema of the command table; None skips that check.
+
+    Raises:
+        CompilationRefused: the compiler refuses the source, or warns that it lengthened a
+            waveform or a pause, or the waveforms exceed the cache.
+        ConfigurationRefused: waveforms, source and command table do not fit together.
+    """
+    try:
+        elf, info = compile_seqc(
+            program.source, device_type, options, core, samplerate=SAMPLE_RATE_HZ
+        )
+    except RuntimeError as error:
+        raise CompilationRefused(f"the SeqC compiler refuses the program: {error}") from error
+    warnings = tuple(str(info["messages"]).strip().splitlines())
+    for warning in warnings:
+        if HARMLESS_WARNING not in warning:
+            raise CompilationRefused(
+                f"the SeqC compiler changes the program: {warning}; "
+                "write the lengths that are really played"
+            )
+    memory = info["wavemem"]
+    if memory["exceedsFpgaMemory"]:
+        raise CompilationRefused(
+            f"the waveforms take {memory['fpgaMemoryUsed']:.3f} of the waveform cache; "
+            "shorten them or use fewer, because waveforms played from a table must all fit"
+        )
+    waveforms = _waveforms(program)
+    try:
+        waveforms.validate(elf, allow_missing=False)
+    except (ValidationError, IndexError) as error:
+        raise ConfigurationRefused(f"waveforms and SeqC source do not fit: {error}") from error
+    if table_schema is not None:
+        _check_schema(program.command_table, table_schema)
+    _check_table(program)
+    return CompiledProgram(
+        elf=elf,
+        waveforms={index: waveforms.get_raw_vector(index) for index in waveforms},
+        command_table=json.dumps(program.command_table),
+        warnings=warnings,
+        wave_memory_fraction=float(memory["fpgaMemoryUsed"]),
+        source_sha256=hashlib.sha256(program.source.encode()).hexdigest(),
+    )
+
+
+def _waveforms(program: AwgProgram) -> Waveforms:
+    waveforms = Waveforms()
+    for index, samples in enumerate(program.waveforms):
+        # The vendor's conversion truncates; half a step away from zero makes it round.
+        steps = np.rint(samples * np.iinfo(np.int16).max).astype(np.int16)
+        first, second = np.ascontiguousarray(steps.T)
+        waveforms.assign_waveform(index, first, second, program.markers.get(index))
+    return waveforms
+
+
+def _check_schema(table: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
+    try:
+        CommandTable(dict(schema)).update(dict(table))
+    except ValidationError as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigurationRefused(f"the command table breaks its schema: {reason}") from error
+
+
+def _check_table(program: AwgProgram) -> None:
+    """What no schema can say: entries are unique, and play waveforms that exist."""
+    seen = set()
+    for entry in program.command_table.get("table", ()):
+        index = entry["index"]
+        if index in seen:
+            raise ConfigurationRefused(f"command table entry {index} is given twice")
+        seen.add(index)
+        waveform = entry.get("waveform", {})
+        wave = waveform.get("index")
+        if wave is None:
+            continue
+        if not 0 <= wave < len(program.waveforms):
+            raise ConfigurationRefused(
+                f"command table entry {index} plays waveform {wave}; "
+                f"there are {len(program.waveforms)}"
+            )
+        n_samples = len(program.waveforms[wave])
+        if waveform.get("length", n_samples) > n_samples:
+            raise ConfigurationRefused(
+                f"command table entry {index} plays {waveform['length']} samples of waveform "
+                f"{wave}, which has {n_samples}"
+            )
+
+
+class OutputChannel(InstrumentChannel):
+    """One signal output.
+
+    Attributes:
+        on: whether it is switched on.
+        range_v: output range in volts.
+        offset_v: offset in volts.
+    """
+
+    def __init__(self, parent: HDAWG, index: int) -> None:
+        super().__init__(parent, f"output{index}")
+        node = parent.toolkit.sigouts[index]
+        self.on = self.add_parameter(
+            "on", get_cmd=node.on, set_cmd=node.on, vals=Enum(0, 1), label="output on"
+        )
+        self.range_v = self.add_parameter(
+            "range_v",
+            get_cmd=node.range,
+            set_cmd=node.range,
+            vals=Enum(*RANGES_V),
+            unit="V",
+            label="output range",
+        )
+        self.offset_v = self.add_parameter(
+            "offset_v",
+            get_cmd=node.offset,
+            set_cmd=node.offset,
+            vals=Numbers(-MAX_OFFSET_V, MAX_OFFSET_V),
+            unit="V",
+            label="output offset",
+        )
+
+
+class CoreChannel(InstrumentChannel):
+    """One AWG core: how it listens to the DIO lines, and what is loaded.
+
+    Attributes:
+        strobe_line: number of the DIO line whose edges trigger.
+        strobe_slope: which edges.
+        valid_line: number of the DIO line that qualifies a word.
+        valid_polarity: its active level.
+        running: whether the sequencer executes.
+        program_sha256: digest of the SeqC source loaded by this driver, "" before.
+        wave_memory_fraction: used by that program, of the waveform cache.
+    """
+
+    def __init__(self, parent: HDAWG, index: int) -> None:
+        super().__init__(parent, f"core{index}")
+        node = parent.toolkit.awgs[index]
+        self.loaded: CompiledProgram | None = None
+        for name, leaf in (
+            ("strobe_line", node.dio.strobe.index),
+            ("valid_line", node.dio.valid.index),
+        ):
+            self.add_parameter(
+                name, get_cmd=leaf, set_cmd=leaf, vals=Ints(0, DIO_LINES - 1), label="DIO line"
+            )
+        for name, leaf, choices in (
+            (
+                "strobe_slope",
+                node.dio.strobe.slope,
+                ("off", "rising_edge", "falling_edge", "both_edges"),
+            ),
+            ("valid_polarity", node.dio.valid.polarity, ("none", "low", "high", "both")),
+        ):
+            self.add_parameter(
+                name,
+                get_cmd=leaf,
+                get_parser=_keyword,
+                set_cmd=leaf,
+                vals=Enum(*choices),
+                label=name.replace("_", " "),
+            )
+        self.running = self.add_parameter("running", get_cmd=node.enable, label="running")
+        self.program_sha256 = self.add_parameter(
+            "program_sha256", get_cmd=lambda: self.loaded.source_sha256 if self.loaded else ""
+        )
+        self.wave_memory_fraction = self.add_parameter(
+            "wave_memory_fraction",
+            get_cmd=lambda: self.loaded.wave_memory_fraction if self.loaded else 0.0,
+        )
+
+
+def _keyword(value: Any) -> str:
+    return str(value.name)
+
+
+class HDAWG(VendorHDAWG):
+    """One HDAWG. It has all nodes of the vendor's driver, and these.
+
+    The object holds the session to the data server; QCoDeS itself holds instruments by weak
+    references only, so keep this object, or give it to a Station.
+
+    Attributes:
+        cores: an `AWG core` for every two channels, see `CoreChannel`.
+        outputs: the signal outputs, see `OutputChannel`.
+        dio_mode: who uses the DIO lines.
+
+    Args:
+        name: of the QCoDeS instrument.
+        serial: such as "dev8001", on the instrument's back.
+        host: of the data server.
+        port: of the data server.
+        interface: between data server and instrument, None for what the server finds.
+        connection: an existing data server object, real or simulated.
+        lock_directory: see `Ownership`.
+
+    Raises:
+        InstrumentInUse: it is open already on this computer.
+        InstrumentUnavailable: no data server, or no such instrument there.
+        IncompatibleInstrument: it is no HDAWG, or the versions do not fit.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        serial: str,
+        host: str = "localhost",
+        port: int = 8004,
+        *,
+        interface: str | None = None,
+        connection: Any = None,
+        lock_directory: Path | None = None,
+    ) -> None:
+        self._ownership = Ownership(f"hdawg-{serial.lower()}", lock_directory)
+        self._zi_session = None
+        try:
+            self._zi_session = session = _open_session(host, port, connection)
+            toolkit = _connect(session, serial, interface)
+            super().__init__(toolkit, session, name=name)
+        except BaseException:
+            self._let_go()
+            raise
+        session.devices[self.serial] = self
+        self.toolkit = toolkit
+        self.cores = self._channels("cores", CoreChannel, len(toolkit.awgs))
+        self.outputs = self._channels("outputs", OutputChannel, len(toolkit["sigouts"]))
+        self.dio_mode = self.add_parameter(
+            "dio_mode",
+            get_cmd=toolkit.dios[0].mode,
+            get_parser=_keyword,
+            set_cmd=toolkit.dios[0].mode,
+            vals=Enum("manual", "awg_sequencer_commands", "dio_codeword", "qccs"),
+            label="use of the DIO lines",
+        )
+
+    def _channels(self, name: str, kind: type[InstrumentChannel], count: int) -> ChannelList:
+        channels = ChannelList(self, name, kind, [kind(self, index) for index in range(count)])
+        self.add_submodule(name, channels)
+        return channels
+
+    def load(self, core: int, program: AwgProgram) -> CompiledProgram:
+        """Compile, check, upload and read back a program. The core must not be running.
+
+        Args:
+            core: its index.
+            program: source, waveforms and command table.
+
+        Returns:
+            What was uploaded.
+
+        Raises:
+            CompilationRefused: see `compile_program`.
+            ConfigurationRefused: the parts do not fit together, there is no such core, or
+                it is running or in another grouping or sample rate.
+            DeviceRefused: the instrument did not take it, or reads back something else.
+        """
+        channel, awg = self._core(core), self.toolkit.awgs[core]
+        self._check_settings(core)
+        compiled = compile_program(
+            program,
+            device_type=self.device_type,
+            options=self.toolkit.device_options,
+            core=core,
+            table_schema=awg.commandtable.load_validation_schema(),
+        )
+        channel.loaded = None
+        try:
+            awg.elf.data(compiled.elf)
+            awg.ready.wait_for_state_change(1, timeout=READY_TIMEOUT_S)
+            with self.toolkit.set_transaction():
+                for index, words in compiled.waveforms.items():
+                    awg.waveform.waves[index](words)
+            awg.commandtable.upload_to_device(compiled.command_table)
+        except (RuntimeError, TimeoutError) as error:
+            raise DeviceRefused(f"{self.serial}, core {core}: {error}") from error
+        self._verify(core, compiled)
+        channel.loaded = compiled
+        return compiled
+
+    def start(self, core: int) -> None:
+        """Start a loaded program at its beginning.
+
+        Raises:
+            ConfigurationRefused: nothing was loaded.
+            DeviceRefused: the sequencer does not start.
+        """
+        if self._core(core).loaded is None:
+            raise ConfigurationRefused(f"{self.serial}, core {core}: load a program first")
+        try:
+            self.toolkit.awgs[core].enable_sequencer(single=True)
+        except RuntimeError as error:
+            raise DeviceRefused(f"{self.serial}, core {core}: {error}") from error
+
+    def stop(self, core: int) -> None:
+        """Stop the sequencer.
+
+        Raises:
+            DeviceRefused: it does not stop.
+        """
+        self._core(core)
+        if self.toolkit.awgs[core].enable(0, deep=True):
+            raise DeviceRefused(f"{self.serial}, core {core}: the sequencer does not stop")
+
+    def close(self) -> None:
+        """Close the instrument and its session; what runs on it goes on."""
+        super().close()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._zi_session is not None:
+            self._zi_session.close()
+            self._zi_session = None
+        self._ownership.release()
+
+    def _core(self, core: int) -> CoreChannel:
+        if not 0 <= core < len(self.cores):
+            raise ConfigurationRefused(
+                f"{self.serial} has {len(self.cores)} cores, there is no core {core}"
+            )
+        channel: CoreChannel = self.cores[core]
+        return channel
+
+    def _check_settings(self, core: int) -> None:
+        toolkit = self.toolkit
+        if toolkit.awgs[core].enable():
+            raise ConfigurationRefused(f"{self.serial}, core {core} is running; stop it first")
+        if toolkit.system.awg.channelgrouping() != GROUPS_OF_2:
+            raise ConfigurationRefused(
+                f"{self.serial}: set system/awg/channelgrouping to groups_of_2"
+            )
+        rate_hz = toolkit.system.clocks.sampleclock.freq()
+        if abs(rate_hz - SAMPLE_RATE_HZ) > 1:
+            raise ConfigurationRefused(
+                f"{self.serial}: the sample clock is {rate_hz:g} Hz; set it to {SAMPLE_RATE_HZ:g}"
+            )
+
+    def _verify(self, core: int, compiled: CompiledProgram) -> None:
+        awg = self.toolkit.awgs[core]
+        what = f"{self.serial}, core {core}"
+        if bytes(awg.elf.data()) != compiled.elf:
+            raise DeviceRefused(f"{what}: the program reads back changed; load it again")
+        base = awg.waveform.node_info.path
+        paths = {f"{base}/waves/{index}": index for index in compiled.waveforms}
+        if paths:
+            read = self.toolkit.session.daq_server.get(
+                ",".join(paths), settingsonly=False, flat=True
+            )
+            for path, index in paths.items():
+                words = read[path][0]["vector"] if path in read else None
+                if words is None or not np.array_equal(words, compiled.waveforms[index]):
+                    raise DeviceRefused(
+                        f"{what}: waveform {index} reads back changed; load it again"
+                    )
+        if json.loads(awg.commandtable.data()) != json.loads(compiled.command_table):
+            raise DeviceRefused(f"{what}: the command table reads back changed; load it again")
+
+
+def _open_session(host: str, port: int, connection: Any) -> Any:
+    try:
+        # A session of its own: the vendor's would be shared by host name, whoever opened it.
+        return ZISession(host, port, hf2=False, new_session=True, connection=connection)
+    except RuntimeError as error:
+        raise InstrumentUnavailable(
+            f"no data server at {host}:{port}: {error}; start LabOne there, or correct the address"
+        ) from error
+
+
+def _connect(session: Any, serial: str, interface: str | None) -> Any:
+    try:
+        toolkit = session.toolkit_session.connect_device(serial, interface=interface)
+    except (KeyError, RuntimeError) as error:
+        raise InstrumentUnavailable(
+            f"{session.server_host} does not have {serial}: {error}; "
+            "check its power, its cable and the serial number"
+        ) from error
+    if not toolkit.device_type.startswith("HDAWG"):
+        raise IncompatibleInstrument(f"{serial} is a {toolkit.device_type}, not an HDAWG")
+    try:
+        # Not through zhinst-qcodes 0.8.3, whose method of this name calls nothing.
+        toolkit.check_compatibility()
+    except (ToolkitError, ConnectionError) as error:
+        raise IncompatibleInstrument(f"{serial}: {error}") from error
+    return toolkit
