@@ -10,6 +10,7 @@ Used with the simulated data server in every test; not verified on hardware.
 
 from __future__ import annotations
 
+import enum
 import hashlib
 import json
 from collections.abc import Mapping
@@ -20,11 +21,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 from qcodes.instrument import ChannelList, InstrumentChannel
-from qcodes.validators import Enum, Ints, Numbers
+from qcodes.validators import Enum, Ints, Numbers, Validator
 from zhinst.core import compile_seqc
-from zhinst.qcodes import ZISession
 from zhinst.qcodes.driver.devices.hdawg import HDAWG as VendorHDAWG
-from zhinst.toolkit import CommandTable, Waveforms
+from zhinst.toolkit import CommandTable, Session, Waveforms
 from zhinst.toolkit.exceptions import ToolkitError, ValidationError
 
 from instruments.errors import (
@@ -32,6 +32,7 @@ from instruments.errors import (
     ConfigurationRefused,
     DeviceRefused,
     IncompatibleInstrument,
+    InstrumentInUse,
     InstrumentUnavailable,
 )
 from instruments.ownership import Ownership
@@ -45,7 +46,12 @@ RANGES_V: Final = (0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 3.0, 4.0, 5.0)
 MAX_OFFSET_V: Final = 1.25
 """Output ranges and greatest offset (HDAWG user manual)."""
 
-GROUPS_OF_2: Final = 0
+GROUPS_OF_2: Final = "groups_of_2"
+DIO_MODES: Final = ("manual", "awg_sequencer_commands", "dio_codeword", "qccs")
+STROBE_SLOPES: Final = ("off", "rising_edge", "falling_edge", "both_edges")
+VALID_POLARITIES: Final = ("none", "low", "high", "both")
+"""Keywords of LabOne's nodes."""
+
 READY_TIMEOUT_S: Final = 5.0
 
 HARMLESS_WARNING: Final = "is deprecated"
@@ -133,9 +139,9 @@ def compile_program(
 
 
 def _waveforms(program: AwgProgram) -> Waveforms:
-    waveforms = Waveforms()
+    waveforms = Waveforms()  # type: ignore[no-untyped-call]
     for index, samples in enumerate(program.waveforms):
-        # The vendor's conversion truncates; half a step away from zero makes it round.
+        # The vendor's conversion truncates fractions; whole steps pass it unchanged.
         steps = np.rint(samples * np.iinfo(np.int16).max).astype(np.int16)
         first, second = np.ascontiguousarray(steps.T)
         waveforms.assign_waveform(index, first, second, program.markers.get(index))
@@ -175,7 +181,25 @@ def _check_table(program: AwgProgram) -> None:
             )
 
 
-class OutputChannel(InstrumentChannel):
+class _NodeChannel(InstrumentChannel):
+    """A channel whose parameters are nodes with limits."""
+
+    def _add(self, name: str, node: Any, vals: Validator[Any], unit: str = "") -> Any:
+        # Plain functions: QCoDeS would take a node itself for something else.
+        def get() -> Any:
+            value = node()
+            return value.name if isinstance(value, enum.Enum) else value
+
+        def set_(value: Any) -> None:
+            node(value)
+
+        label = name.replace("_", " ")
+        return self.add_parameter(
+            name, get_cmd=get, set_cmd=set_, vals=vals, unit=unit, label=label
+        )
+
+
+class OutputChannel(_NodeChannel):
     """One signal output.
 
     Attributes:
@@ -187,28 +211,14 @@ class OutputChannel(InstrumentChannel):
     def __init__(self, parent: HDAWG, index: int) -> None:
         super().__init__(parent, f"output{index}")
         node = parent.toolkit.sigouts[index]
-        self.on = self.add_parameter(
-            "on", get_cmd=node.on, set_cmd=node.on, vals=Enum(0, 1), label="output on"
-        )
-        self.range_v = self.add_parameter(
-            "range_v",
-            get_cmd=node.range,
-            set_cmd=node.range,
-            vals=Enum(*RANGES_V),
-            unit="V",
-            label="output range",
-        )
-        self.offset_v = self.add_parameter(
-            "offset_v",
-            get_cmd=node.offset,
-            set_cmd=node.offset,
-            vals=Numbers(-MAX_OFFSET_V, MAX_OFFSET_V),
-            unit="V",
-            label="output offset",
+        self.on = self._add("on", node.on, Enum(0, 1))
+        self.range_v = self._add("range_v", node.range, Enum(*RANGES_V), "V")
+        self.offset_v = self._add(
+            "offset_v", node.offset, Numbers(-MAX_OFFSET_V, MAX_OFFSET_V), "V"
         )
 
 
-class CoreChannel(InstrumentChannel):
+class CoreChannel(_NodeChannel):
     """One AWG core: how it listens to the DIO lines, and what is loaded.
 
     Attributes:
@@ -219,36 +229,21 @@ class CoreChannel(InstrumentChannel):
         running: whether the sequencer executes.
         program_sha256: digest of the SeqC source loaded by this driver, "" before.
         wave_memory_fraction: used by that program, of the waveform cache.
+        loaded: the program loaded by this driver, None before.
     """
 
     def __init__(self, parent: HDAWG, index: int) -> None:
         super().__init__(parent, f"core{index}")
-        node = parent.toolkit.awgs[index]
         self.loaded: CompiledProgram | None = None
-        for name, leaf in (
-            ("strobe_line", node.dio.strobe.index),
-            ("valid_line", node.dio.valid.index),
-        ):
-            self.add_parameter(
-                name, get_cmd=leaf, set_cmd=leaf, vals=Ints(0, DIO_LINES - 1), label="DIO line"
-            )
-        for name, leaf, choices in (
-            (
-                "strobe_slope",
-                node.dio.strobe.slope,
-                ("off", "rising_edge", "falling_edge", "both_edges"),
-            ),
-            ("valid_polarity", node.dio.valid.polarity, ("none", "low", "high", "both")),
-        ):
-            self.add_parameter(
-                name,
-                get_cmd=leaf,
-                get_parser=_keyword,
-                set_cmd=leaf,
-                vals=Enum(*choices),
-                label=name.replace("_", " "),
-            )
-        self.running = self.add_parameter("running", get_cmd=node.enable, label="running")
+        node = parent.toolkit.awgs[index]
+        dio, line = node.dio, Ints(0, DIO_LINES - 1)
+        self.strobe_line = self._add("strobe_line", dio.strobe.index, line)
+        self.strobe_slope = self._add("strobe_slope", dio.strobe.slope, Enum(*STROBE_SLOPES))
+        self.valid_line = self._add("valid_line", dio.valid.index, line)
+        self.valid_polarity = self._add(
+            "valid_polarity", dio.valid.polarity, Enum(*VALID_POLARITIES)
+        )
+        self.running = self.add_parameter("running", get_cmd=lambda: bool(node.enable()))
         self.program_sha256 = self.add_parameter(
             "program_sha256", get_cmd=lambda: self.loaded.source_sha256 if self.loaded else ""
         )
@@ -258,20 +253,29 @@ class CoreChannel(InstrumentChannel):
         )
 
 
-def _keyword(value: Any) -> str:
-    return str(value.name)
+class DioChannel(_NodeChannel):
+    """The 32 DIO lines.
+
+    Attributes:
+        mode: who uses them.
+    """
+
+    def __init__(self, parent: HDAWG) -> None:
+        super().__init__(parent, "dio")
+        self.mode = self._add("mode", parent.toolkit.dios[0].mode, Enum(*DIO_MODES))
 
 
 class HDAWG(VendorHDAWG):
     """One HDAWG. It has all nodes of the vendor's driver, and these.
 
-    The object holds the session to the data server; QCoDeS itself holds instruments by weak
+    The object holds its session to the data server. QCoDeS holds instruments by weak
     references only, so keep this object, or give it to a Station.
 
     Attributes:
-        cores: an `AWG core` for every two channels, see `CoreChannel`.
+        cores: one AWG core for every two channels, see `CoreChannel`.
         outputs: the signal outputs, see `OutputChannel`.
-        dio_mode: who uses the DIO lines.
+        dio: the DIO lines, see `DioChannel`.
+        toolkit: the vendor's device object of zhinst-toolkit.
 
     Args:
         name: of the QCoDeS instrument.
@@ -299,30 +303,26 @@ class HDAWG(VendorHDAWG):
         connection: Any = None,
         lock_directory: Path | None = None,
     ) -> None:
+        if self.exist(name):
+            raise InstrumentInUse(f"there is a QCoDeS instrument {name!r} already; close it first")
         self._ownership = Ownership(f"hdawg-{serial.lower()}", lock_directory)
-        self._zi_session = None
         try:
-            self._zi_session = session = _open_session(host, port, connection)
-            toolkit = _connect(session, serial, interface)
-            super().__init__(toolkit, session, name=name)
+            session = _open_session(host, port, connection)
+            self.toolkit = _connect(session, serial, interface)
+            super().__init__(self.toolkit, session, name=name)
+            self.cores = self._channels("cores", CoreChannel, len(self.toolkit.awgs))
+            self.outputs = self._channels("outputs", OutputChannel, len(self.toolkit["sigouts"]))
+            self.dio = self.add_submodule("dio", DioChannel(self))
         except BaseException:
-            self._let_go()
+            self._ownership.release()
             raise
-        session.devices[self.serial] = self
-        self.toolkit = toolkit
-        self.cores = self._channels("cores", CoreChannel, len(toolkit.awgs))
-        self.outputs = self._channels("outputs", OutputChannel, len(toolkit["sigouts"]))
-        self.dio_mode = self.add_parameter(
-            "dio_mode",
-            get_cmd=toolkit.dios[0].mode,
-            get_parser=_keyword,
-            set_cmd=toolkit.dios[0].mode,
-            vals=Enum("manual", "awg_sequencer_commands", "dio_codeword", "qccs"),
-            label="use of the DIO lines",
-        )
 
-    def _channels(self, name: str, kind: type[InstrumentChannel], count: int) -> ChannelList:
-        channels = ChannelList(self, name, kind, [kind(self, index) for index in range(count)])
+    def _channels(
+        self, name: str, kind: type[CoreChannel | OutputChannel], count: int
+    ) -> ChannelList[Any]:
+        channels: ChannelList[Any] = ChannelList(
+            self, name, kind, [kind(self, index) for index in range(count)]
+        )
         self.add_submodule(name, channels)
         return channels
 
@@ -390,15 +390,12 @@ class HDAWG(VendorHDAWG):
             raise DeviceRefused(f"{self.serial}, core {core}: the sequencer does not stop")
 
     def close(self) -> None:
-        """Close the instrument and its session; what runs on it goes on."""
+        """Close the instrument; what runs on it goes on."""
+        # QCoDeS strips a closed instrument of its attributes, and may close it once more.
+        ownership: Ownership | None = self.__dict__.get("_ownership")
         super().close()
-        self._let_go()
-
-    def _let_go(self) -> None:
-        if self._zi_session is not None:
-            self._zi_session.close()
-            self._zi_session = None
-        self._ownership.release()
+        if ownership is not None:
+            ownership.release()
 
     def _core(self, core: int) -> CoreChannel:
         if not 0 <= core < len(self.cores):
@@ -412,7 +409,7 @@ class HDAWG(VendorHDAWG):
         toolkit = self.toolkit
         if toolkit.awgs[core].enable():
             raise ConfigurationRefused(f"{self.serial}, core {core} is running; stop it first")
-        if toolkit.system.awg.channelgrouping() != GROUPS_OF_2:
+        if toolkit.system.awg.channelgrouping().name != GROUPS_OF_2:
             raise ConfigurationRefused(
                 f"{self.serial}: set system/awg/channelgrouping to groups_of_2"
             )
@@ -444,9 +441,11 @@ class HDAWG(VendorHDAWG):
 
 
 def _open_session(host: str, port: int, connection: Any) -> Any:
+    # zhinst-toolkit's session, not that of zhinst-qcodes 0.8.3: the latter is a QCoDeS
+    # instrument named after the number of open sessions, so that opening one after closing
+    # another fails; and one with the same host name would be shared, whoever opened it.
     try:
-        # A session of its own: the vendor's would be shared by host name, whoever opened it.
-        return ZISession(host, port, hf2=False, new_session=True, connection=connection)
+        return Session(host, port, hf2=False, connection=connection)
     except RuntimeError as error:
         raise InstrumentUnavailable(
             f"no data server at {host}:{port}: {error}; start LabOne there, or correct the address"
@@ -455,7 +454,7 @@ def _open_session(host: str, port: int, connection: Any) -> Any:
 
 def _connect(session: Any, serial: str, interface: str | None) -> Any:
     try:
-        toolkit = session.toolkit_session.connect_device(serial, interface=interface)
+        toolkit = session.connect_device(serial, interface=interface)
     except (KeyError, RuntimeError) as error:
         raise InstrumentUnavailable(
             f"{session.server_host} does not have {serial}: {error}; "

@@ -8,6 +8,7 @@ other computers are not seen.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import re
@@ -33,9 +34,7 @@ class Ownership:
     def __init__(self, instrument: str, directory: Path | None = None) -> None:
         name = re.sub(r"[^\w.-]", "_", instrument)
         path = Path(directory or tempfile.gettempdir()) / f"qnodeos-{name}.lock"
-        # The file stays when the owner goes: removing it would race with the next owner.
-        # It belongs to whoever came first and must be open to all who share the laboratory.
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        self._file = _open_shared(path)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -53,3 +52,16 @@ class Ownership:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
+
+
+def _open_shared(path: Path) -> int:
+    # The file stays when the owner goes: removing it would race with the next owner. Others
+    # who share the laboratory must be able to open it, but the system may forbid them to
+    # open it as if it were to be created.
+    try:
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        with contextlib.suppress(PermissionError):
+            os.fchmod(file, 0o666)
+        return file

@@ -15,7 +15,9 @@ Between instructions the program repeats XY8 blocks without a seam: the spacing 
 pulse of a block to the first of the next is the same. An instruction's pulse stands where a
 block begins or ends, half a spacing from its neighbours. Its waveform starts on a granule
 boundary, so the half spacing before it is rounded to the nearest granule (-7 to +8
-samples), once for each instruction; every spacing between decoupling pulses is exact.
+samples), once for each instruction; every spacing between decoupling pulses is exact. From
+one rotation to the next this error is constant for an even spacing, whose blocks are whole
+granules, and takes two values for an odd one.
 """
 
 from __future__ import annotations
@@ -94,8 +96,7 @@ class DecouplingPlan:
             raise DecouplingError(
                 f"a pi pulse of {self.pulse_samples} samples has no centre; use an even number"
             )
-        # The largest gap is a granule longer than gap.zero_samples.
-        longest = MAX_ZERO_SAMPLES + self.slot_samples - GRANULE_SAMPLES
+        longest = MAX_ZERO_SAMPLES + self.slot_samples
         if not self.slot_samples + MIN_PLAY_SAMPLES <= self.spacing_samples <= longest:
             raise DecouplingError(
                 f"pulse spacing of {self.spacing_samples} samples; pulses of "

@@ -137,6 +137,9 @@ def _problem(detail: ErrorDetails, document: Document, model: type[BaseModel]) -
     if detail["type"] == "extra_forbidden":
         names = _field_names(_models_at(detail["loc"][:-1], model))
         return _Problem(line, dotted(path), f"is not a known field; {_hint(str(path[-1]), names)}")
+    if detail["type"] == "union_tag_not_found":
+        field = str(detail["ctx"]["discriminator"])
+        return _Problem(line, dotted(path), f"needs the field {field}, which says what kind it is")
     message = detail["msg"].removeprefix("Value error, ")
     message = message.removeprefix("Input ").replace("an object", "a mapping")
     return _Problem(line, dotted(path), f"{message}, not {_shown(detail['input'])}")

@@ -125,8 +125,9 @@ class LinkLayer:
         limits: all bounds.
         send: sends a message to a peer.
         fault: aborts a process because of an error in one of its requests.
-        next_bin: number of the time bin after the current one. The queue changes only
-            there, and messages are expected to take less than a bin.
+        next_bin: number of the time bin after the current one. Changes of the queue take
+            effect so late that the neighbour has heard of them, if a message takes less
+            than a bin; if it takes longer, a pair may be lost, which is noticed.
     """
 
     def __init__(
@@ -275,7 +276,10 @@ class LinkLayer:
                 ),
             )
             return
-        start_bin = max(offer.terms.start_bin, self._next_bin())
+        # The creator may be attempting anything in the queue, so it needs a whole bin to hear
+        # of the acceptance; if there is nothing, it cannot but wait for it.
+        earliest_bin = self._next_bin() + bool(self.links[peer].queue)
+        start_bin = max(offer.terms.start_bin, earliest_bin)
         self._enqueue(
             LinkRequest(peer, offer.create_id, peer, offer.terms, None, True, 0, start_bin)
         )
@@ -400,7 +404,7 @@ class LinkLayer:
     def _withdraw(self, request: LinkRequest) -> None:
         next_bin = self._next_bin()
         if self.head(request.peer, next_bin - 1) is request:
-            self.links[request.peer].quiet_before_bin = next_bin
+            self.links[request.peer].quiet_before_bin = next_bin + 1
         request.cancelled = True
         self._dequeue(request)
 

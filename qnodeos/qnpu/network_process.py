@@ -273,9 +273,7 @@ class NetworkProcess(Process):
         kept = physical if measured is None else None
         if request.user is None:
             socket = self._entanglement.socket(request.peer, request.terms.remote_socket_id)
-            self._herald = Herald(
-                request, socket, request.done, bell_state, tick, kept, measured
-            )
+            self._herald = Herald(request, socket, request.done, bell_state, tick, kept, measured)
             self._phase = Phase.AWAIT
         else:
             sequence = self._link_layer.announce(request, bell_state, tick)

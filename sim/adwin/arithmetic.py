@@ -30,14 +30,14 @@ def wrap(value: int) -> int:
 
 def truncated(value: float) -> int:
     """A FLOAT as a LONG, rounded towards zero; saturates, and NaN is 0 (assumed)."""
-    if value != value:
+    if math.isnan(value):
         return 0
     return int(max(LONG_MIN, min(LONG_MAX, value)))
 
 
 def nearest(value: float) -> int:
     """A FLOAT as a LONG, rounded to the nearest, halves to even; saturates (assumed)."""
-    if value != value:
+    if math.isnan(value):
         return 0
     return round(max(LONG_MIN, min(LONG_MAX, value)))
 
@@ -59,7 +59,7 @@ def divide_float(left: float, right: float) -> float:
     """Quotient as IEEE 754 has it, with infinities."""
     if right != 0:
         return left / right
-    if left == 0 or left != left:
+    if left == 0 or math.isnan(left):
         return math.nan
     return math.copysign(math.inf, left) * math.copysign(1.0, right)
 

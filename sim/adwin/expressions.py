@@ -75,12 +75,15 @@ class Scope:
         scalars: Python name and kind of every variable.
         arrays: Python name of every array.
         parameters: what stands for a macro's parameters, and the scope it is to be read in.
+        parent: where to look for what is not here.
+        active: the macros whose bodies this is in, outermost first.
     """
 
     scalars: dict[str, tuple[str, Kind]] = field(default_factory=dict)
     arrays: dict[str, str] = field(default_factory=dict)
     parameters: dict[str, tuple[tree.Expression, Scope]] = field(default_factory=dict)
     parent: Scope | None = None
+    active: tuple[str, ...] = ()
 
     def resolve(self, name: str) -> tuple[tree.Expression, Scope] | str | tuple[str, Kind] | None:
         """An argument with its scope, the Python name of an array or scalar, or nothing."""
@@ -88,7 +91,7 @@ class Scope:
         while scope is not None:
             for table in (scope.parameters, scope.arrays, scope.scalars):
                 if name in table:
-                    return table[name]  # type: ignore[index,no-any-return]
+                    return table[name]
             scope = scope.parent
         return None
 
@@ -103,6 +106,7 @@ class ExpressionWriter:
 
     Attributes:
         cost: cycles of everything written since this was last set to 0.
+        timed: whether something written since this was last set to False depends on the time.
         used: names of arrays and instructions that the written text needs.
         location: the statement at hand.
     """
@@ -114,6 +118,7 @@ class ExpressionWriter:
         inline: Callable[[tree.Invoke, Scope], Code],
     ) -> None:
         self.cost = 0
+        self.timed = False
         self.used: set[str] = set()
         self.location = Location("", 0, "")
         self._model = model
@@ -178,8 +183,7 @@ class ExpressionWriter:
         if isinstance(expression, tree.Name):
             return self._name(expression.name, scope)
         if isinstance(expression, tree.Element):
-            text, kind = self.element(expression, scope)
-            return Code(text, kind, acts=":=" in text)
+            return self.element(expression, scope)
         if isinstance(expression, tree.Unary):
             return self._unary(expression, scope)
         if isinstance(expression, tree.Binary):
@@ -201,7 +205,7 @@ class ExpressionWriter:
             argument, outer = meaning
             assert isinstance(outer, Scope) and not isinstance(argument, str)
             return self.write(argument, outer)
-        if name.startswith("data_") or text in self._shapes:
+        if text in self._shapes:
             self.cost += self._costs.memory
             return Code(f"pop({text})", kind, acts=True)
         return Code(text, kind)
@@ -251,20 +255,23 @@ class ExpressionWriter:
         self.used.add(meaning)
         return meaning
 
-    def element(self, expression: tree.Element, scope: Scope) -> tuple[str, Kind]:
-        """An element as Python that can also be assigned to."""
+    def element(self, expression: tree.Element, scope: Scope) -> Code:
+        """An element; its text can also be assigned to."""
         python = self.array(expression.name, scope)
         shape = self._shapes[python]
         dimensions = 1 if shape.columns is None else 2
         if shape.fifo or len(expression.indices) != dimensions:
             what = "a FIFO" if shape.fifo else f"an array with {dimensions} dimension(s)"
             raise self.refuse(f"{expression.name} is {what}")
+        if shape.kind is Kind.STRING:
+            raise self.refuse(f"{expression.name} is a STRING; only the host can use it here")
         self.cost += self._costs.memory
         indices = [self.long(index, scope) for index in expression.indices]
+        acts = any(index.acts for index in indices)
         if shape.columns is not None:
             self.cost += 2 * self._costs.operation
             text = f"flat({indices[0].text}, {indices[1].text}, {shape.columns})"
-            return f"{python}[{text}]", shape.kind
+            return Code(f"{python}[{text}]", shape.kind, acts=acts)
         (index,) = indices
         if index.low >= 1:
             text = index.text
@@ -272,7 +279,7 @@ class ExpressionWriter:
             text = f"{index.text} if {index.text} > 0 else below({index.text})"
         else:
             text = f"i if (i := {index.text}) > 0 else below(i)"
-        return f"{python}[{text}]", shape.kind
+        return Code(f"{python}[{text}]", shape.kind, acts=acts)
 
     def _unary(self, expression: tree.Unary, scope: Scope) -> Code:
         operand = self.write(expression.operand, scope)
@@ -302,7 +309,9 @@ class ExpressionWriter:
             return self._logic(operator, left, right)
         if operator in _COMPARISONS:
             left, right = self._alike(left, right)
-            return Code(f"({left.text} {_COMPARISONS[operator]} {right.text})", Kind.BOOL, acts=acts)
+            return Code(
+                f"({left.text} {_COMPARISONS[operator]} {right.text})", Kind.BOOL, acts=acts
+            )
         if operator in _BITS:
             return self._bits(operator, left, right)
         if Kind.FLOAT in (left.kind, right.kind):
@@ -311,7 +320,7 @@ class ExpressionWriter:
             return self._ring(operator, left, right)
         left, right = self.fitted(left), self.fitted(right)
         if operator == "^":
-            if left.low == left.high == 2 and 0 <= right.low and right.high <= 31:
+            if left.low == left.high == 2 and right.low >= 0 and right.high <= 31:
                 if right.low == right.high:
                     return self._number(wrap(1 << right.low))
                 return Code(f"wrap(1 << {right.text})", Kind.LONG, acts=acts)
@@ -341,9 +350,9 @@ class ExpressionWriter:
         masks = [code.high for code in (left, right) if code.low >= 0]
         if operator == "and" and masks:
             return Code(text, Kind.LONG, 0, min(masks), acts)
-        if left.fits and right.fits:
-            return Code(text, Kind.LONG, acts=acts)
-        return Code(text, Kind.LONG, 2 * LONG_MIN, 2 * LONG_MAX, acts)
+        left, right = self.fitted(left), self.fitted(right)
+        text = f"({left.text} {_BITS[operator]} {right.text})"
+        return Code(text, Kind.LONG, acts=acts)
 
     def _ring(self, operator: str, left: Code, right: Code) -> Code:
         corners = {
@@ -383,6 +392,7 @@ class ExpressionWriter:
             return self._inline(expression, scope)
         if name == "read_timer":
             self._expect(name, arguments, 0)
+            self.timed = True
             return self.fitted(Code("cycle", Kind.LONG, 0, 1 << 62))
         if name in _FIFO_QUERIES:
             return Code(f"{_FIFO_QUERIES[name]}({self.fifo(name, arguments, scope)})", Kind.LONG)
@@ -414,6 +424,7 @@ class ExpressionWriter:
     def instruction(self, name: str, arguments: Sequence[tree.Expression], scope: Scope) -> str:
         """A call of an instruction to a module."""
         self._expect(name, arguments, INSTRUCTIONS[name].arguments)
+        self.timed = True
         self.cost += self._costs.instruction
         self.used.add(name)
         texts = [self.long(argument, scope).text for argument in arguments]

@@ -48,7 +48,11 @@ def parse_file(path: Path, processor: str) -> tree.Source:
 @cache
 def _grammar() -> Lark:
     return Lark.open(
-        "adbasic.lark", rel_to=__file__, parser="lalr", propagate_positions=True, maybe_placeholders=False
+        "adbasic.lark",
+        rel_to=__file__,
+        parser="lalr",
+        propagate_positions=True,
+        maybe_placeholders=False,
     )
 
 

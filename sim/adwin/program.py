@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from types import CodeType
-from typing import Any, Literal
 
 from sim.adwin.errors import Location
 from sim.adwin.tree import Kind
@@ -65,5 +63,3 @@ class Program:
     def code(self) -> CodeType:
         """The generated module, compiled."""
         return compile(self.python, self.python_name, "exec")
-
-

@@ -5,9 +5,9 @@ zhinst-toolkit and zhinst-qcodes, so the same driver runs with and without hardw
 the seam each AWG core executes the listing that the vendor's compiler put in the uploaded
 ELF file, one instruction per sequencer cycle, and plays into a timeline of whole samples.
 
-* `server`: the data server; `nodes`: the node tree; `device`: the instrument behind it;
-* `elf`: what an uploaded file holds; `memory`: waveforms and command table of a core;
-* `sequencer` executes, `dio` listens, `player` plays; `core` joins them;
+* `server`: the data server; `device`: the instrument; `nodes`, `families`: its node tree;
+* `elf`: what an uploaded file holds; `command_table`: the table of a core;
+* `sequencer` executes, `dio` listens, `player` plays into a `timeline`; `core` joins them;
 * `timing`: the latencies and depths, which are not published and therefore knobs.
 
 What the program does is simulated faithfully; nothing here has been compared with hardware.
@@ -18,8 +18,8 @@ from __future__ import annotations
 
 from sim.hdawg.device import SimulatedHdawg
 from sim.hdawg.errors import SequencerFault
-from sim.hdawg.player import Play
 from sim.hdawg.server import SimulatedDataServer
+from sim.hdawg.timeline import Play
 from sim.hdawg.timing import HdawgTiming
 
 __all__ = ["HdawgTiming", "Play", "SequencerFault", "SimulatedDataServer", "SimulatedHdawg"]

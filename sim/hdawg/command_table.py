@@ -145,7 +145,7 @@ class Entry:
     amplitudes: tuple[Change | None, Change | None]
 
     @property
-    def changes_state(self) -> bool:
+    def changes_levels(self) -> bool:
         """Whether phases or amplitudes change."""
         return self.phases != (None, None) or self.amplitudes != (None, None)
 

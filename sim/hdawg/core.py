@@ -8,12 +8,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.hdawg.command_table import Entry, TableRefused, read_table
+from sim.hdawg.command_table import Change, Entry, read_table
 from sim.hdawg.dio import DioInput, StrobeSlope, TriggerSettings, ValidPolarity
 from sim.hdawg.elf import CompiledProgram, MalformedElf, WaveSlot, read_elf
 from sim.hdawg.errors import SequencerFault
-from sim.hdawg.player import MAX_RECORDED, Player, Waveform
+from sim.hdawg.player import Player
 from sim.hdawg.sequencer import IllegalInstruction, Sequencer
+from sim.hdawg.timeline import MAX_RECORDED, NOTHING, Levels, Waveform
 from sim.hdawg.timing import HdawgTiming
 
 FULL_SCALE: Final = 32_767.0
@@ -32,7 +33,7 @@ class AwgCore:
         words: 16-bit words of each waveform as uploaded, by wave index.
         trigger_edges: changes of the trigger outputs, as (sample, new word).
         dio_edges: changes of the DIO output, as (sample, new word).
-        player: its timeline.
+        player: with the timeline.
 
     Args:
         timing: knobs.
@@ -53,6 +54,8 @@ class AwgCore:
         self.player = Player(timing)
         self._waveforms: dict[int, Waveform] = {}
         self._entries: dict[int, Entry] = {}
+        # Entries executed since something was uploaded, joined with their waveforms.
+        self._prepared: dict[int, tuple[Entry, int, int]] = {}
         self._sequencer: Sequencer | None = None
         self._is_running = False
 
@@ -81,7 +84,7 @@ class AwgCore:
         """Stop and forget the program; the command table stays."""
         self._is_running = False
         self.program = self._sequencer = None
-        self.words, self._waveforms = {}, {}
+        self.words, self._waveforms, self._prepared = {}, {}, {}
         self.player.clear()
 
     def set_waveform(self, index: int, words: NDArray[Any]) -> None:
@@ -109,6 +112,7 @@ class AwgCore:
         values[:, : slot.n_channels] = columns[:, : slot.n_channels].view(np.int16) / FULL_SCALE
         markers = columns[:, slot.n_channels].astype(np.uint8) if slot.has_markers else None
         self.words[index] = words
+        self._prepared.clear()
         self._waveforms[index] = Waveform(index, values, markers)
 
     def set_table(self, text: str) -> None:
@@ -119,10 +123,12 @@ class AwgCore:
         """
         entries, is_update = read_table(text)
         self._entries = {**self._entries, **entries} if is_update else entries
+        self._prepared.clear()
 
     def clear_table(self) -> None:
         """Forget the command table."""
         self._entries = {}
+        self._prepared.clear()
 
     def start(self, now: int) -> bool:
         """Start the program from its beginning, with empty timelines.
@@ -133,6 +139,7 @@ class AwgCore:
         if self._sequencer is None:
             return False
         self.player.clear()
+        self._prepared.clear()
         self.trigger_edges, self.dio_edges = [], []
         self._sequencer.start(now)
         self._is_running = True
@@ -154,11 +161,6 @@ class AwgCore:
         """Whether it waits for a DIO trigger."""
         return self._is_running and self._sequencer is not None and self._sequencer.is_waiting
 
-    @property
-    def n_executed(self) -> int:
-        """Instructions executed since the start."""
-        return 0 if self._sequencer is None else self._sequencer.n_executed
-
     def run_until(self, sample: int) -> None:
         """Execute what is due before a sample of the sequencer's clock.
 
@@ -177,7 +179,7 @@ class AwgCore:
 
     def forget_before(self, sample: int) -> None:
         """Drop plays and edges before a sample."""
-        self.player.forget_before(sample)
+        self.player.timeline.forget_before(sample)
         for edges in (self.trigger_edges, self.dio_edges):
             edges[:] = [edge for edge in edges if edge[0] >= sample]
 
@@ -224,19 +226,23 @@ class AwgCore:
 
     def execute_entry(self, now: int, index: int) -> int:
         """Execute a table entry; the sample at which there was room for it."""
+        prepared = self._prepared.get(index)
+        if prepared is None:
+            prepared = self._prepared[index] = self._prepare(index)
+        entry, waveform, n_samples = prepared
+        if entry.changes_levels:
+            self._change_levels(index, entry)
+        if not n_samples:
+            return now
+        return self.player.order(now, n_samples, waveform, index, entry.is_held)
+
+    def _prepare(self, index: int) -> tuple[Entry, int, int]:
+        """An entry, the number of its waveform in the timeline, and the length: 0 for none."""
         entry = self._entries.get(index)
         if entry is None:
             raise SequencerFault(f"the command table has no entry {index}")
-        player = self.player
-        if entry.changes_state:
-            player.phases_deg = _changed(entry.phases, player.phases_deg)
-            player.amplitudes = _changed(entry.amplitudes, player.amplitudes)
-            if max(abs(factor) for factor in player.amplitudes) > 1:
-                raise SequencerFault(f"entry {index} makes the amplitudes {player.amplitudes}")
         if entry.wave_index is None:
-            if entry.n_samples is None:
-                return now
-            return player.order(now, entry.n_samples, None, index, entry.is_held)
+            return entry, NOTHING, entry.n_samples or 0
         waveform = self._waveforms.get(entry.wave_index)
         if waveform is None:
             raise SequencerFault(f"entry {index} plays waveform {entry.wave_index}: not assigned")
@@ -246,23 +252,32 @@ class AwgCore:
                 f"entry {index} plays {n_samples} samples of waveform {entry.wave_index}, "
                 f"which has {len(waveform.values)}"
             )
-        return player.order(now, n_samples, waveform, index)
+        return entry, self.player.timeline.number_of(waveform), n_samples
+
+    def _change_levels(self, index: int, entry: Entry) -> None:
+        player = self.player
+        old = player.levels
+        first_deg, second_deg = _changed(entry.phases, old.phases_deg)
+        amplitudes = _changed(entry.amplitudes, old.amplitudes)
+        new = Levels((first_deg % 360, second_deg % 360), amplitudes)
+        if max(map(abs, new.amplitudes)) > 1:
+            raise SequencerFault(f"entry {index} makes the amplitudes {new.amplitudes}")
+        player.set_levels(new)
 
     def play_constant(self, now: int, n_samples: int, is_held: bool) -> int:
         """Play zeros or the last value; the sample at which there was room for it."""
-        return self.player.order(now, n_samples, None, None, is_held)
+        return self.player.order(now, n_samples, is_held=is_held)
 
     def playing_until(self) -> int | None:
         """When the player has nothing left, None if it never had."""
         return self.player.free_at
 
 
-def _changed(changes: tuple[Any, Any], old: tuple[float, float]) -> tuple[float, float]:
+def _changed(
+    changes: tuple[Change | None, Change | None], old: tuple[float, float]
+) -> tuple[float, float]:
     first, second = changes
     return (
         old[0] if first is None else first.apply(old[0]),
         old[1] if second is None else second.apply(old[1]),
     )
-
-
-__all__ = ["AwgCore", "TableRefused", "UploadRefused"]

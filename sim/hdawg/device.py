@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from zhinst.core.errors import InvalidArgumentError, NotFoundError
 
-from sim.hdawg.command_table import SCHEMA
-from sim.hdawg.core import AwgCore, TableRefused, UploadRefused
+from sim.hdawg.command_table import SCHEMA, TableRefused
+from sim.hdawg.core import AwgCore, UploadRefused
 from sim.hdawg.dio import DioInput
 from sim.hdawg.elf import MAX_INSTRUCTIONS
 from sim.hdawg.families import (
@@ -159,7 +159,7 @@ class SimulatedHdawg:
             * float(self._read(f"awgs/{core}/outputs/{output}/amplitude"))
             for output in range(OUTPUTS_PER_CORE)
         ]
-        return self.cores[core].player.output(start, stop) * factors
+        return self.cores[core].player.timeline.output(start, stop) * factors
 
     def forget_before(self, sample: int) -> None:
         """Drop plays and edges before a sample, which otherwise are all kept."""

@@ -62,6 +62,10 @@ class IllegalInstruction(ValueError):
     """An instruction is outside the modelled subset, or malformed."""
 
 
+class _Interrupted(Exception):
+    """The instruction just executed ends the inner loop."""
+
+
 class Surroundings(Protocol):
     """What a sequencer is wired to. Times are in samples of its own clock."""
 
@@ -109,7 +113,6 @@ class Sequencer:
         now: the sample at which the next instruction is executed.
         is_waiting: for a DIO trigger.
         has_ended: the program came to its end.
-        n_executed: instructions so far.
 
     Raises:
         IllegalInstruction: the program is outside the modelled subset; names the line.
@@ -135,7 +138,6 @@ class Sequencer:
         self.now = now
         self.is_waiting = False
         self.has_ended = False
-        self.n_executed = 0
 
     def run_until(self, sample: int) -> None:
         """Execute every instruction due before a sample.
@@ -143,28 +145,35 @@ class Sequencer:
         Raises:
             SequencerFault: the program ran out, or ordered what cannot be; names the line.
         """
-        steps, step, executed = self._steps, self._next, 0
+        steps, step = self._steps, self._next
         try:
             while self.now < sample and not self.has_ended:
-                if self.is_waiting:
-                    trigger = self._around.dio_trigger(self.now, sample)
-                    if trigger is None:
-                        break
-                    at, self._triggered = trigger
-                    self.now += max(0, at - self.now + -(at - self.now) % CYCLE_SAMPLES)
-                    self.is_waiting = False
-                    if self.now >= sample:
-                        break
-                next_step = steps[step]()
-                self.now += CYCLE_SAMPLES
-                executed += 1
-                step = next_step
+                if self.is_waiting and not self._listen(sample):
+                    break
+                try:
+                    # The inner loop is most of the simulation's time, and does no more than
+                    # it must: what interrupts it does so by an exception.
+                    while self.now < sample:
+                        step = steps[step]()
+                        self.now += CYCLE_SAMPLES
+                except _Interrupted:
+                    step += 1
+                    self.now += CYCLE_SAMPLES
         except SequencerFault as fault:
             where = self._instructions[min(step, len(self._instructions) - 1)]
             raise SequencerFault(f"at sample {self.now}, {where}: {fault}") from fault
         finally:
             self._next = step
-            self.n_executed += executed
+
+    def _listen(self, until: int) -> bool:
+        """Go on at a DIO trigger that comes in time."""
+        trigger = self._around.dio_trigger(self.now, until)
+        if trigger is None:
+            return False
+        at, self._triggered = trigger
+        self.now += at - self.now + -(at - self.now) % CYCLE_SAMPLES
+        self.is_waiting = False
+        return self.now < until
 
     def _run_out(self) -> int:
         raise SequencerFault("the program has no instruction after this one")
@@ -174,13 +183,13 @@ def _build(sequencer: Sequencer, instruction: Instruction, index: int) -> _Step:
     builder = _BUILDERS.get(instruction.opcode)
     if builder is None:
         raise IllegalInstruction(
-            f"{instruction} of the listing: the opcode is not simulated; "
+            f"listing, {instruction}: the opcode is not simulated; "
             f"known are {', '.join(sorted(_BUILDERS))}"
         )
     try:
         return builder(sequencer, instruction, index + 1)
     except (IndexError, KeyError, ValueError) as error:
-        raise IllegalInstruction(f"{instruction} of the listing: {error}") from error
+        raise IllegalInstruction(f"listing, {instruction}: {error}") from error
 
 
 def _register(name: str) -> int:
@@ -327,7 +336,7 @@ def _store(s: Sequencer, i: Instruction, then: int) -> _Step:
 
     def arm() -> int:
         s.is_waiting = True
-        return then
+        raise _Interrupted
 
     def wait() -> int:
         s.now += registers[source] * CYCLE_SAMPLES
@@ -400,7 +409,7 @@ def _nothing(s: Sequencer, i: Instruction, then: int) -> _Step:
 def _end(s: Sequencer, i: Instruction, then: int) -> _Step:
     def step() -> int:
         s.has_ended = True
-        return then
+        raise _Interrupted
 
     return step
 

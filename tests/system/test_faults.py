@@ -38,6 +38,7 @@ from qnodeos.qdevice.frames import (
     session_of,
 )
 from qnodeos.qdevice.outcomes import Outcome
+from qnodeos.qdevice.protocols import SimulatedQDevice
 from sim.network import ProgramSpec
 from sim.nv_device import BehaviouralNVDevice
 from tests.system.bench import ZERO, assert_nothing_left, build, run
@@ -68,7 +69,7 @@ def run_dqc(system: TwoNodeSystem, circuits: int) -> None:
 class Wrapper:
     """A device behind something: passes everything on."""
 
-    def __init__(self, device: BehaviouralNVDevice) -> None:
+    def __init__(self, device: SimulatedQDevice) -> None:
         self.device = device
         self.capabilities = device.capabilities
 
@@ -102,7 +103,7 @@ class BadWire(Wrapper):
     that stays at 0 or 1; a repeated one is the frame before it on the same line.
     """
 
-    def __init__(self, device: BehaviouralNVDevice, seed: str) -> None:
+    def __init__(self, device: SimulatedQDevice, seed: str) -> None:
         super().__init__(device)
         self._rng = Random(seed)
         self.rates = [self._rng.uniform(0.01, 0.12) for _ in range(3)]
@@ -227,7 +228,7 @@ def test_slow_messages_between_programs_cost_time_only(seed):
 class FailingDevice(Wrapper):
     """Reports HARDWARE_FAILURE instead of some outcomes; what was asked has been done."""
 
-    def __init__(self, device: BehaviouralNVDevice, seed: str, rate: float) -> None:
+    def __init__(self, device: SimulatedQDevice, seed: str, rate: float) -> None:
         super().__init__(device)
         self._rng = Random(seed)
         self._rate = rate
@@ -250,6 +251,7 @@ class FailingDevice(Wrapper):
 FAILURES = {
     "DeviceFailureError",  # of the program's own node
     "EntanglementRequestError",  # the peer lost the pair, or its program has ended
+    "UnknownProcessError",  # the process had ended of one of these between two requests
 }
 
 
@@ -285,13 +287,14 @@ class RestartingDevice(Wrapper):
 
     def __init__(self, device: BehaviouralNVDevice, at: int) -> None:
         super().__init__(device)
+        self._nv = device
         self._left = at
 
     def exchange(self, tick: int, frame: int) -> int:
         self._left -= 1
         if self._left == 0:
-            self.device._slave = FrameSlave()
-            self.device._due = None
+            self._nv._slave = FrameSlave()
+            self._nv._due = None
         return self.device.exchange(tick, frame)
 
 
@@ -316,6 +319,39 @@ def test_a_device_that_restarts_costs_a_program_at_most(at):
         assert error.__cause__.kind == "DeviceFailureError"
     assert_nothing_left(system)
     run_dqc(system, 2)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_everything_at_once(seed):
+    # Bad wires in front of devices that fail and restart, and slow messages.
+    rng = Random(f"everything {seed}")
+    profile = ZERO.model_copy(
+        update={
+            "peer": Delay(mean_ms=rng.choice((0, 5, 20)), sd_ms=rng.choice((0, 1, 10))),
+            "classical": Delay(mean_ms=rng.uniform(0, 10), sd_ms=1),
+            "send_local": Delay(mean_ms=rng.uniform(0, 3), sd_ms=0.5),
+            "result": Delay(mean_ms=rng.uniform(0, 3), sd_ms=0.5),
+            "dispatch_us": rng.choice((0, 220)),
+        }
+    )
+    system = build(profile=profile, seed=seed)
+
+    def make(device: BehaviouralNVDevice, name: str) -> Wrapper:
+        restarting = RestartingDevice(device, rng.choice((0, rng.randrange(2, 300))))
+        failing = FailingDevice(restarting, f"{name} {seed}", rng.choice((0, 0.01)))
+        return BadWire(failing, f"{name} {seed}")
+
+    wrap(system, make)
+    try:
+        run_dqc(system, 6)
+    except ProgramError as error:
+        cause = error.__cause__
+        assert isinstance(cause, SubroutineFailedError)
+        assert cause.kind in FAILURES
+    assert_nothing_left(system)
+    for handles in (system.client, system.server):
+        handles.node.device = handles.device
+    run_dqc(system, 4)
 
 
 # --- programs that crash --------------------------------------------------------------
@@ -548,6 +584,19 @@ def test_what_cannot_be_done_is_refused_with_a_reason(mistake):
     assert re.search(message, str(cause))
     assert_nothing_left(system)
     run_dqc(system, 2)
+
+
+def test_remote_state_preparation_is_refused_with_what_there_is():
+    def main():
+        socket = EPRSocket("server")
+        with NetQASMConnection("client", epr_sockets=[socket], max_qubits=1) as connection:
+            socket.create_rsp()
+            connection.flush()
+
+    system = build()
+    with pytest.raises(ProgramError, match="type 2 is not supported; use create-and-keep"):
+        run(system, client=main)
+    assert_nothing_left(system)
 
 
 def test_a_fault_is_located():

@@ -40,7 +40,8 @@ def test_events_happen_in_order_of_time_then_of_scheduling(times):
 
 
 def test_the_clock_stops_when_told_to_and_goes_on_later():
-    clock, happened = VirtualClock(), []
+    clock = VirtualClock()
+    happened: list[int | str] = []
     for time in (1, 2, 3):
         clock.call_at(time, happened.append, time)
     assert clock.run_while(lambda: len(happened) < 2) is True

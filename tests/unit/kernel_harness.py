@@ -200,7 +200,7 @@ class FakeDriver:
     def _steps(numerator: int, exponent: int) -> int:
         if exponent > 4:
             raise UnsupportedInstructionError(f"angle {numerator} pi/2^{exponent}")
-        return numerator * 2 ** (4 - exponent) % 32
+        return (numerator << 4 - exponent) % 32
 
     def initialise(self, qubit: int) -> Sequence[PhysicalInstruction]:
         return [physical.ini(qubit)]
@@ -414,9 +414,7 @@ class Link:
         first, second = self._devices
         weights = outcome_probabilities(verdict.bell_state, first.basis, second.basis)
         [drawn] = self._rng.choices(range(4), weights=[float(weight) for weight in weights])
-        for end, success, bit in zip(
-            self._devices, verdict[:2], divmod(drawn, 2), strict=True
-        ):
+        for end, success, bit in zip(self._devices, verdict[:2], divmod(drawn, 2), strict=True):
             end.due_tick = tick + self._batch_ticks
             end.answer = self._answer(end, success, verdict.bell_state, bit)
 
@@ -502,9 +500,7 @@ class Node:
         """Send a host message; it arrives at the next tick. Returns its number."""
         request = self.sent
         self.sent += 1
-        self.inbox.append(
-            lambda tick: self.kernel.host_message(client, request, raw, tick)
-        )
+        self.inbox.append(lambda tick: self.kernel.host_message(client, request, raw, tick))
         return request
 
     def close(self, client: int = 1) -> None:
@@ -518,9 +514,7 @@ class Node:
         arrived, self.inbox = self.inbox, []
         for deliver in arrived:
             deliver(tick)
-        instruction = (
-            self.kernel.tick(tick) if answer is None else self.kernel.tick(tick, *answer)
-        )
+        instruction = self.kernel.tick(tick) if answer is None else self.kernel.tick(tick, *answer)
         if instruction is not None:
             self.device.send(tick, instruction)
         for reply in self.kernel.host_outbox:
@@ -755,7 +749,7 @@ def solo(node: Node) -> Lab:
 
 
 def pair(
-    decide: Callable[[], Verdict] = lambda: Verdict(),
+    decide: Callable[[], Verdict] = Verdict,
     *,
     seed: int = 1,
     delay: Callable[[], int] = lambda: 3,

@@ -20,7 +20,8 @@ Z = np.diag([1.0 + 0j, -1])
 
 def rotation_matrix(angle_rad: float, pauli: Unitary) -> Unitary:
     """exp(-i angle/2 pauli)."""
-    return np.cos(angle_rad / 2) * np.eye(2) - 1j * np.sin(angle_rad / 2) * pauli
+    matrix: Unitary = np.cos(angle_rad / 2) * np.eye(2) - 1j * np.sin(angle_rad / 2) * pauli
+    return matrix
 
 
 def free(n_samples: float, detuning_hz: float) -> Unitary:
@@ -45,6 +46,6 @@ def propagator(
     return total
 
 
-def infidelity(actual: Unitary, ideal: Unitary) -> float:
+def infidelity(actual: Unitary, ideal: NDArray[np.inexact]) -> float:
     """One minus the average gate fidelity, blind to a global phase."""
     return float(1 - (abs(np.trace(ideal.conj().T @ actual)) ** 2 + 2) / 6)

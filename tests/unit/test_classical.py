@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -52,7 +54,7 @@ class Services:
 class Machine:
     """A compiled subroutine and its process's memory."""
 
-    program: list[tuple[str, tuple[int, ...]]]
+    program: Sequence[tuple[str, tuple[int, ...]]]
     limits: Limits = LIMITS
     services: Services = field(default_factory=Services)
 
@@ -60,7 +62,11 @@ class Machine:
         self.memory = ProcessMemory(self.limits)
         self.execution = Execution(self.limits)
         context = CompileContext(
-            self.memory, self.execution, self.services, FakeDriver(), len(self.program)  # type: ignore[arg-type]
+            self.memory,
+            self.execution,
+            self.services,  # type: ignore[arg-type]
+            FakeDriver(),
+            len(self.program),
         )
         instructions = [Instruction(*entry) for entry in self.program]
         self.execution.start(compile_subroutine(instructions, context))
@@ -111,7 +117,7 @@ class Model:
     def step(self, pc: int, name: str, operands: tuple[int, ...]) -> int:
         r = self.registers
         match name, operands:
-            case ("set" | "lea"), (out, value):
+            case (("set" | "lea"), (out, value)):
                 r[out] = value
             case "array", (size, address):
                 length = int(r[size])
@@ -131,20 +137,20 @@ class Model:
                 r[out] = entry
             case "jmp", (target,):
                 return target
-            case ("bez" | "bnz"), (left, target):
+            case (("bez" | "bnz"), (left, target)):
                 return target if COMPARE[name](r[left], 0) else pc + 1
-            case ("beq" | "bne" | "blt" | "bge"), (left, right, target):
+            case (("beq" | "bne" | "blt" | "bge"), (left, right, target)):
                 return target if COMPARE[name](r[left], r[right]) else pc + 1
-            case ("add" | "sub" | "mul"), (out, left, right):
+            case (("add" | "sub" | "mul"), (out, left, right)):
                 with np.errstate(over="ignore"):
                     r[out] = BINARY[name](r[left : left + 1], r[right : right + 1])[0]
-            case ("div" | "rem"), (out, left, right):
+            case (("div" | "rem"), (out, left, right)):
                 if r[right] == 0:
                     raise ModelFault(ArithmeticFaultError)
                 divide = np.floor_divide if name == "div" else np.remainder
                 wide = divide(r[left].astype(np.int64), r[right].astype(np.int64))
                 r[out] = wide.astype(np.int32)
-            case ("addm" | "subm"), (out, left, right, modulus):
+            case (("addm" | "subm"), (out, left, right, modulus)):
                 if r[modulus] < 1:
                     raise ModelFault(ArithmeticFaultError)
                 sign = 1 if name == "addm" else -1
@@ -197,10 +203,7 @@ def operations(length: int) -> st.SearchStrategy[tuple[str, tuple[int, ...]]]:
         one("jmp", target),
         *(one(name, REGISTER, target) for name in ("bez", "bnz")),
         *(one(name, REGISTER, REGISTER, target) for name in ("beq", "bne", "blt", "bge")),
-        *(
-            one(name, REGISTER, REGISTER, REGISTER)
-            for name in ("add", "sub", "mul", "div", "rem")
-        ),
+        *(one(name, REGISTER, REGISTER, REGISTER) for name in ("add", "sub", "mul", "div", "rem")),
         *(one(name, REGISTER, REGISTER, REGISTER, REGISTER) for name in ("addm", "subm")),
         one("ret_reg", REGISTER),
         one("ret_arr", ADDRESS),
@@ -229,7 +232,7 @@ def programs(draw: st.DrawFn) -> list[tuple[str, tuple[int, ...]]]:
     return [*head, *body, *tail]
 
 
-@settings(max_examples=400)
+@settings(max_examples=250)
 @given(programs())
 def test_random_programs_do_what_the_model_does(program):
     model, machine = Model(), Machine(program)
@@ -322,7 +325,7 @@ def test_a_loop_yields_after_the_instructions_of_a_tick_and_goes_on():
     for _ in range(3):
         assert machine.execution.run() == YIELD
         seen.append(machine.memory.registers[0])
-    assert [second - first for first, second in zip(seen, seen[1:], strict=False)] == [21, 21]
+    assert [second - first for first, second in itertools.pairwise(seen)] == [21, 21]
     assert 2 * seen[0] <= LIMITS.instructions_per_tick + 2
 
 

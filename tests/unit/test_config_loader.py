@@ -312,3 +312,9 @@ def test_any_text_loads_or_is_refused(text):
 @settings(max_examples=300)
 def test_a_damaged_file_loads_or_is_refused(position, fragment):
     loads_or_refuses(YAML_TEXT[:position] + fragment + YAML_TEXT[position:])
+
+
+def test_a_choice_without_its_kind_says_which_field_is_missing():
+    error = failure("name: a\nnoise: {strength: 0.5}\n")
+    assert "line 2" in str(error) or error.line == 2
+    assert "noise: needs the field 'kind'" in str(error)

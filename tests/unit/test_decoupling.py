@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sequences.decoupling import XY8, DecouplingPlan, Lead
+from sequences.decoupling import XY8, DecouplingPlan, Lead, Slot
 from sequences.errors import DecouplingError
 from sequences.program import MAX_ZERO_SAMPLES
 from sequences.pulses import Axis, PulseCalibration
@@ -82,24 +82,30 @@ def test_the_next_gate_is_half_a_spacing_after_the_last_pulse(plan, n_blocks):
     assert -7 <= error <= 8
 
 
-def test_the_rounding_before_a_gate_uses_its_whole_range():
-    errors = set()
-    for spacing in range(24_000, 24_032):
-        plan = DecouplingPlan(spacing)
-        start, lead = first_slot(plan)
-        *_, last = islice(plan.slots(start, lead.shift), 8)
-        last_centre = last.start_sample + last.shift + 151
-        half_spacing = spacing - spacing // 2
-        errors.add(plan.entry_after(last, CENTRE) + CENTRE - last_centre - half_spacing + 3)
-    assert errors <= set(range(-7, 9))
-    assert max(errors) - min(errors) >= 14
+@pytest.mark.parametrize("spacing", [24_102, 24_101])
+def test_a_gate_is_rounded_to_the_nearest_granule_from_any_shift(spacing):
+    plan = DecouplingPlan(spacing)
+    due = [shift + 151 + (spacing + 1) // 2 - 3 - CENTRE for shift in range(16)]
+    starts = [plan.entry_after(Slot(0, shift, Axis.X), CENTRE) for shift in range(16)]
+    assert {start - wanted for start, wanted in zip(starts, due, strict=True)} == set(range(-7, 9))
+
+
+@pytest.mark.parametrize(("spacing", "values"), [(24_102, 1), (24_101, 2)])
+def test_the_rounding_error_hardly_varies_between_rotations(spacing, values):
+    plan = DecouplingPlan(spacing)
+    start, lead = first_slot(plan)
+    distances = set()
+    for n_blocks in range(1, 20):
+        *_, last = islice(plan.slots(start, lead.shift), 8 * n_blocks)
+        distances.add(plan.entry_after(last, CENTRE) - 8 * n_blocks * spacing)
+    assert len(distances) == values
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
         (lambda: DecouplingPlan(351), "can be 352"),
-        (lambda: DecouplingPlan(MAX_ZERO_SAMPLES + 320), r"can be 352..524576"),
+        (lambda: DecouplingPlan(MAX_ZERO_SAMPLES + 321), r"can be 352..524592"),
         (lambda: DecouplingPlan(pulse_samples=301), "even"),
         (lambda: DecouplingPlan(pulse_samples=0), "even"),
         (lambda: DecouplingPlan(gate_excess_samples=-1), "gate_excess_samples = -1"),
@@ -114,9 +120,10 @@ def test_what_does_not_fit_is_refused(wrong, message):
 
 
 def test_the_longest_and_the_shortest_spacing_are_accepted():
-    shortest, longest = DecouplingPlan(352), DecouplingPlan(MAX_ZERO_SAMPLES + 304)
-    assert shortest.gap.zero_samples == 32
-    assert longest.gap.zero_samples + 16 * bool(longest.gap.shift_increment) == MAX_ZERO_SAMPLES
+    assert DecouplingPlan(352).gap == (32, 0)
+    assert DecouplingPlan(MAX_ZERO_SAMPLES + 320).gap == (MAX_ZERO_SAMPLES, 0)
+    # With the granule that the shift adds now and then, the same silence.
+    assert DecouplingPlan(MAX_ZERO_SAMPLES + 319).gap == (MAX_ZERO_SAMPLES - 16, 15)
 
 
 # --- what it does to a spin ----------------------------------------------------------------

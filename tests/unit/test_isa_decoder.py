@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import get_type_hints
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from netqasm.lang.encoding import RegisterName
 from netqasm.lang.instr import core
@@ -25,7 +25,10 @@ CLASSES = [
     for flavour, theirs in THEIRS.items()
     for instruction in [*CORE_INSTRUCTIONS, *theirs.instrs]
 ]
-MNEMONICS = {"meas_basis_yzy": core.MeasBasisYZYInstruction, "meas_basis_zxz": core.MeasBasisZXZInstruction}
+MNEMONICS = {
+    "meas_basis_yzy": core.MeasBasisYZYInstruction,
+    "meas_basis_zxz": core.MeasBasisZXZInstruction,
+}
 """Mnemonics we may choose, because netqasm gives them nowhere but in its classes."""
 
 REGISTER = st.builds(Register, st.sampled_from(RegisterName), st.integers(0, 15))
@@ -91,6 +94,7 @@ def test_the_table_has_netqasms_instructions_and_no_others(flavour):
 @pytest.mark.parametrize(
     ("flavour", "cls"), CLASSES, ids=[f"{f.value}-{c.mnemonic}-{c.id}" for f, c in CLASSES]
 )
+@settings(max_examples=25)
 @given(data=st.data())
 def test_every_instruction_netqasm_serialises_is_decoded(flavour, cls, data):
     instruction = draw_instruction(data, cls)

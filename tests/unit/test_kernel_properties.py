@@ -12,6 +12,7 @@ answered, and nothing is left of any program (`Node.check_clean`).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 
 from hypothesis import Phase, event, given, settings
@@ -349,9 +350,9 @@ def play(scenario: Scenario, *, every_tick: bool) -> tuple[Lab, list[tuple[Node,
 
     for number, starts in enumerate(scenario.starts):
         for node_id in (1, 2):
-            lab.at(starts[node_id - 1], lambda i=node_id, n=number: launch(i, n))
+            lab.at(starts[node_id - 1], partial(launch, node_id, number))
     for tick, node_id, number in scenario.closes:
-        lab.at(tick, lambda i=node_id, n=number: nodes[i].close(n))
+        lab.at(tick, partial(nodes[node_id].close, number))
     lab.run(60 * BIN_TICKS)
     return lab, posted
 
@@ -361,9 +362,9 @@ def play(scenario: Scenario, *, every_tick: bool) -> tuple[Lab, list[tuple[Node,
 def test_programs_that_fit_together_all_end_well(scenario):
     """Whatever the order of starts, messages of less than a bin, heralds and directions."""
     lab, posted = play(scenario, every_tick=False)
-    told: dict[int, list[tuple[int | None, ...]]] = {1: [], 2: []}
+    told: dict[int, list[tuple[int, int, int]]] = {1: [], 2: []}
     for node, request, step, creates in posted:
-        values = node.array(request)
+        values = [value or 0 for value in node.array(request)]
         for at in range(0, len(values), 10):
             kind, create_id = values[at : at + 2]
             assert kind == step.kind

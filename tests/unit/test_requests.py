@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from netqasm import qlink_compat as qlink
-from netqasm.sdk import build_epr
 
 from qnodeos.errors import EntanglementRequestError
 from qnodeos.limits import Limits
@@ -67,9 +66,6 @@ def test_the_layouts_are_the_sdks():
     assert len(qlink.LinkLayerOKTypeM._fields) == RESULTS_PER_PAIR
     # The request without the node and the socket, which have registers of their own.
     assert len(qlink.LinkLayerCreate._fields) - 2 == ARGUMENTS
-    assert build_epr.SER_RESPONSE_KEEP_LEN == build_epr.SER_RESPONSE_MEASURE_LEN
-    assert build_epr.SER_RESPONSE_KEEP_LEN == RESULTS_PER_PAIR
-    assert build_epr.SER_CREATE_LEN == ARGUMENTS
     fields = qlink.LinkLayerCreate._fields[2:]
     places = {name: fields.index(name) for name in ("type", "number", "time_unit", "max_time")}
     assert places == {"type": 0, "number": 1, "time_unit": 5, "max_time": 6}
@@ -110,8 +106,8 @@ def test_defaults():
 
 def test_everything_given():
     arguments = parse(
-        {0: 1, 1: 7, 2: 1, 3: 2, 5: 1, 6: 3, 14: 8, 15: 0, 16: 40, 17: 0, 18: 4, 19: -1, 20: 2, 21: 1}
-    )  # fmt: skip
+        {0: 1, 1: 7, 2: 1, 3: 2, 5: 1, 6: 3, 14: 8, 16: 40, 18: 4, 19: -1, 20: 2, 21: 1}
+    )
     assert arguments.measure_directly
     assert arguments.pairs == 7
     assert (arguments.local_random_basis, arguments.remote_random_basis) == (1, 2)
@@ -182,9 +178,7 @@ def test_the_basis_measured_after_rotations(rotations):
     assert basis == (exact[0] if exact else None)
 
 
-@pytest.mark.parametrize(
-    ("state", "basis"), list(product(BellState, (BASIS_Z, BASIS_X, BASIS_Y)))
-)
+@pytest.mark.parametrize(("state", "basis"), list(product(BellState, (BASIS_Z, BASIS_X, BASIS_Y))))
 def test_inverting_gives_the_correlations_of_phi_plus(state, basis):
     """Against matrices: <A B> of the state, with B inverted, is that of Phi+."""
     operator = observable(BASIS_ROTATIONS[basis])
