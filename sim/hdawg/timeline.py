@@ -24,6 +24,7 @@ NOTHING: Final = -1
 """Instead of the number of a waveform or an entry."""
 
 _COLUMNS: Final = 5
+_HELD: Final = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,6 +166,9 @@ class Timeline:
     def forget_before(self, sample: int) -> None:
         """Drop the plays that end before a sample."""
         drop = bisect_right(self._starts, sample) - 1
+        # A play that holds the last value needs the one it comes from.
+        while drop > 0 and self._columns[drop * _COLUMNS + _HELD]:
+            drop -= 1
         if drop > 0:
             del self._starts[:drop], self._columns[: drop * _COLUMNS]
 

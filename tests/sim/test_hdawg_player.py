@@ -88,7 +88,7 @@ def test_any_window_shows_the_same_signals(start, length):
     assert np.array_equal(timeline.output(start, stop), values[start:stop])
     word, shown = 0, np.zeros(stop - start, int)
     edges = timeline.marker_edges(start, stop)
-    for (at, new), following in zip(edges, [*edges[1:], (stop, 0)], strict=True):
+    for (at, new), following in zip(edges, [*edges, (stop, 0)][1:], strict=True):
         assert new != word
         word = new
         shown[at - start : following[0] - start] = new
@@ -111,9 +111,8 @@ def test_forgetting_keeps_what_comes_after(sample):
     timeline, (values, _) = recorded(ITEMS, WAVES), reference()
     timeline.forget_before(sample)
     assert np.array_equal(timeline.output(sample, 600), values[sample:])
-    assert len(timeline) == len(ITEMS) or all(
-        play.stop_sample > sample for play in list(timeline.plays())[2:]
-    )
+    # One play may be kept for its last sample, and one more for the value held from it.
+    assert all(play.stop_sample > sample for play in list(timeline.plays())[2:])
 
 
 def test_the_timeline_is_bounded(monkeypatch):

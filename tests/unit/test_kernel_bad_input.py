@@ -353,7 +353,7 @@ MESSAGES = st.one_of(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(st.lists(st.tuples(st.integers(1, 2), MESSAGES), max_size=12), st.sampled_from(Flavour))
 def test_any_messages_get_one_reply_each_and_leave_nothing_behind(messages, flavour):
     node = make_node(flavour=flavour, limits=LIMITS)

@@ -223,7 +223,7 @@ class KernelMachine(RuleBasedStateMachine):
 
 
 TestKernelMachine = KernelMachine.TestCase
-TestKernelMachine.settings = settings(max_examples=60, stateful_step_count=40)
+TestKernelMachine.settings = settings(max_examples=40, stateful_step_count=40)
 
 
 # --- two kernels ----------------------------------------------------------------------
@@ -357,7 +357,7 @@ def play(scenario: Scenario, *, every_tick: bool) -> tuple[Lab, list[tuple[Node,
     return lab, posted
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(scenarios(faulty=False))
 def test_programs_that_fit_together_all_end_well(scenario):
     """Whatever the order of starts, messages of less than a bin, heralds and directions."""
@@ -376,7 +376,7 @@ def test_programs_that_fit_together_all_end_well(scenario):
     lab.check_clean()
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(scenarios(faulty=True))
 def test_nothing_leaks_whatever_fails(scenario):
     lab, posted = play(scenario, every_tick=False)
@@ -386,7 +386,7 @@ def test_nothing_leaks_whatever_fails(scenario):
     lab.check_clean()
 
 
-@settings(max_examples=25, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@settings(max_examples=12, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(scenarios(faulty=True))
 def test_skipping_idle_ticks_changes_nothing(scenario):
     """`Kernel.next_tick` names every tick at which something happens."""

@@ -111,7 +111,7 @@ class QmmuMachine(RuleBasedStateMachine):
 
 
 TestQmmu = QmmuMachine.TestCase
-TestQmmu.settings = settings(max_examples=60, stateful_step_count=30)
+TestQmmu.settings = settings(max_examples=30, stateful_step_count=30)
 
 
 def test_the_errors_say_who_has_what():
