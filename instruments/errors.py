@@ -37,5 +37,9 @@ class IncompatibleInstrument(InstrumentError):
     """The instrument is of another type, or of a version this driver does not know."""
 
 
+class InstrumentNotReady(InstrumentError):
+    """The instrument must be set up first: booted, or its program loaded."""
+
+
 class DeviceRefused(InstrumentError):
     """The instrument was asked, and said no or did something else."""

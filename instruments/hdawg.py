@@ -15,10 +15,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from elftools.elf.elffile import ELFFile
 from numpy.typing import NDArray
 from qcodes.instrument import ChannelList, InstrumentChannel
 from qcodes.validators import Enum, Ints, Numbers, Validator
@@ -125,6 +127,7 @@ def compile_program(
         waveforms.validate(elf, allow_missing=False)
     except (ValidationError, IndexError) as error:
         raise ConfigurationRefused(f"waveforms and SeqC source do not fit: {error}") from error
+    _check_markers(waveforms, elf)
     if table_schema is not None:
         _check_schema(program.command_table, table_schema)
     _check_table(program)
@@ -146,6 +149,18 @@ def _waveforms(program: AwgProgram) -> Waveforms:
         first, second = np.ascontiguousarray(steps.T)
         waveforms.assign_waveform(index, first, second, program.markers.get(index))
     return waveforms
+
+
+def _check_markers(waveforms: Waveforms, elf: bytes) -> None:
+    """The vendor's validation does not look at markers, and a wrong slot shifts every sample."""
+    section: Any = ELFFile(BytesIO(elf)).get_section_by_name(".waveforms")
+    for index, slot in enumerate(json.loads(section.data())["waveforms"] or ()):
+        has_markers = any(int(bits) for bits in slot["marker_bits"].split(";"))
+        if index in waveforms and has_markers != (waveforms[index][2] is not None):
+            raise ConfigurationRefused(
+                f"waveform {index} and its placeholder do not agree on markers: "
+                f"the SeqC source {'reserves' if has_markers else 'does not reserve'} them"
+            )
 
 
 def _check_schema(table: Mapping[str, Any], schema: Mapping[str, Any]) -> None:

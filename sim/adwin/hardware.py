@@ -300,12 +300,16 @@ class InMemoryHardware:
 
     def _settled(self, cycle: int, module: int) -> _Counters:
         self._settle(cycle)
-        return self._counters.setdefault(module, _Counters([0] * 4, [0] * 4))
+        counters = self._counters.get(module)
+        if counters is None:
+            counters = self._counters[module] = _Counters([0] * 4, [0] * 4)
+        return counters
 
     def _settle(self, cycle: int) -> None:
-        start, self._settled_at = self._settled_at, max(cycle, self._settled_at)
+        start = self._settled_at
         if self._photons is None or cycle <= start:
             return
+        self._settled_at = cycle
         for (module, channel), pulses in self._photons.emit(start, cycle).items():
             counters = self._counters.get(module)
             index = _checked_counter(module, channel)

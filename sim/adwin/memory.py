@@ -48,6 +48,17 @@ class SharedMemory:
     data: dict[int, DataArray] = field(default_factory=dict)
     used: dict[int, dict[int, int]] = field(default_factory=dict)
 
+    def elements(self, number: int) -> list[Any]:
+        """The values of a DATA array, element n at index n; index 0 is unused.
+
+        Raises:
+            KeyError: no process declares it, or it is a FIFO.
+        """
+        values = self.data[number].values
+        if not isinstance(values, list):
+            raise KeyError(f"DATA_{number} is a FIFO")
+        return values
+
     def free(self, memory: int) -> int:
         """Free bytes of one kind of memory."""
         used = sum(sizes.get(memory, 0) for sizes in self.used.values())

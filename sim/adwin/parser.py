@@ -181,8 +181,9 @@ class _Builder:
         if item.data == "exit":
             return tree.Exit(here)
         if item.data == "if_line":
-            arm = (self._expression(parts[0], 0), (self._statement(_as_tree(parts[1]), depth + 1),))
-            return tree.If(here, (arm,), ())
+            condition = self._expression(parts[0], 0)
+            only = self._statement(_as_tree(parts[1]), depth + 1)
+            return tree.If(here, (tree.Arm(here, (condition,), (only,)),), ())
         compound = {
             "if_block": self._if_block,
             "select_case": self._select,
@@ -193,27 +194,29 @@ class _Builder:
 
     def _if_block(self, item: Tree[Token], here: Location, depth: int) -> tree.If:
         parts = _parts(item)
-        arms = [(self._expression(parts[0], 0), self._block(parts[1], depth))]
+        arms = [self._arm(here, parts[:2], depth)]
         otherwise: tree.Block = ()
         for part in parts[2:]:
             if part.data == "else_if":
-                condition, block = _parts(part)
-                arms.append((self._expression(condition, 0), self._block(block, depth)))
+                arms.append(self._arm(self._at(part), _parts(part), depth))
             else:
                 otherwise = self._block(_last_tree(part), depth)
         return tree.If(here, tuple(arms), otherwise)
 
+    def _arm(self, here: Location, parts: list[Tree[Token]], depth: int) -> tree.Arm:
+        *tests, block = parts
+        conditions = tuple(self._expression(test, 0) for test in tests)
+        return tree.Arm(here, conditions, self._block(block, depth))
+
     def _select(self, item: Tree[Token], here: Location, depth: int) -> tree.Select:
         value, *cases = _parts(item)
-        arms: list[tuple[tuple[tree.Expression, ...], tree.Block]] = []
+        arms: list[tree.Arm] = []
         otherwise: tree.Block = ()
         for case in cases:
-            *values, block = _parts(case)
-            statements = self._block(block, depth)
             if case.data == "case":
-                arms.append((tuple(self._expression(one, 0) for one in values), statements))
+                arms.append(self._arm(self._at(case), _parts(case), depth))
             else:
-                otherwise = statements
+                otherwise = self._block(_last_tree(case), depth)
         return tree.Select(here, self._expression(value, 0), tuple(arms), otherwise)
 
     def _for(self, item: Tree[Token], here: Location, depth: int) -> tree.For:

@@ -124,19 +124,17 @@ class _Preprocessor:
             return
         if depth == MAX_INCLUDE_DEPTH:
             raise AdbasicError(f"includes are nested more than {MAX_INCLUDE_DEPTH} deep", here)
-        # The sources are written on Windows, where the case of a file name does not matter.
-        wanted = path.parent / name
-        folder = wanted.parent
-        beside = sorted(folder.iterdir()) if folder.is_dir() else []
-        found = [file for file in beside if file.name.lower() == wanted.name.lower()]
-        if not found:
+        found = _find(path.parent, Path(name).parts)
+        if found is None:
             raise AdbasicError(
-                f"include file {name!r} is not in {folder}; put it there or correct the name", here
+                f"include file {name!r} is not to be found from {path.parent}; put it there or "
+                "correct the name",
+                here,
             )
-        target = found[0].resolve()
+        target = found.resolve()
         if target not in self.included:
             self.included.add(target)
-            self.read(found[0], here, depth + 1)
+            self.read(found, here, depth + 1)
 
     def _condition(self, rest: str, here: Location) -> bool:
         test = _CONDITION.match(re.sub(r"\bthen\s*$", "", rest, flags=re.IGNORECASE).strip())
@@ -185,6 +183,20 @@ def _read_lines(path: Path, where: Location | None) -> list[str]:
         return path.read_text("latin-1").splitlines()
     except OSError as error:
         raise AdbasicError(f"cannot read {path}: {error.strerror}", where) from None
+
+
+def _find(folder: Path, parts: tuple[str, ...]) -> Path | None:
+    """A file by its path whatever the case, as on Windows, where the sources are written."""
+    for part in parts:
+        if part == "..":
+            folder = folder.parent
+            continue
+        beside = sorted(folder.iterdir()) if folder.is_dir() else []
+        matches = [entry for entry in beside if entry.name.lower() == part.lower()]
+        if not matches:
+            return None
+        folder = matches[0]
+    return folder if folder.is_file() else None
 
 
 def _without_comment(line: str) -> str:

@@ -140,15 +140,16 @@ class AdwinSystem:
             if not due:
                 self._now = max(self._now, until)
                 break
-            process = min(due, key=self._urgency)
-            others = [p.start for p in due if p is not process]
+            process, horizon = due[0], until
+            if len(due) > 1:
+                process = min(due, key=self._urgency)
+                horizon = min(other.start for other in due if other is not process)
             if process.start < self._free_from:
                 process.start = self._free_from
                 if process.start >= until:
                     continue
-            self._now = max(self._now, process.start)
             # At least one event, then whoever is due next.
-            self._horizon.until = max(process.start + 1, min([until, *others]))
+            self._horizon.until = horizon if horizon > process.start else process.start + 1
             try:
                 process.run(self._horizon)
             finally:
@@ -169,5 +170,5 @@ class AdwinSystem:
         return start, process.program.low_priority, process.program.number
 
     def _occupy(self, process: Process) -> None:
-        if not process.program.low_priority:
-            self._free_from = max(self._free_from, process.cycle)
+        if process.cycle > self._free_from and not process.program.low_priority:
+            self._free_from = process.cycle

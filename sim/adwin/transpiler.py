@@ -358,7 +358,8 @@ class _Writer:
     def _if(self, statement: tree.If, scope: Scope) -> None:
         writer = self._expressions
         depth, spent = self._depth, 0
-        for number, (condition, block) in enumerate(statement.arms):
+        for number, arm in enumerate(statement.arms):
+            writer.location = arm.location
             pending, writer.cost = writer.cost, 0
             length = len(self._body)
             if number:
@@ -367,7 +368,7 @@ class _Writer:
                 self._depth += 1
                 if self._depth > MAX_BLOCK_DEPTH:
                     raise writer.refuse(f"more than {MAX_BLOCK_DEPTH} ELSEIFs that act")
-            text = writer.condition(condition, scope)
+            text = writer.condition(arm.tests[0], scope)
             writer.cost += pending + self._costs.branch
             if number and len(self._body) == length + 1 and not writer.timed:
                 del self._body[length:]
@@ -379,8 +380,8 @@ class _Writer:
                 self._spend()
                 spent = 0
                 self._emit(f"if {text}:")
-            self._branch(block, scope, spent)
-            writer.location = statement.location
+            self._branch(arm.block, scope, spent)
+        writer.location = statement.location
         if statement.otherwise or spent:
             self._emit("else:")
             self._branch(statement.otherwise, scope, spent)
@@ -395,12 +396,14 @@ class _Writer:
         self._spend()
         name = self._fixed("case", code).text
         word = "if"
-        for values, block in statement.arms:
-            texts = [str(self._constant(value)) for value in values]
+        for arm in statement.arms:
+            writer.location = arm.location
+            texts = [str(self._constant(value)) for value in arm.tests]
             test = f"== {texts[0]}" if len(texts) == 1 else f"in ({', '.join(texts)})"
             self._emit(f"{word} {name} {test}:")
-            self._branch(block, scope, 0)
+            self._branch(arm.block, scope, 0)
             word = "elif"
+        writer.location = statement.location
         if statement.otherwise:
             self._emit("else:" if statement.arms else "if True:")
             self._branch(statement.otherwise, scope, 0)

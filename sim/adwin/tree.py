@@ -126,10 +126,19 @@ Block = tuple[Statement, ...]
 
 
 @dataclass(frozen=True)
+class Arm:
+    """A condition of an IF, or the values of a CASE, and what is done then."""
+
+    location: Location
+    tests: tuple[Expression, ...]
+    block: Block
+
+
+@dataclass(frozen=True)
 class If(Statement):
     """IF with its ELSEIFs in order, and ELSE."""
 
-    arms: tuple[tuple[Expression, Block], ...]
+    arms: tuple[Arm, ...]
     otherwise: Block
 
 
@@ -138,7 +147,7 @@ class Select(Statement):
     """SELECTCASE."""
 
     value: Expression
-    arms: tuple[tuple[tuple[Expression, ...], Block], ...]
+    arms: tuple[Arm, ...]
     otherwise: Block
 
 

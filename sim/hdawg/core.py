@@ -268,8 +268,8 @@ class AwgCore:
         """Play zeros or the last value; the sample at which there was room for it."""
         return self.player.order(now, n_samples, is_held=is_held)
 
-    def playing_until(self) -> int | None:
-        """When the player has nothing left, None if it never had."""
+    def playing_until(self) -> int:
+        """When the player has nothing left, or had."""
         return self.player.free_at
 
 

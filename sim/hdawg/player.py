@@ -19,6 +19,8 @@ PLAY_GRANULARITY_SAMPLES: Final = 16
 MAX_PLAY_SAMPLES: Final = (1 << 19) - 16
 """Limits of one play command (HDAWG user manual; the greatest from the vendor's compiler)."""
 
+LONG_AGO: Final = -(1 << 62)
+
 
 class Player:
     """Plays what one sequencer orders.
@@ -26,8 +28,8 @@ class Player:
     Attributes:
         timeline: what was played, in the time of the connector.
         levels: phases and amplitudes from now on, see `set_levels`.
-        free_at: when the last command ordered ends, in the time of the sequencer; None
-            before the first.
+        free_at: when the last command ordered ends, in the time of the sequencer;
+            `LONG_AGO` before the first.
     """
 
     def __init__(self, timing: HdawgTiming) -> None:
@@ -40,8 +42,8 @@ class Player:
         """Empty queue and timeline; phases 0, amplitudes 1."""
         self.timeline = Timeline()
         self.set_levels(Levels())
-        self.free_at: int | None = None
-        self._waiting: deque[int] = deque()
+        self.free_at = LONG_AGO
+        self._last_starts = deque([LONG_AGO] * self._depth, maxlen=self._depth)
 
     def set_levels(self, levels: Levels) -> None:
         """Set phases and amplitudes for everything ordered from now on."""
@@ -80,16 +82,13 @@ class Player:
                 f"a play of {n_samples} samples; the length must be {MIN_PLAY_SAMPLES}.."
                 f"{MAX_PLAY_SAMPLES} and a multiple of {PLAY_GRANULARITY_SAMPLES}"
             )
-        waiting = self._waiting
-        while waiting and waiting[0] <= now:
-            waiting.popleft()
-        if len(waiting) >= self._depth:
-            room_at = waiting[-self._depth]
+        # There is room as soon as the command that is the queue's depth back has started.
+        room_at = self._last_starts[0]
+        if room_at > now:
             now = room_at + -(room_at - now) % CYCLE_SAMPLES
         start = now + self._play_latency
-        if self.free_at is not None and self.free_at > start:
-            start = self.free_at
+        start = max(start, self.free_at)
         self.free_at = start + n_samples
-        waiting.append(start)
+        self._last_starts.append(start)
         self.timeline.record(start + self._output_latency, n_samples, waveform, entry, is_held)
         return now

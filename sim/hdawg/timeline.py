@@ -1,12 +1,11 @@
 """What a core has played: a timeline in whole samples, and the signals it makes.
 
-Kept as columns of integers. A play lasts some microseconds and a run may hold a million of
-them, which as objects would keep the garbage collector busier than the simulation.
+Kept as plain tuples of integers. A play lasts some microseconds and a run may hold a million
+of them; as objects they would keep the garbage collector busier than the simulation.
 """
 
 from __future__ import annotations
 
-from array import array
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,9 +21,6 @@ MAX_RECORDED: Final = 1_000_000
 
 NOTHING: Final = -1
 """Instead of the number of a waveform or an entry."""
-
-_COLUMNS: Final = 5
-_HELD: Final = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,8 +86,9 @@ class Timeline:
     """Plays in order of time, one after the other or with gaps, never overlapping."""
 
     def __init__(self) -> None:
-        self._starts = array("q")
-        self._columns = array("q")
+        self._starts: list[int] = []
+        # Of each play: length, waveform, entry, levels (numbers or NOTHING), and if it is held.
+        self._records: list[tuple[int, int, int, int, bool]] = []
         self._waveforms: list[Waveform] = []
         self._levels: list[Levels] = []
         self._level_numbers: dict[Levels, int] = {}
@@ -137,7 +134,7 @@ class Timeline:
                 f"{MAX_RECORDED} plays are recorded; call forget_before() now and then"
             )
         self._starts.append(start)
-        self._columns.extend((n_samples, waveform, entry, self._current_levels, is_held))
+        self._records.append((n_samples, waveform, entry, self._current_levels, is_held))
 
     def plays(self, start: int | None = None, stop: int | None = None) -> Iterator[Play]:
         """The plays that touch a window, in order of time.
@@ -151,8 +148,7 @@ class Timeline:
             begins = self._starts[index]
             if stop is not None and begins >= stop:
                 return
-            at = index * _COLUMNS
-            n_samples, waveform, entry, levels, is_held = self._columns[at : at + _COLUMNS]
+            n_samples, waveform, entry, levels, is_held = self._records[index]
             if start is None or begins + n_samples > start:
                 yield Play(
                     begins,
@@ -160,17 +156,17 @@ class Timeline:
                     None if waveform == NOTHING else self._waveforms[waveform],
                     None if entry == NOTHING else entry,
                     self._levels[levels],
-                    bool(is_held),
+                    is_held,
                 )
 
     def forget_before(self, sample: int) -> None:
         """Drop the plays that end before a sample."""
         drop = bisect_right(self._starts, sample) - 1
         # A play that holds the last value needs the one it comes from.
-        while drop > 0 and self._columns[drop * _COLUMNS + _HELD]:
+        while drop > 0 and self._records[drop][-1]:
             drop -= 1
         if drop > 0:
-            del self._starts[:drop], self._columns[: drop * _COLUMNS]
+            del self._starts[:drop], self._records[:drop]
 
     def output(self, start: int, stop: int) -> NDArray[np.float64]:
         """The two channels in a window, of full scale, shape (stop - start, 2)."""

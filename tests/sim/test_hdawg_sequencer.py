@@ -299,7 +299,7 @@ def test_what_is_not_modelled_is_refused_with_its_line(source, problem):
         ("fly R1, R2", "the opcode is not simulated"),
         ("addi R0, R1, 3", "R0 is constant"),
         ("addi R16, R0, 3", "'R16' is not one of 16 registers"),
-        ("addi R1, R0", "tuple index out of range"),
+        ("addi R1, R0", "2 operands instead of 3"),
         ("jmp nowhere", "nowhere"),
         ("ssl R1, R2", "a shift takes R0"),
         ("ld R1, 77", "reading port 77"),

@@ -199,7 +199,9 @@ def test_an_outcome_for_a_process_that_has_ended_is_nobodys(node, lab, ending, o
     node.device.answer = node.device.answer._replace(outcome=outcome)
     lab.run(200)
     assert node.values(other) == [0]
-    assert node.device.instructions == [ini(0), ini(0), *node.device.instructions[2:]]
+    consumed = node.trace.events(Event.PROCESSOR_CONSUME_OUTCOME)
+    assert [(record.tick, record.pid) for record in consumed][0] == (40, 0)
+    assert node.device.instructions == [ini(0), ini(0), msr(0)]
     lab.check_clean()
 
 

@@ -528,6 +528,17 @@ def test_attempts_stay_within_the_bins_of_the_link():
     lab.check_clean()
 
 
+def test_an_announcement_in_the_guard_of_a_bin_starts_no_attempt_there():
+    lab, first, second, _ = pair(Verdict, delay=lambda: 94)
+    created, received = run_pair(lab, first, second, pairs=2, virtuals=[0, 1])
+    arrived = [m.tick + 94 for _, _, m in lab.sent if isinstance(m, Announce)]
+    assert arrived[0] % BIN_TICKS < 5, "this is the case meant"
+    starts = [tick for tick, i in second.device.log if i.opcode is Opcode.ENT]
+    assert all(5 <= tick % BIN_TICKS <= BIN_TICKS - 15 for tick in starts)
+    assert first.array(created)[14] == second.array(received)[14] == 1
+    lab.check_clean()
+
+
 def test_a_sync_failure_is_retried_in_the_next_bin():
     lab, first, second, link = pair(Verdict)
     start(second, 1)

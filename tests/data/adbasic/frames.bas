@@ -18,7 +18,7 @@
 
 DIM received, command, response, opcode, argument, current, remaining AS LONG
 
-SUB strobe(word)
+SUB send_word(word)
   P2_DIGOUT_BITS(DIO_MODULE, word AND 0FFh, NOT(word) AND 0FFh)
   P2_DIGOUT(DIO_MODULE, STROBE, 1)
   CPU_SLEEP(9)
@@ -52,7 +52,7 @@ EVENT:
     argument = command AND 0FFh
     IF (opcode <> 0) THEN
       IF (current = 0) THEN
-        strobe(argument)
+        send_word(argument)
         current = opcode
         remaining = 1 + argument
       ELSE
