@@ -315,8 +315,11 @@ class AdwinProII(Instrument):
 
     def close(self) -> None:
         """Close the instrument; the ADwin itself goes on with what it is doing."""
+        # QCoDeS empties the object when it closes it, and may close it twice.
+        ownership: Ownership | None = self.__dict__.get("_ownership")
         super().close()
-        self._ownership.release()
+        if ownership is not None:
+            ownership.release()
 
     def get_idn(self) -> dict[str, str | None]:
         """Vendor, model, device number and version of the vendor's wrapper."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
+from pathlib import Path
 from random import Random
 from typing import Annotated, Final, Self
 
@@ -20,7 +21,7 @@ from qnodeos.api.netqasm import Flavour
 from qnodeos.cnpu.host import NetworkDirectory
 from qnodeos.cnpu.latency import LatencyProfile
 from qnodeos.cnpu.virtual import MessageBoard, VirtualCnpu
-from qnodeos.config.loader import parse_config
+from qnodeos.config.loader import load_config, parse_config
 from qnodeos.qnpu.kernel import Kernel, KernelConfig
 from qnodeos.qnpu.schedule import NetworkSchedule
 from qnodeos.trace.recorder import TraceRecorder
@@ -43,7 +44,7 @@ LINKS: Final[Mapping[str, Callable[[], LinkParameters]]] = {
 
 _HOST_TRACE_UNIT_NS: Final = 1_000
 _MS_IN_NS: Final = 1_000_000
-TRACE_CAPACITY: Final = 1 << 20
+TRACE_CAPACITY: Final = 1 << 19
 """Events kept per recorder."""
 
 
@@ -91,10 +92,16 @@ class NetworkConfig(BaseModel):
                 f"timing.tick_ns is {ticks_ns[0]} at the client and {ticks_ns[1]} at the server; "
                 "nodes on one link need the same tick"
             )
+        bin_ms, guard_ms = self.schedule.bin_ms, self.schedule.guard_ms
         try:
             _schedule(self, ticks_ns[0], peer=0)
-        except ValueError as error:
-            raise ValueError(f"schedule and link do not fit: {error}") from error
+        except ValueError:
+            raise ValueError(
+                f"a guard of schedule.guard_ms = {guard_ms:g} and a batch of "
+                f"{self.link.batch_ns / _MS_IN_NS:g} ms (link.attempts_per_batch x "
+                f"link.attempt_period_ns) do not fit a bin of schedule.bin_ms = {bin_ms:g}; "
+                "lengthen the bin or shorten the others"
+            ) from None
         return self
 
     @classmethod
@@ -113,6 +120,15 @@ class NetworkConfig(BaseModel):
             link=LinkParameters.perfect(),
             schedule=ScheduleConfig(guard_ms=0.1),
         )
+
+
+def load_network(path: Path, link: str) -> NetworkConfig:
+    """A configuration file; what it does not name is as in a link preset.
+
+    Raises:
+        ConfigurationError: the file is wrong.
+    """
+    return load_config(path, NetworkConfig, NetworkConfig.preset(link))
 
 
 def load_profile(name: str) -> LatencyProfile:

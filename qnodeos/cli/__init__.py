@@ -7,9 +7,11 @@ Exit codes: 0 done; 1 the run failed; 2 the command or a configuration file is w
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
+from qnodeos import __version__
 from qnodeos.cli import experiment
 from qnodeos.errors import ConfigurationError, QNodeOSError
 
@@ -19,7 +21,6 @@ EXIT_INTERRUPTED = 130
 
 app = typer.Typer(
     name="qnodeos",
-    help="A quantum network operating system, with a simulated laboratory under it.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -28,12 +29,22 @@ app.add_typer(experiment.app, name="experiment")
 app.command("demo")(experiment.demo)
 
 
-@app.command()
-def version() -> None:
-    """Print the version."""
-    from qnodeos import __version__
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
 
-    typer.echo(__version__)
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """A quantum network operating system, with a simulated laboratory under it."""
 
 
 def main() -> None:

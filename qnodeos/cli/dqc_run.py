@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from calibration.fidelity import time_to_fidelity_ms
 from calibration.readout import ReadoutFidelity
-from qnodeos.errors import ConfigurationError
+from qnodeos import __version__
+from qnodeos.assembly import NetworkConfig
+from qnodeos.errors import ConfigurationError, InsufficientDataError
 from qnodeos.experiments.dqc import (
     BLOCK_CIRCUITS,
     Block,
@@ -25,6 +30,7 @@ from qnodeos.experiments.dqc import (
 from qnodeos.experiments.dqc_analysis import DqcSetData, analyse_dqc
 from qnodeos.experiments.dqc_storage import open_dataset
 from qnodeos.experiments.dqc_table import fidelity_table, segments_table
+from sim.entangled_state import SinglePhotonProtocol
 
 
 def run_and_report(
@@ -43,8 +49,7 @@ def run_and_report(
         quiet: no table and no progress bar.
     """
     console = Console(quiet=quiet)
-    if json_path is not None:
-        _check_writable(json_path)
+    _check_destinations(json_path, out)
     started_s = time.perf_counter()
     parts: dict[Block, DqcSetData] = {}
     interrupted: KeyboardInterrupt | None = None
@@ -54,7 +59,12 @@ def run_and_report(
         if out is not None:
             write = stack.enter_context(open_dataset(out / "dqc.db", "dqc", _metadata(settings)))
         try:
-            for block, data in run_blocks(settings, workers, on_progress):
+            for block, data in run_blocks(
+                settings,
+                workers,
+                on_progress,
+                lambda: console.print("Stopping: the blocks that are running are finished first."),
+            ):
                 parts[block] = data
                 if write is not None:
                     write(block.set_index, block.number * BLOCK_CIRCUITS, data)
@@ -69,29 +79,65 @@ def run_and_report(
             seed=settings.seed,
             wall_s=time.perf_counter() - started_s,
         )
+        result["latency_bound_ms"] = latency_bound_ms(settings.network)
+        result["complete"] = interrupted is None
+        result["settings"] = _metadata(settings)
         _report(console, result, sets, json_path, out)
     if interrupted is not None:
         console.print(
-            f"Interrupted: {len(parts)} of {len(blocks_of(settings))} blocks are done and kept."
+            f"Interrupted: {sum(block.circuits for block in parts)} of "
+            f"{settings.circuits_per_set * len(settings.sets)} circuits are done and kept."
         )
         raise interrupted
 
 
-def _check_writable(path: Path) -> None:
+def latency_bound_ms(network: NetworkConfig) -> float | None:
+    """How long the server's qubit may live for a mean fidelity of 2/3, None for ever.
+
+    From the state that the link delivers and the coherence time of the server alone: gates,
+    readout and the client's decoherence are left out, as in the published bound.
+    """
+    protocol, noise = network.link.protocol, network.server.noise
+    if not isinstance(protocol, SinglePhotonProtocol) or not isfinite(noise.coherence_time_ms):
+        return None
+    try:
+        return time_to_fidelity_ms(
+            (1 + abs(protocol.correlators.xx)) / 2,
+            noise.coherence_time_ms,
+            exponent=noise.coherence_exponent,
+        )
+    except InsufficientDataError:
+        return None  # the state is below the bound from the start
+
+
+def _check_destinations(json_path: Path | None, out: Path | None) -> None:
     """Fail now rather than after the run.
 
     Raises:
         ConfigurationError: the result could not be written there.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8"):
-            pass
-    except OSError as error:
+    if out is not None:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot make this directory: {error.strerror}; choose another --out",
+                file=str(out),
+            ) from error
+    if json_path is None:
+        return
+    problem = None
+    if json_path.is_dir():
+        problem = "it is a directory"
+    elif not json_path.parent.is_dir():
+        problem = f"there is no directory {json_path.parent}"
+    elif not os.access(json_path if json_path.exists() else json_path.parent, os.W_OK):
+        problem = "permission denied"
+    if problem is not None:
         raise ConfigurationError(
-            f"cannot write the result there: {error.strerror}; choose another --json",
-            file=str(path),
-        ) from error
+            f"cannot write the result there: {problem}; choose another --json",
+            file=str(json_path),
+        )
 
 
 def _merged(settings: DqcSettings, parts: dict[Block, DqcSetData]) -> list[DqcSetData]:
@@ -112,7 +158,9 @@ def _report(
     console.print(fidelity_table(result))
     console.print(segments_table(result))
     if json_path is not None:
-        json_path.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", "utf-8")
+        unfinished = json_path.with_name(json_path.name + ".part")
+        unfinished.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", "utf-8")
+        unfinished.replace(json_path)
         console.print(f"Result: {json_path}")
     if out is not None:
         from qnodeos.experiments.dqc_plots import save_dqc_figures
@@ -124,12 +172,14 @@ def _report(
 
 
 def _metadata(settings: DqcSettings) -> dict[str, Any]:
+    """What was run, as text and numbers."""
     return {
+        "version": __version__,
+        "backend": "behavioural (simulated)",
         "seed": settings.seed,
         "profile": settings.profile,
         "circuits_per_set": settings.circuits_per_set,
         "network": settings.network.model_dump_json(),
-        "backend": "simulated, behavioural",
     }
 
 

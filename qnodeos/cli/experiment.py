@@ -61,7 +61,7 @@ def dqc(
     ] = Link.PAPER,
     config: Annotated[
         Path | None,
-        typer.Option(help="YAML file with nodes, link and schedule; replaces --link."),
+        typer.Option(help="YAML or JSON file; its fields override those of --link."),
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the result here.")] = None,
     out: Annotated[
@@ -74,15 +74,14 @@ def dqc(
     quiet: Annotated[bool, typer.Option("--quiet", help="No table and no progress bar.")] = False,
 ) -> None:
     """Delegated quantum computation between two NV nodes (paper, Fig. 4)."""
-    from qnodeos.assembly import NetworkConfig
+    if quiet and json is None and out is None:
+        raise typer.BadParameter("nothing would be kept: add --json or --out", param_hint="--quiet")
+    from qnodeos.assembly import NetworkConfig, load_network
     from qnodeos.cli.dqc_run import run_and_report
-    from qnodeos.config.loader import load_config
     from qnodeos.experiments.dqc import DqcSettings
 
     network = (
-        load_config(config, NetworkConfig)
-        if config is not None
-        else NetworkConfig.preset(link.value)
+        load_network(config, link.value) if config is not None else NetworkConfig.preset(link.value)
     )
     settings = DqcSettings(
         circuits_per_set=circuits_per_set,

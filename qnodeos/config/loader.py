@@ -11,7 +11,7 @@ import difflib
 import json
 import os
 import reprlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar, get_args
 
@@ -33,26 +33,31 @@ class _Problem(NamedTuple):
     message: str
 
 
-def load_config(path: str | os.PathLike[str], model: type[ModelT]) -> ModelT:
+def load_config(
+    path: str | os.PathLike[str], model: type[ModelT], base: ModelT | None = None
+) -> ModelT:
     """Read a YAML or JSON file into a model.
 
     Args:
         path: the file.
         model: what the file must contain; should forbid extra fields.
+        base: what holds for the fields that the file does not name; the model's own
+            defaults if not given.
 
     Raises:
         ConfigurationError: the file cannot be read or its content is wrong.
     """
-    return parse_config(_read(path), model, os.fspath(path))
+    return parse_config(_read(path), model, os.fspath(path), base)
 
 
-def parse_config(text: str, model: type[ModelT], name: str) -> ModelT:
+def parse_config(text: str, model: type[ModelT], name: str, base: ModelT | None = None) -> ModelT:
     """Read YAML or JSON text into a model.
 
     Args:
         text: the whole text.
         model: what the text must contain; should forbid extra fields.
         name: file name, for messages.
+        base: as for `load_config`.
 
     Raises:
         ConfigurationError: the text is wrong.
@@ -71,9 +76,32 @@ def parse_config(text: str, model: type[ModelT], name: str) -> ModelT:
     try:
         # By way of JSON because pydantic's strict mode for JSON is what a file needs: it
         # makes tuples of lists and enumerations of text, but no numbers of text.
-        return model.model_validate_json(json.dumps(document.data), strict=True)
+        data = document.data
+        if base is not None:
+            data = _merged(base.model_dump(mode="json"), data)
+        return model.model_validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
         raise _configuration_error(error, document, model) from error
+
+
+def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with the values of ``changes``, field by field.
+
+    A mapping that chooses another ``kind`` replaces the base's as a whole: the fields of
+    one kind mean nothing to another.
+    """
+    merged = dict(base)
+    for name, value in changes.items():
+        old = merged.get(name)
+        if (
+            isinstance(value, dict)
+            and isinstance(old, dict)
+            and value.get("kind", old.get("kind")) == old.get("kind")
+        ):
+            merged[name] = _merged(old, value)
+        else:
+            merged[name] = value
+    return merged
 
 
 def _read(path: str | os.PathLike[str]) -> str:
@@ -142,6 +170,8 @@ def _problem(detail: ErrorDetails, document: Document, model: type[BaseModel]) -
         return _Problem(line, dotted(path), f"needs the field {field}, which says what kind it is")
     message = detail["msg"].removeprefix("Value error, ")
     message = message.removeprefix("Input ").replace("an object", "a mapping")
+    if detail["type"] == "value_error" and isinstance(detail["input"], dict):
+        return _Problem(line, dotted(path), message)  # about several fields together
     return _Problem(line, dotted(path), f"{message}, not {_shown(detail['input'])}")
 
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import gc
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -39,8 +41,9 @@ SETS: Final = ((0, 4), (8, 8), (16, -4), (-8, 8), (4, 16), (-4, 2))
 """(alpha, theta) in units of pi/16. The published experiment has six sets; which ones is
 not published in numbers: these are assumed."""
 
-BLOCK_CIRCUITS: Final = 300
-"""Circuits run on one pair of nodes; bounds the size of their traces."""
+BLOCK_CIRCUITS: Final = 100
+"""Circuits run on one pair of nodes; bounds the size of their traces, and what is lost and
+waited for when a run is interrupted."""
 
 _POLL_S: Final = 0.2
 
@@ -76,14 +79,15 @@ class Block:
 
 
 def blocks_of(settings: DqcSettings) -> list[Block]:
-    """All blocks, in order."""
-    blocks = []
-    for set_index in range(len(settings.sets)):
-        sizes = [BLOCK_CIRCUITS] * (settings.circuits_per_set // BLOCK_CIRCUITS)
-        if rest := settings.circuits_per_set % BLOCK_CIRCUITS:
-            sizes.append(rest)
-        blocks += [Block(set_index, number, size) for number, size in enumerate(sizes)]
-    return blocks
+    """All blocks, in the order in which they are run: all sets advance together."""
+    sizes = [BLOCK_CIRCUITS] * (settings.circuits_per_set // BLOCK_CIRCUITS)
+    if rest := settings.circuits_per_set % BLOCK_CIRCUITS:
+        sizes.append(rest)
+    return [
+        Block(set_index, number, size)
+        for number, size in enumerate(sizes)
+        for set_index in range(len(settings.sets))
+    ]
 
 
 def run_block(
@@ -198,7 +202,6 @@ _finished_circuits: Synchronized[int] | None = None
 def _start_worker(counter: Synchronized[int]) -> None:
     global _finished_circuits  # noqa: PLW0603 (the initialiser has no other way in)
     _finished_circuits = counter
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to handle
 
 
 def _count_circuit() -> None:
@@ -212,14 +215,21 @@ def _work(settings: DqcSettings, block: Block) -> DqcSetData:
 
 
 def run_blocks(
-    settings: DqcSettings, workers: int, on_progress: Callable[[int], None]
+    settings: DqcSettings,
+    workers: int,
+    on_progress: Callable[[int], None],
+    on_interrupt: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[Block, DqcSetData]]:
     """Run all blocks, in several processes; yields each as it is done.
 
+    After Ctrl-C no more blocks are started; those that run are still finished and yielded,
+    then KeyboardInterrupt goes on to the caller.
+
     Args:
         settings: the experiment.
-        workers: processes; 1 runs everything here.
+        workers: processes; 1 runs everything here, where Ctrl-C loses the running block.
         on_progress: called with the number of circuits done so far, now and then.
+        on_interrupt: called at once when Ctrl-C is noticed.
     """
     blocks = blocks_of(settings)
     if workers <= 1:
@@ -238,15 +248,38 @@ def run_blocks(
     pool = ProcessPoolExecutor(
         workers, mp_context=context, initializer=_start_worker, initargs=(counter,)
     )
+    interrupt: KeyboardInterrupt | None = None
     try:
-        work = partial(_work, settings)
-        pending: dict[Future[DqcSetData], Block] = {
-            pool.submit(work, block): block for block in blocks
-        }
+        with _ignoring_interrupts():
+            work = partial(_work, settings)
+            pending = {pool.submit(work, block): block for block in blocks}
         while pending:
-            done_now, _ = wait(pending, timeout=_POLL_S, return_when=FIRST_COMPLETED)
+            try:
+                finished, _ = wait(pending, timeout=_POLL_S, return_when=FIRST_COMPLETED)
+            except KeyboardInterrupt as error:
+                if interrupt is not None:
+                    raise
+                interrupt = error
+                on_interrupt()
+                pending = {f: block for f, block in pending.items() if not f.cancel()}
+                continue
             on_progress(counter.value)
-            for future in done_now:
+            for future in finished:
                 yield pending.pop(future), future.result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+    if interrupt is not None:
+        raise interrupt
+
+
+@contextmanager
+def _ignoring_interrupts() -> Iterator[None]:
+    """Start processes that leave Ctrl-C, which reaches the whole group, to their parent."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)

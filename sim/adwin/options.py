@@ -27,7 +27,7 @@ class Semantics(_Options):
         "truncate", description="LONG / LONG: a LONG rounded towards zero, or a FLOAT"
     )
     float_bits: Literal[32, 64] = Field(
-        64, description="width of a FLOAT: 32 bits on a T11, 64 on a T12 (assumed)"
+        32, description="width of a FLOAT: 32 bits on a T11, 64 on a T12 (assumed)"
     )
     macro_arguments: Literal["by name", "once"] = Field(
         "by name",
@@ -89,12 +89,17 @@ class ProcessorModel(_Options):
     @classmethod
     def t11(cls) -> ProcessorModel:
         """A T11 with its assumed defaults."""
-        return cls(semantics=Semantics(float_bits=32))
+        return cls()
 
     @classmethod
     def t12(cls) -> ProcessorModel:
         """A T12 with its assumed defaults."""
-        return cls(name="T12", clock_hz=1_000_000_000, memory_bytes={5: 3 << 28})
+        return cls(
+            name="T12",
+            clock_hz=1_000_000_000,
+            semantics=Semantics(float_bits=64),
+            memory_bytes={5: 3 << 28},
+        )
 
     @property
     def max_section_cycles(self) -> int:

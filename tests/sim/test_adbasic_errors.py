@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sim.adwin.errors import AdbasicError, ProcessFault
 from sim.adwin.hardware import InMemoryHardware
 from sim.adwin.options import Costs, ProcessorModel
 from sim.adwin.transpiler import transpile_file
-from tests.sim.adbasic_harness import HEADER_LINES, system_with, write_source
+from tests.sim.adbasic_harness import HEADER_LINES, PROGRAMS, system_with, write_source
 
 # (what the message says, line of the body from 1, body)
 WRONG = [
@@ -111,6 +115,32 @@ def test_the_header_is_checked(tmp_path, setting, value):
 def test_a_program_without_statements_is_refused(tmp_path):
     with pytest.raises(AdbasicError, match="no statements"):
         transpile_file(write_source(tmp_path, ""), ProcessorModel.t11())
+
+
+SOURCES = [path.read_text() for path in sorted(PROGRAMS.glob("*.bas"))]
+PIECES = ["\n", *sorted({word for text in SOURCES for word in re.findall(r"\w+|\S", text)})]
+
+
+@given(st.data())
+def test_whatever_is_wrong_is_an_error_with_a_place(tmp_path_factory, data):
+    """A damaged program is refused, or still a program."""
+    tokens = re.findall(r"\w+|\s+|\S", data.draw(st.sampled_from(SOURCES)))
+    start = 6 * 8  # behind the header, whose damage is another test's
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(start, len(tokens) - 1))
+        length = data.draw(st.integers(0, 3))
+        tokens[place : place + length] = data.draw(st.lists(st.sampled_from(PIECES), max_size=3))
+    folder = tmp_path_factory.mktemp("damaged")
+    for include in PROGRAMS.glob("*.inc"):
+        (folder / include.name).write_text(include.read_text())
+    path = folder / "damaged.bas"
+    path.write_text("".join(tokens))
+    try:
+        program = transpile_file(path, ProcessorModel.t11())
+    except AdbasicError as error:
+        assert error.line is not None or "header" in str(error)
+    else:
+        program.code()
 
 
 # (what the message says, line of the body from 1, body)

@@ -225,7 +225,7 @@ def test_memory_is_bounded(tmp_path):
     body = "DIM DATA_1[20000] AS LONG AT EM_LOCAL\nDIM x[10] AS FLOAT\nINIT:\n  PAR_1 = 1\n"
     settings = ProcessorModel(memory_bytes={2: 100_000, 3: 1_000, 4: 1_000})
     system = system_with(write_source(tmp_path, body), model=settings)
-    assert [system.memory.free(kind) for kind in (2, 3, 4)] == [20_000, 920, 1_000]
+    assert [system.memory.free(kind) for kind in (2, 3, 4)] == [20_000, 960, 1_000]
     system.clear(1)
     assert system.memory.free(2) == 100_000
     too_long = write_source(tmp_path, body.replace("20000", "30000"))

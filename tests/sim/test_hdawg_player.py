@@ -14,10 +14,10 @@ from sim.hdawg.timeline import NOTHING, Levels, Timeline, Waveform
 from tests.sim.hdawg_setup import ramp, running
 
 LENGTHS = st.integers(2, 40).map(lambda granules: 16 * granules)
-ORDERS = st.lists(st.tuples(st.integers(0, 60), LENGTHS), min_size=1, max_size=60)
+ORDERS = st.lists(st.tuples(st.integers(0, 30), LENGTHS), min_size=12, max_size=40)
 
 
-@given(orders=ORDERS, depth=st.integers(1, 32), latency=st.integers(0, 50))
+@given(orders=ORDERS, depth=st.integers(1, 8), latency=st.integers(0, 50))
 def test_the_queue_holds_its_depth_and_nothing_overlaps(orders, depth, latency):
     """Orders come after idle cycles of the sequencer, which stalls when the queue is full."""
     player = Player(

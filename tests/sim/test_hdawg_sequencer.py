@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import random
+from collections.abc import Callable
 
 import pytest
 from zhinst.core.errors import InvalidArgumentError
@@ -36,11 +37,13 @@ COMPARISONS = {
 class Expression:
     """A random SeqC expression of the variables a and b, and its value."""
 
+    value: Callable[[dict[str, int]], int]
+
     def __init__(self, rng: random.Random, depth: int) -> None:
         kind = rng.choice(["leaf", "two", "two", "shift", "times", "not"]) if depth else "leaf"
         if kind == "leaf":
-            self.text = rng.choice(["a", "b"])
-            self.value = dict.__getitem__
+            name = self.text = rng.choice(["a", "b"])
+            self.value = lambda v: v[name]
             return
         left = Expression(rng, depth - 1)
         if kind == "two":
@@ -48,22 +51,22 @@ class Expression:
             symbol = rng.choice(list(ARITHMETIC))
             right = Constant(rng) if rng.random() < 0.4 else Expression(rng, depth - 1)
             self.text = f"({left.text} {symbol} {right.text})"
-            self.value = lambda v, _: ARITHMETIC[symbol](left.at(v), right.at(v))
+            self.value = lambda v: ARITHMETIC[symbol](left.at(v), right.at(v))
         elif kind == "shift":
             symbol, places = rng.choice(["<<", ">>"]), rng.randint(0, 6)
             self.text = f"({left.text} {symbol} {places})"
             shift = operator.lshift if symbol == "<<" else operator.rshift
-            self.value = lambda v, _: shift(left.at(v), places)
+            self.value = lambda v: shift(left.at(v), places)
         elif kind == "times":
             factor = rng.choice([1, 2, 3, 4, 5, 7, 8, 10])
             self.text = f"({left.text} * {factor})"
-            self.value = lambda v, _: left.at(v) * factor
+            self.value = lambda v: left.at(v) * factor
         else:
             self.text = f"(~{left.text})"
-            self.value = lambda v, _: ~left.at(v)
+            self.value = lambda v: ~left.at(v)
 
     def at(self, variables: dict[str, int]) -> int:
-        return self.value(variables, self.text) & WORD
+        return self.value(variables) & WORD
 
 
 class Constant:
@@ -143,7 +146,7 @@ def test_random_programs_do_what_a_reference_says():
 def test_every_instruction_takes_one_cycle():
     device = running("setTrigger(1); setTrigger(0);", HdawgTiming(trigger_latency_samples=0))
     listing = device.nodes.read(f"/{SERIAL}/awgs/0/sequencer/assembly")
-    instructions, _ = read_listing(listing)
+    instructions, _ = read_listing(str(listing))
     stores = [i for i, step in enumerate(instructions) if step.operands[1:] == ("34",)]
     device.run_until(10_000)
     assert device.cores[0].trigger_edges == [

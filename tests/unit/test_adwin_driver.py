@@ -104,10 +104,10 @@ def test_a_device_is_opened_by_one_process(adwin, tmp_path):
 def test_boot_uses_the_vendors_file(adwin, wrapper):
     adwin.boot()
     wrapper.Boot.assert_called_once_with("/opt/adwin/ADwin12.btl")
-    with pytest.raises(ConfigurationRefused, match="boot ADwin12.btl"):
+    with pytest.raises(ConfigurationRefused, match=r"boot ADwin12\.btl"):
         adwin.boot("/opt/adwin/ADwin11.btl")
     wrapper.Boot.side_effect = ADwin.ADwinError("Boot", "File not found.", 200)
-    with pytest.raises(InstrumentUnavailable, match="there is no elsewhere/ADwin12.btl"):
+    with pytest.raises(InstrumentUnavailable, match=r"there is no elsewhere/ADwin12\.btl"):
         adwin.boot("elsewhere/ADwin12.btl")
     wrapper.Boot.side_effect = None
     wrapper.Test_Version.return_value = 1
