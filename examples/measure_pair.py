@@ -1,6 +1,9 @@
 """Two programs that share an entangled pair and measure it, on two simulated NV nodes.
 
-Run it with `.venv/bin/python examples/measure_pair.py`.
+Run it with `.venv/bin/python examples/measure_pair.py`. The client measures 1 in about 42 % of
+the pairs, not in half of them, and the two agree on about 75 %, because the single-photon
+protocol leaves both spins bright (|0>) in 23 % of its pairs, and the readout takes 5 % of |0>
+for 1 and 0.5 % of |1> for 0.
 """
 
 from __future__ import annotations
@@ -42,17 +45,18 @@ def server(pairs: int) -> float:
     return agreed / pairs
 
 
-def main() -> None:
-    """Run both programs and print what they return."""
+def main(pairs: int = 200) -> tuple[list[int], float]:
+    """Run both programs, print what they return, and return it."""
     system = build_two_nodes(NetworkConfig.preset("fast"), load_profile("paper"), seed=1)
     outcomes, agreement = system.network.run(
         [
-            ProgramSpec("client", "client", client, {"pairs": 200}),
-            ProgramSpec("server", "server", server, {"pairs": 200}),
+            ProgramSpec("client", "client", client, {"pairs": pairs}),
+            ProgramSpec("server", "server", server, {"pairs": pairs}),
         ]
     )
     print(f"client measured 1 in {sum(outcomes) / len(outcomes):.0%} of the pairs")
     print(f"server agreed with the client on {agreement:.0%} of them")
+    return outcomes, agreement
 
 
 if __name__ == "__main__":

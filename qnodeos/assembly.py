@@ -53,8 +53,8 @@ class NodeConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    noise: NVNoise = NVNoise()
-    timing: NVTiming = NVTiming()
+    noise: NVNoise = Field(NVNoise(), description="errors, decoherence and readout")
+    timing: NVTiming = Field(NVTiming(), description="durations of the instructions")
     short_corrections: bool = Field(
         False, description="correct Psi- with one pulse instead of the SDK's four"
     )
@@ -79,10 +79,14 @@ class NetworkConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    client: NodeConfig = NodeConfig()
-    server: NodeConfig = NodeConfig()
-    link: LinkParameters = Field(default_factory=LinkParameters.paper)
-    schedule: ScheduleConfig = ScheduleConfig()
+    client: NodeConfig = Field(NodeConfig(), description="the node that creates entanglement")
+    server: NodeConfig = Field(NodeConfig(), description="the node that receives entanglement")
+    link: LinkParameters = Field(
+        default_factory=LinkParameters.paper, description="entanglement between the nodes"
+    )
+    schedule: ScheduleConfig = Field(
+        ScheduleConfig(), description="when the nodes attempt entanglement"
+    )
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:

@@ -65,7 +65,7 @@ class SinglePhotonProtocol(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["single_photon"] = "single_photon"
+    kind: Literal["single_photon"] = Field("single_photon", description="which protocol this is")
     alpha_a: BrightFraction = Field(
         0.2256, description="bright-state population at A (assumed: gives F = 0.72)"
     )
@@ -227,7 +227,7 @@ class PerfectProtocol(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["perfect"] = "perfect"
+    kind: Literal["perfect"] = Field("perfect", description="which protocol this is")
     success_probability: float = Field(
         1.8e-4, gt=0, le=1, description="per attempt (assumed: as the single-photon protocol)"
     )

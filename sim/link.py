@@ -90,7 +90,10 @@ class LinkParameters(BaseModel):
             "correlation at all"
         ),
     )
-    protocol: EntanglementProtocol = Field(default_factory=SinglePhotonProtocol)
+    protocol: EntanglementProtocol = Field(
+        default_factory=SinglePhotonProtocol,
+        description="how entanglement is made; its field kind says which of the two it is",
+    )
 
     @classmethod
     def paper(cls, *, mocked: bool = False) -> LinkParameters:

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from qnodeos import __version__
-from qnodeos.cli import experiment
+from qnodeos.cli import configuration, experiment
 from qnodeos.errors import ConfigurationError, QNodeOSError
 
 EXIT_FAILED = 1
@@ -27,6 +27,7 @@ app = typer.Typer(
 )
 app.add_typer(experiment.app, name="experiment")
 app.command("demo")(experiment.demo)
+app.command("config")(configuration.config)
 
 
 def _print_version(wanted: bool) -> None:

@@ -14,20 +14,16 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 _MS_IN_NS = 1_000_000
+Milliseconds = Annotated[float, Field(ge=0, le=10_000)]
 
 
 class Delay(BaseModel):
-    """A random delay: gamma-distributed with this mean and standard deviation.
-
-    Attributes:
-        mean_ms: mean.
-        sd_ms: standard deviation; 0 makes the delay constant.
-    """
+    """A random delay: gamma-distributed with this mean and standard deviation."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    mean_ms: Annotated[float, Field(ge=0, le=10_000)] = 0.0
-    sd_ms: Annotated[float, Field(ge=0, le=10_000)] = 0.0
+    mean_ms: Milliseconds = Field(0.0, description="mean")
+    sd_ms: Milliseconds = Field(0.0, description="standard deviation; 0 makes the delay constant")
 
     def sample_ns(self, rng: Random) -> int:
         """Draw a delay."""
@@ -43,20 +39,21 @@ _NONE = Delay()
 
 
 class Spikes(BaseModel):
-    """Rare stalls of the CNPU (its operating system is no real-time one).
-
-    Attributes:
-        probability: of a stall, each time a program goes from a classical message it
-            received to its next subroutine.
-        at_least_ms: shortest stall.
-        excess_ms: mean of the exponentially distributed rest.
-    """
+    """Rare stalls of the CNPU (its operating system is no real-time one)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    probability: Annotated[float, Field(ge=0, le=1)] = 0.0
-    at_least_ms: Annotated[float, Field(ge=0, le=10_000)] = 0.0
-    excess_ms: Annotated[float, Field(ge=0, le=10_000)] = 0.0
+    probability: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description=(
+            "of a stall, each time a program goes from a classical message it received to its "
+            "next subroutine"
+        ),
+    )
+    at_least_ms: Milliseconds = Field(0.0, description="shortest stall")
+    excess_ms: Milliseconds = Field(0.0, description="mean of the exponentially distributed rest")
 
     def sample_ns(self, rng: Random) -> int:
         """Draw a stall: almost always 0."""
@@ -67,39 +64,43 @@ class Spikes(BaseModel):
 
 
 class LatencyProfile(BaseModel):
-    """All delays of a node's software.
-
-    Attributes:
-        name: of the profile.
-        start_to_submit: from the start of a program to its first subroutine.
-        result_to_submit: from a result to the next subroutine.
-        result_to_message: from a result to a classical message sent.
-        message_to_submit: from a classical message, sent or received, to the next subroutine.
-        message_to_message: between two classical messages.
-        spikes: stalls, added to ``message_to_submit`` after a message was received.
-        send_create: from the attempt to send a subroutine that creates entanglement until
-            it is in the QNPU's hands.
-        send_receive: the same for one that receives entanglement.
-        send_local: the same for all others.
-        result: from the end of a subroutine at the QNPU to its result at the CNPU.
-        classical: from a classical message sent to its arrival.
-        peer: of a message between QNPUs.
-        dispatch_us: at the QNPU, from choosing a process to its first instruction.
-    """
+    """All delays of a node's software."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: Annotated[str, Field(min_length=1, max_length=64)]
-    start_to_submit: Delay = _NONE
-    result_to_submit: Delay = _NONE
-    result_to_message: Delay = _NONE
-    message_to_submit: Delay = _NONE
-    message_to_message: Delay = _NONE
-    spikes: Spikes = Spikes()
-    send_create: Delay = _NONE
-    send_receive: Delay = _NONE
-    send_local: Delay = _NONE
-    result: Delay = _NONE
-    classical: Delay = _NONE
-    peer: Delay = _NONE
-    dispatch_us: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    name: str = Field(min_length=1, max_length=64, description="name of the profile")
+    start_to_submit: Delay = Field(
+        _NONE, description="from the start of a program to its first subroutine"
+    )
+    result_to_submit: Delay = Field(_NONE, description="from a result to the next subroutine")
+    result_to_message: Delay = Field(_NONE, description="from a result to a classical message sent")
+    message_to_submit: Delay = Field(
+        _NONE,
+        description="from a classical message, sent or received, to the next subroutine",
+    )
+    message_to_message: Delay = Field(_NONE, description="between two classical messages")
+    spikes: Spikes = Field(
+        Spikes(), description="stalls, added to message_to_submit after a message was received"
+    )
+    send_create: Delay = Field(
+        _NONE,
+        description=(
+            "from the attempt to send a subroutine that creates entanglement until it is in the "
+            "QNPU's hands"
+        ),
+    )
+    send_receive: Delay = Field(
+        _NONE, description="the same for a subroutine that receives entanglement"
+    )
+    send_local: Delay = Field(_NONE, description="the same for all other subroutines")
+    result: Delay = Field(
+        _NONE, description="from the end of a subroutine at the QNPU to its result at the CNPU"
+    )
+    classical: Delay = Field(_NONE, description="from a classical message sent to its arrival")
+    peer: Delay = Field(_NONE, description="of a message between QNPUs")
+    dispatch_us: int = Field(
+        0,
+        ge=0,
+        le=1_000_000,
+        description="at the QNPU, from choosing a process to its first instruction",
+    )

@@ -8,7 +8,8 @@ tests and the fault injection all drive the same `kernel.Kernel`.
     isa, decoder         NetQASM bytes -> instructions
     compiler, classical, quantum, execution
                          instructions -> closures, and running them
-    process, scheduler   processes, their states, who runs next
+    process, process_manager, scheduler
+                         processes and their states, whose they are, who runs next
     memory, qmmu         registers and arrays; virtual and physical qubits
     entanglement         ER sockets, requests and their results
     link_layer           agreement with the peer on requests and pairs

@@ -27,7 +27,6 @@ from qnodeos.api.netqasm import Flavour
 from qnodeos.api.peer import Announce, PeerMessage
 from qnodeos.errors import (
     DeviceFailureError,
-    LimitError,
     QNodeOSError,
     UnknownProcessError,
 )
@@ -44,12 +43,12 @@ from qnodeos.qnpu.link_layer import LinkLayer
 from qnodeos.qnpu.network_process import NetworkProcess
 from qnodeos.qnpu.process import (
     NETWORK_PID,
-    PendingSubroutine,
     Process,
     ProcessEvent,
     ProcessState,
     UserProcess,
 )
+from qnodeos.qnpu.process_manager import ProcessManager
 from qnodeos.qnpu.qmmu import QMMU
 from qnodeos.qnpu.requests import parse_create_arguments
 from qnodeos.qnpu.schedule import NetworkSchedule
@@ -138,10 +137,8 @@ class Kernel:
             record=trace.record,
             fault=self.abort,
         )
-        self.processes: dict[int, UserProcess] = {}
-        self._by_owner: dict[tuple[int, int], UserProcess] = {}
-        self._epitaphs: dict[tuple[int, int], str] = {}
-        self._next_pid = NETWORK_PID + 1
+        self._manager = ProcessManager(config.limits)
+        self.processes = self._manager.processes
         self._running: Process | None = None
         self._resume_tick = 0
         self._in_flight: Process | None = None
@@ -172,10 +169,10 @@ class Kernel:
                     self._submit(client, request, app_id, body)
                     return
                 case InitApp(app_id, max_qubits):
-                    self._init_app(client, app_id, max_qubits)
+                    self._manager.register((client, app_id), max_qubits)
                 case OpenErSocket(app_id):
                     socket = self.entanglement.open_socket(
-                        self._process_of(client, app_id),
+                        self._manager.find((client, app_id)),
                         message.socket_id,
                         message.remote_node_id,
                         message.remote_socket_id,
@@ -194,56 +191,21 @@ class Kernel:
     def client_closed(self, client: int, tick: int) -> None:
         """A CNPU's connection has ended: so do its programs."""
         self._tick = tick
-        for process in [p for p in self.processes.values() if p.owner[0] == client]:
+        for process in self._manager.of_client(client):
             self._end(process, UnknownProcessError("the connection to the program was closed"))
-        for owner in [owner for owner in self._epitaphs if owner[0] == client]:
-            del self._epitaphs[owner]
-
-    def _init_app(self, client: int, app_id: int, max_qubits: int) -> None:
-        owner = client, app_id
-        if owner in self._by_owner:
-            raise UnknownProcessError(
-                f"application {app_id} of this connection is already registered"
-            )
-        if len(self.processes) >= self._limits.processes:
-            raise LimitError(f"processes={self._limits.processes} are running, the limit")
-        process = UserProcess(self._next_pid, owner, max_qubits, self._limits)
-        self._next_pid += 1
-        self.processes[process.pid] = process
-        self._by_owner[owner] = process
-        self._epitaphs.pop(owner, None)
-
-    def _process_of(self, client: int, app_id: int) -> UserProcess:
-        process = self._by_owner.get((client, app_id))
-        if process is None:
-            epitaph = self._epitaphs.get((client, app_id))
-            raise UnknownProcessError(
-                f"application {app_id} is not registered on this connection"
-                if epitaph is None
-                else f"the process of application {app_id} has ended: {epitaph}"
-            )
-        return process
+        self._manager.forget_client(client)
 
     def _submit(self, client: int, request: int, app_id: int, body: bytes) -> None:
-        process = self._process_of(client, app_id)
-        if len(process.pending) >= self._limits.pending_subroutines:
-            raise LimitError(
-                f"pending_subroutines={self._limits.pending_subroutines} wait in this process, "
-                "the limit"
-            )
-        serial = process.next_serial
-        process.next_serial += 1
-        process.pending.append(PendingSubroutine(client, request, serial, body))
-        self._record(self._tick, Event.PROCMGR_SUBROUTINE_ADDED, process.pid, serial)
+        process = self._manager.find((client, app_id))
+        subroutine = self._manager.queue_subroutine(process, client, request, body)
+        self._record(self._tick, Event.PROCMGR_SUBROUTINE_ADDED, process.pid, subroutine.serial)
         if process.state is ProcessState.IDLE:
             self._ready(process, ProcessEvent.WORK_ARRIVED)
 
     def _stop_app(self, client: int, app_id: int) -> None:
         owner = client, app_id
-        if self._epitaphs.pop(owner, None) is None:
-            self._end(
-                self._process_of(client, app_id), UnknownProcessError("the program was stopped")
-            )
+        if not self._manager.clear_epitaph(owner):
+            self._end(self._manager.find(owner), UnknownProcessError("the program was stopped"))
 
     # --- the end of a process ---------------------------------------------------------
 
@@ -255,9 +217,7 @@ class Kernel:
         """
         if process.state is ProcessState.ENDED:
             return
-        while len(self._epitaphs) >= self._limits.processes:
-            del self._epitaphs[next(iter(self._epitaphs))]
-        self._epitaphs[process.owner] = f"{type(error).__name__}: {error}"
+        self._manager.write_epitaph(process, error)
         self._end(process, error, pc)
 
     def _end(self, process: UserProcess, error: QNodeOSError, pc: int | None = None) -> None:
@@ -285,8 +245,7 @@ class Kernel:
             pc = None  # only the current subroutine is at fault
         process.current = None
         process.pending.clear()
-        del self.processes[process.pid]
-        del self._by_owner[process.owner]
+        self._manager.remove(process)
         self._qubit_waiters.discard(process.pid)
         self.link_layer.sockets_closed(self.entanglement.close_process(process.pid))
         self.qmmu.free_all(process.pid)

@@ -72,8 +72,8 @@ class NetworkProcess(Process):
     """
 
     __slots__ = (
-        "_attempt_tick", "_basis", "_basis_of", "_bin", "_driver", "_entanglement", "_fault", "_herald",
-        "_limits", "_link_layer", "_peers", "_phase", "_physical", "_programmed",
+        "_attempt_tick", "_basis", "_basis_of", "_bin", "_driver", "_entanglement", "_fault",
+        "_herald", "_limits", "_link_layer", "_peers", "_phase", "_physical", "_programmed",
         "_qmmu", "_random_choice", "_record", "_request", "_rotations", "_schedule", "queue",
     )  # fmt: skip
 

@@ -245,7 +245,7 @@ class InMemoryHardware:
             edges, lines.rising = lines.rising, 0
         else:
             edges, lines.falling = lines.falling, 0
-        return wrap(edges)
+        return wrap(edges & ~lines.output_mask)
 
     def _set_outputs(self, cycle: int, module: int, high: int, low: int) -> None:
         lines = self._module_lines(module, cycle)

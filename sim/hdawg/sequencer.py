@@ -227,7 +227,7 @@ class Sequencer:
         if trigger is None:
             return False
         at, self.triggered = trigger
-        self.now += at - self.now + -(at - self.now) % CYCLE_SAMPLES
+        self.now = at + -(at - self.now) % CYCLE_SAMPLES
         self.is_waiting = False
         return self.now < until
 

@@ -148,6 +148,7 @@ FAULTS = [
     ("beyond the last element", 3, "DIM a[4] AS LONG\nINIT:\n  a[PAR_1 + 5] = 1\n"),
     ("array index 0; the first element is 1", 3, "DIM a[4] AS LONG\nINIT:\n  PAR_2 = a[PAR_1]\n"),
     ("array index -3", 3, "DIM a[4] AS LONG\nINIT:\n  a[PAR_1 - 3] = 1\n"),
+    ("array index -7", 3, "DIM a[9] AS LONG\nINIT:\n  PAR_2 = a[((PAR_1 - 8) AND -4) + 1]\n"),
     ("array index [1][4]", 3, "DIM a[2][3] AS LONG\nINIT:\n  a[1][PAR_1 + 4] = 1\n"),
     ("division of a LONG by zero", 2, "INIT:\n  PAR_2 = 1 / PAR_1\n"),
     ("a shift by 32 bits", 2, "INIT:\n  PAR_2 = SHIFT_LEFT(1, PAR_1 + 32)\n"),

@@ -270,6 +270,7 @@ def test_counters_count_while_enabled_and_lit():
 def test_inputs_change_when_scheduled_and_edges_are_kept():
     hardware = InMemoryHardware()
     hardware.p2_digprog(0, 1, 0b0001)
+    hardware.schedule_input(40, 1, 3, True)  # an output, which nothing drives from outside
     hardware.schedule_input(300, 1, 31, True)
     hardware.schedule_input(100, 1, 9, True)
     hardware.schedule_input(200, 1, 9, False)

@@ -55,10 +55,8 @@ def recorded(items: list[tuple[int, int, int, bool]], waveforms: list[Waveform])
     return timeline
 
 
-WAVES = [
-    Waveform(0, ramp(64, 1), None),
-    Waveform(1, ramp(64, 2), np.arange(64, dtype=np.uint8) // 20),
-]
+MARKERS = np.arange(64, dtype=np.uint8) // 20
+WAVES = [Waveform(0, ramp(64, 1), None), Waveform(1, ramp(64, 2), MARKERS)]
 # Wave 0, held, a gap, wave 1, zeros, held zeros, wave 1 shortened.
 ITEMS = [
     (100, 64, 0, False),
@@ -75,9 +73,9 @@ def reference() -> tuple[np.ndarray, np.ndarray]:
     values[100:164] = WAVES[0].values
     values[164:196] = WAVES[0].values[-1]
     values[300:364] = WAVES[1].values
-    markers[300:364] = WAVES[1].markers
+    markers[300:364] = MARKERS
     values[428:460] = WAVES[1].values[:32]
-    markers[428:460] = WAVES[1].markers[:32]
+    markers[428:460] = MARKERS[:32]
     return values, markers
 
 
@@ -159,11 +157,12 @@ def test_table_entries_set_add_and_play():
 
 
 def test_latencies_move_the_whole_timeline():
-    def first_start(**knobs: int) -> int:
-        device = running("playZero(64);", HdawgTiming(**knobs))
+    def first_start(play: int, output: int) -> int:
+        timing = HdawgTiming(play_latency_samples=play, output_latency_samples=output)
+        device = running("playZero(64);", timing)
         device.run_until(10_000)
         return next(device.cores[0].player.timeline.plays()).start_sample
 
-    base = first_start(play_latency_samples=24, output_latency_samples=600)
-    assert first_start(play_latency_samples=64, output_latency_samples=600) == base + 40
-    assert first_start(play_latency_samples=24, output_latency_samples=613) == base + 13
+    base = first_start(24, 600)
+    assert first_start(64, 600) == base + 40
+    assert first_start(24, 613) == base + 13

@@ -73,7 +73,8 @@ class Constant:
     """A constant, from one bit to more than the immediate operand of one instruction."""
 
     def __init__(self, rng: random.Random) -> None:
-        self._value = rng.choice([0, 1, 3, 15, 16, 255, 2047, 2048, 4095, 4096, 65535, 74565])
+        values = [0, 1, 3, 15, 16, 255, 2047, 2048, 4095, 4096, 65535, 1 << 20, 0x12345678]
+        self._value = rng.choice([*values, (1 << 31) - 1])
         self.text = str(self._value)
 
     def at(self, variables: dict[str, int]) -> int:
@@ -162,6 +163,43 @@ def test_wait_takes_the_cycles_it_says():
         return fall - rise
 
     assert distance(57) - distance(10) == 8 * 47
+
+
+def test_a_branch_takes_a_cycle_too():
+    def duration(times: int) -> tuple[int, int]:
+        device = running(
+            f"setTrigger(1); repeat ({times}) {{ wait(5); }} setTrigger(0);",
+            HdawgTiming(trigger_latency_samples=0),
+        )
+        device.run_until(100_000)
+        (rise, _), (fall, _) = device.cores[0].trigger_edges
+        program = device.cores[0].program
+        assert program is not None
+        (label,) = program.labels.values()
+        branch = next(i for i, step in enumerate(program.instructions) if step.opcode == "brgz")
+        return fall - rise, branch + 1 - label
+
+    (long, loop), (short, _) = duration(20), duration(10)
+    assert long - short == 10 * 8 * (loop + 5)
+
+
+def test_what_is_seen_outside_is_seen_at_its_time():
+    """The sequencer does not look ahead at lines that may still change."""
+    device = running("wait(1000); setDIO(getDIO()); setDIO(0);")
+    device.run_until(1000)
+    device.write_dio(2000, 5)
+    device.run_until(50_000)
+    assert [word for _, word in device.cores[0].dio_edges] == [5, 0]
+
+
+def test_a_stopped_core_orders_nothing_more():
+    device = running("repeat (10) { playZero(1600); }")
+    device.run_until(4000)
+    ordered = len(device.cores[0].player.timeline)
+    assert 0 < ordered < 10
+    device.nodes.write(f"/{SERIAL}/awgs/0/enable", 0)
+    device.run_until(50_000)
+    assert len(device.cores[0].player.timeline) == ordered
 
 
 def test_wait_for_the_player_ends_when_it_has_nothing_left():

@@ -6,8 +6,18 @@ import re
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from qnodeos import cli
+from qnodeos.assembly import LINKS, NetworkConfig, NodeConfig, ScheduleConfig, load_network
+from qnodeos.cli.configuration import reference
+from qnodeos.cnpu.latency import Delay, LatencyProfile, Spikes
+from qnodeos.errors import ConfigurationError
 from qnodeos.qnpu.process import state_diagram
+from sim.entangled_state import PerfectProtocol, SinglePhotonProtocol
+from sim.link import LinkParameters
+from sim.noise import NVNoise
+from sim.nv_timing import NVTiming
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -24,3 +34,70 @@ def test_the_state_diagram_is_the_table():
 def test_links_to_files_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text("utf-8")):
         assert (page.parent / target).exists(), target
+
+
+# --- configuration ----------------------------------------------------------------------
+
+YAML_BLOCKS = [
+    pytest.param(block, id=f"{page.relative_to(ROOT)}-{number}")
+    for page in PAGES
+    for number, block in enumerate(re.findall(r"```yaml\n(.*?)```", page.read_text("utf-8"), re.S))
+]
+YAML_FILES = sorted((ROOT / "examples").glob("*.yaml"))
+
+
+def test_there_is_a_configuration_to_load():
+    assert YAML_BLOCKS
+    assert YAML_FILES
+
+
+@pytest.mark.parametrize("link", LINKS)
+@pytest.mark.parametrize("block", YAML_BLOCKS)
+def test_configurations_in_the_text_load(block, link, tmp_path):
+    path = tmp_path / "block.yaml"
+    path.write_text(block, "utf-8")
+    assert load_network(path, link) != NetworkConfig.preset(link)
+
+
+@pytest.mark.parametrize("link", LINKS)
+@pytest.mark.parametrize("path", YAML_FILES, ids=lambda path: path.name)
+def test_example_configurations_load(path, link):
+    assert load_network(path, link) != NetworkConfig.preset(link)
+
+
+def test_the_noiseless_example_is_the_noiseless_network():
+    assert load_network(ROOT / "examples" / "noiseless.yaml", "fast") == NetworkConfig.noiseless()
+
+
+def test_the_reference_is_what_the_command_prints():
+    done = CliRunner().invoke(cli.app, ["config"])
+    assert done.exit_code == 0
+    assert done.output == (ROOT / "docs" / "configuration.md").read_text("utf-8"), (
+        "run `qnodeos config > docs/configuration.md`"
+    )
+
+
+def test_the_defaults_are_a_configuration_file(tmp_path):
+    path = tmp_path / "defaults.json"
+    path.write_text(CliRunner().invoke(cli.app, ["config", "--json"]).output, "utf-8")
+    assert load_network(path, "fast") == NetworkConfig.preset("paper")
+
+
+def test_the_reference_describes_every_field():
+    rows = re.findall(r"^\| `(\w+)` \|.*\| ([^|]*) \|$", reference(), re.M)
+    described = {name for name, description in rows if description}
+    assert described == {name for name, _ in rows}
+    models = (NetworkConfig, NodeConfig, NVNoise, NVTiming, LinkParameters, ScheduleConfig)
+    models += (SinglePhotonProtocol, PerfectProtocol, LatencyProfile, Delay, Spikes)
+    assert described == {name for model in models for name in model.model_fields}
+
+
+def test_the_example_of_a_configuration_error_is_a_real_one(tmp_path, monkeypatch):
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    section = text[text.index("## Configuration files") :]
+    message, file = re.findall(r"```\n(.*?)```", section, re.S)
+    monkeypatch.chdir(tmp_path)
+    Path("node.yaml").write_text(file, "utf-8")
+    with pytest.raises(ConfigurationError) as caught:
+        load_network(Path("node.yaml"), "paper")
+    assert str(caught.value) == message.rstrip()

@@ -84,7 +84,7 @@ PROGRAM = AwgProgram(
 
 
 def describe(path: str) -> dict[str, Any]:
-    entry = {
+    entry: dict[str, Any] = {
         "Node": path.upper(),
         "Description": "",
         "Properties": "Read, Write, Setting",
@@ -285,9 +285,11 @@ def test_a_sequencer_that_does_not_start_or_stop(instrument, server):
 )
 def test_another_instrument_or_version_is_refused(server, values, tmp_path, path, value, problem):
     values[path] = value
-    for _ in range(2):  # the second time too: a refused one is not left open
-        with pytest.raises(IncompatibleInstrument, match=problem):
+    kept = []  # an error holds on to the instrument that failed, which must not stay open
+    for _ in range(2):
+        with pytest.raises(IncompatibleInstrument, match=problem) as caught:
             HDAWG("awg", SERIAL, connection=server, lock_directory=tmp_path)
+        kept.append(caught)
 
 
 def test_a_server_that_does_not_answer(mocker, tmp_path):

@@ -200,7 +200,7 @@ def test_an_outcome_for_a_process_that_has_ended_is_nobodys(node, lab, ending, o
     lab.run(200)
     assert node.values(other) == [0]
     consumed = node.trace.events(Event.PROCESSOR_CONSUME_OUTCOME)
-    assert [(record.tick, record.pid) for record in consumed][0] == (40, 0)
+    assert (consumed[0].tick, consumed[0].pid) == (40, 0)
     assert node.device.instructions == [ini(0), ini(0), msr(0)]
     lab.check_clean()
 

@@ -325,10 +325,10 @@ def test_the_memory_of_ended_programs_is_bounded():
         node.post(init_app(app))
         node.post(submit(app, "div R0 R0 R1"))
         lab.run(5)
-    assert len(node.kernel._epitaphs) == 3
+    assert len(node.kernel._manager._epitaphs) == 3
     node.close()
     lab.run(2)
-    assert node.kernel._epitaphs == {}
+    assert node.kernel._manager._epitaphs == {}
 
 
 # --- anything at all ------------------------------------------------------------------

@@ -1,0 +1,189 @@
+"""`qnodeos config`: the reference of all configuration fields, made from the models.
+
+`docs/configuration.md` is what this command prints.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
+
+import typer
+from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+Values = Mapping[str, BaseModel]
+"""Instances of one model by name; the first has the defaults."""
+
+_TYPE_NAMES: Final = {bool: "true or false", int: "integer", float: "number", str: "text"}
+_UNITS: Final = {
+    "ns": "ns",
+    "us": "µs",
+    "ms": "ms",
+    "hz": "Hz",
+    "deg": "degrees",
+    "rad": "radians",
+    "ticks": "ticks",
+}
+_INTRODUCTION: Final = """\
+# Configuration
+
+All fields of configuration files and latency profiles. `qnodeos config` prints this page, and
+`qnodeos config --json` the defaults as a configuration file. Where a value came from, or that it is
+assumed, stands in the description; "published" is the paper, Nature 639, 321 (2025).
+
+## Configuration files: `--config FILE`
+
+YAML or JSON with any of these fields; the others are as in the preset that `--link` names. The
+default column is that of `--link paper`, and names what `--link fast` has instead where that
+differs. A wrong field, type or range is an error that names file, line and field. A number without
+end is written `.inf`.
+"""
+_PROFILE: Final = """\
+## Latency profiles: `--profile NAME`
+
+How long the software of a node takes, `qnodeos.cnpu.latency.LatencyProfile`. The command line knows
+`zero`, which has the defaults, and `paper`; in Python any other can be given to
+`qnodeos.assembly.build_two_nodes`. Each delay is a mapping of its own, `Delay`, and so are the
+`spikes`.
+"""
+
+
+def config(
+    json_: Annotated[
+        bool, typer.Option("--json", help="Print the defaults as a configuration file.")
+    ] = False,
+) -> None:
+    """Print all configuration fields as Markdown, or their defaults as JSON."""
+    from qnodeos.assembly import NetworkConfig
+
+    if json_:
+        typer.echo(json.dumps(NetworkConfig.preset("paper").model_dump(mode="json"), indent=1))
+    else:
+        typer.echo(reference(), nl=False)
+
+
+def reference() -> str:
+    """The reference of all fields, as Markdown."""
+    from qnodeos.assembly import LINKS, NetworkConfig, load_profile
+    from qnodeos.cnpu.latency import Delay, LatencyProfile, Spikes
+
+    presets: dict[str, BaseModel] = {name: NetworkConfig.preset(name) for name in LINKS}
+    profiles = {"zero": load_profile("zero"), "paper": load_profile("paper")}
+    sections = [
+        _INTRODUCTION,
+        *_sections([""], presets),
+        _PROFILE,
+        _table(LatencyProfile, profiles),
+        _section("`Delay`", {"": Delay()}),
+        _section("`Spikes`", {"": Spikes()}),
+    ]
+    return "\n".join(sections)
+
+
+def _sections(prefixes: Sequence[str], values: Values) -> Iterator[str]:
+    """The table of a configuration, then a section for each model in it.
+
+    Args:
+        prefixes: where the configuration may stand, for example ``client.``, ``server.``.
+        values: of it.
+    """
+    first = next(iter(values.values()))
+    yield _table(type(first), values)
+    done: list[BaseModel] = []
+    for name, field in type(first).model_fields.items():
+        part = getattr(first, name)
+        if not isinstance(part, BaseModel) or part in done:
+            continue
+        done.append(part)
+        equal = [other for other in type(first).model_fields if getattr(first, other) == part]
+        paths = [f"{prefix}{other}" for prefix in prefixes for other in equal]
+        title = " and ".join(f"`{path}`" for path in paths)
+        yield f"### {title}\n{_kind(part)}"
+        inner = {label: getattr(value, name) for label, value in values.items()}
+        yield from _sections([f"{path}." for path in paths], inner)
+        for other_kind in get_args(field.annotation):
+            if other_kind is not type(part):
+                yield _section(f"{title} of another kind", {"": other_kind()})
+
+
+def _section(title: str, values: Values) -> str:
+    model = type(next(iter(values.values())))
+    return f"### {title}\n{_kind(model)}\n{_table(model, values)}"
+
+
+def _kind(model: BaseModel | type[BaseModel]) -> str:
+    """What a model is: the first line of its docstring."""
+    text = (model.__doc__ or "").strip().splitlines()
+    return f"\n{text[0]}\n" if text else ""
+
+
+def _table(model: type[BaseModel], values: Values) -> str:
+    lines = ["| field | type | unit, range | default | description |", "|---|---|---|---|---|"]
+    for name, field in model.model_fields.items():
+        cells = (
+            f"`{name}`",
+            _type_name(field.annotation),
+            ", ".join(filter(None, (_UNITS.get(name.rsplit("_", 1)[-1]), _range(field)))),
+            _default(name, field, values),
+            (field.description or "").replace("|", "\\|"),
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _type_name(annotation: Any) -> str:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _type_name(arguments[0])
+    if origin is Literal:
+        return " or ".join(f"`{each}`" for each in arguments)
+    if origin in (Union, types.UnionType):
+        return " or ".join(_type_name(each) for each in arguments)
+    if origin is tuple:
+        return f"list of {_type_name(arguments[0])}"
+    if issubclass(annotation, enum.Enum):
+        return ", ".join(f"{each.value} ({each.name})" for each in annotation)
+    return _TYPE_NAMES.get(annotation, f"`{annotation.__name__}`")
+
+
+def _range(field: FieldInfo) -> str:
+    """The bounds, as comparisons."""
+    signs = {Ge: ("≥", "ge"), Gt: (">", "gt"), Le: ("≤", "le"), Lt: ("<", "lt")}
+    bounds = []
+    for item in field.metadata:
+        if type(item) in signs:
+            sign, name = signs[type(item)]
+            bounds.append(f"{sign} {_number(getattr(item, name))}")
+        elif isinstance(item, MinLen):
+            bounds.append(f"length ≥ {item.min_length}")
+        elif isinstance(item, MaxLen):
+            bounds.append(f"length ≤ {item.max_length}")
+    return ", ".join(bounds)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:g}"
+
+
+def _default(name: str, field: FieldInfo, values: Values) -> str:
+    """The default, and the values of the others that differ from it."""
+    if field.is_required():
+        return "required"
+    shown = {label: _shown(getattr(value, name)) for label, value in values.items()}
+    (_, default), *others = shown.items()
+    differing = [f"{label}: {text}" for label, text in others if text != default]
+    return "; ".join([default, *differing])
+
+
+def _shown(value: Any) -> str:
+    if not isinstance(value, BaseModel):
+        return f"`{json.dumps(value)}`"
+    plain = value.model_dump(mode="json")
+    if any(isinstance(each, dict) for each in plain.values()) or len(plain) > 3:
+        return "see below"
+    return f"`{{{', '.join(f'{name}: {each:g}' for name, each in plain.items())}}}`"
