@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from benchmarks import circuit, classical, decode, experiment, frames, physics
+from benchmarks import circuit, classical, decode, experiment, frames, hdawg, physics
 from benchmarks.measure import Effort, Outcome
 
 BENCHMARKS: Final[dict[str, Callable[[Effort], Outcome]]] = {
@@ -15,6 +15,7 @@ BENCHMARKS: Final[dict[str, Callable[[Effort], Outcome]]] = {
     "dqc-flat": circuit.run_flat,
     "physics": physics.run,
     "frames": frames.run,
+    "hdawg": hdawg.run,
     "experiment": experiment.run,
 }
 

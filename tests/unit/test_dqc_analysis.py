@@ -18,6 +18,7 @@ from qnodeos.experiments.dqc_analysis import STAGES, DqcSetData, analyse_dqc
 from qnodeos.experiments.dqc_segments import PUBLISHED_SEGMENTS_MS, SEGMENTS
 from qnodeos.experiments.dqc_table import (
     SEGMENT_LABELS,
+    STAGE_LABELS,
     angle_label,
     fidelity_table,
     segments_table,
@@ -280,7 +281,7 @@ def test_sets_must_exist_and_agree() -> None:
 
 
 def rendered(table: Table) -> str:
-    console = Console(width=140, color_system=None)
+    console = Console(width=80, color_system=None)
     with console.capture() as capture:
         console.print(table)
     return capture.get()
@@ -293,6 +294,8 @@ def test_tables_show_every_number() -> None:
     for fidelity in [entry["fidelity"] for entry in result["sets"]] + [result["mean_fidelity"]]:
         for estimate in fidelity.values():
             assert f"{estimate['value']:.3f} ± {estimate['sigma']:.3f}" in text
+    for entry in result["sets"]:
+        assert " ".join(f"{entry['kept'][stage]:>3}" for stage in STAGES) in text
     text = rendered(segments_table(result))
     assert set(SEGMENT_LABELS) == set(SEGMENTS)
     for name, label in SEGMENT_LABELS.items():
@@ -301,6 +304,57 @@ def test_tables_show_every_number() -> None:
             assert f"{result['segments_ms'][name]['mean']:.3f}" in line
     assert "4.819 (0.623)" in text
     assert "36%" in text and "55%" in text
+
+
+def caption(table: Table) -> str:
+    assert isinstance(table.caption, str)
+    return table.caption
+
+
+def test_tables_explain_themselves() -> None:
+    data = drawn_sets(60, np.random.default_rng(6), READOUT)
+    result = analyse_dqc(data, READOUT, seed=6)
+    text = caption(fidelity_table(result))
+    for words in ("standard error of the mean", "0.667", "assumed", "longer than 8.95 ms"):
+        assert words in text
+    text = caption(segments_table(result))
+    assert f"({result['discarded_latency']} of 360) are left out" in text
+    assert "this is the published filter" in text
+    assert f"after {result['latency_bound_ms']:.2f} ms" in text
+    for words in ("C1 is", "S1 and S2 are", "CNPU share", "77 circuits of one set"):
+        assert words in text
+
+
+def test_another_filter_is_named_and_not_called_published() -> None:
+    data = drawn_sets(60, np.random.default_rng(6), READOUT)
+    result = analyse_dqc(data, READOUT, seed=6, latency_limit_ms=7.5)
+    for table in (
+        fidelity_table(result, latency_limit_ms=7.5),
+        segments_table(result, latency_limit_ms=7.5),
+    ):
+        assert "longer than 7.5 ms" in caption(table)
+        assert "published filter" not in caption(table)
+
+
+def test_without_a_latency_bound_there_is_no_word_of_it() -> None:
+    result = analyse_dqc(drawn_sets(60, np.random.default_rng(6), READOUT), READOUT, seed=6)
+    assert "Computed" not in caption(segments_table(result | {"latency_bound_ms": None}))
+
+
+@pytest.mark.parametrize("circuits", [2, 60, 160_000])
+def test_tables_fit_80_columns_uncut(circuits: int) -> None:
+    result = analyse_dqc(drawn_sets(60, np.random.default_rng(6), READOUT), READOUT, seed=6)
+    for entry in result["sets"]:
+        entry["kept"] = dict.fromkeys(STAGES, circuits)
+    result["sets"][0]["fidelity"]["ssro"] = {"value": -0.123, "sigma": 0.1234}
+    text = rendered(fidelity_table(result))
+    assert "-0.123 ± 0.123" in text
+    assert " ".join([str(6 * circuits)] * 3) in text
+    for header in ("alpha", "theta", *STAGE_LABELS.values(), "circuits kept"):
+        assert header in text
+    text += rendered(segments_table(result))
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
 
 
 @pytest.mark.parametrize(
