@@ -6,7 +6,7 @@ system. What it reads is `NetworkConfig`, a YAML file or a preset.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
@@ -22,6 +22,7 @@ from qnodeos.cnpu.host import NetworkDirectory
 from qnodeos.cnpu.latency import LatencyProfile
 from qnodeos.cnpu.virtual import MessageBoard, VirtualCnpu
 from qnodeos.config.loader import load_config, parse_config
+from qnodeos.errors import ConfigurationError
 from qnodeos.qnpu.kernel import Kernel, KernelConfig
 from qnodeos.qnpu.schedule import NetworkSchedule
 from qnodeos.trace.recorder import TraceRecorder
@@ -110,7 +111,12 @@ class NetworkConfig(BaseModel):
 
     @classmethod
     def preset(cls, link: str) -> NetworkConfig:
-        """The default nodes with a link preset; `fast` also has nearly no guard."""
+        """The default nodes with a link preset; `fast` also has nearly no guard.
+
+        Raises:
+            ConfigurationError: there is no such preset.
+        """
+        _require_known("link preset", link, LINKS)
         guard_ms = 1.0 if link == "paper" else 0.1
         return cls(link=LINKS[link](), schedule=ScheduleConfig(guard_ms=guard_ms))
 
@@ -139,8 +145,9 @@ def load_profile(name: str) -> LatencyProfile:
     """A latency profile of the package.
 
     Raises:
-        ConfigurationError: the file is wrong.
+        ConfigurationError: there is no such profile, or its file is wrong.
     """
+    _require_known("latency profile", name, PROFILES)
     text = files("qnodeos.config").joinpath("profiles", f"{name}.yaml").read_text("utf-8")
     return parse_config(text, LatencyProfile, f"{name}.yaml")
 
@@ -238,6 +245,11 @@ def build_two_nodes(
         {name: handle.cnpu for name, handle in handles.items()},
     )
     return TwoNodeSystem(network, handles["client"], handles["server"])
+
+
+def _require_known(what: str, name: str, known: Collection[str]) -> None:
+    if name not in known:
+        raise ConfigurationError(f"there is no {what} {name!r}; choose one of: {', '.join(known)}")
 
 
 def _below(rng: Random, bound: int) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 from qnodeos.api.peer import PeerMessage
 from qnodeos.cnpu.latency import LatencyProfile
 from qnodeos.cnpu.virtual import VirtualCnpu, VirtualProgram
-from qnodeos.errors import ProgramError, StalledProgramsError
+from qnodeos.errors import ConfigurationError, ProgramError, StalledProgramsError
 from sim.clock import VirtualClock
 from sim.node import VirtualNode
 
@@ -86,9 +86,16 @@ class VirtualNetwork:
             What each program returned, in order.
 
         Raises:
+            ConfigurationError: a program is to run on a node that is not there.
             ProgramError: a program raised; the first one's exception is the cause.
             StalledProgramsError: the programs that are left wait for each other.
         """
+        for program in programs:
+            if program.node not in self.cnpus:
+                raise ConfigurationError(
+                    f"program {program.name}: there is no node {program.node!r}; "
+                    f"the nodes are: {', '.join(self.cnpus)}"
+                )
         failed: list[VirtualProgram] = []
         running = [
             self.cnpus[program.node].start(

@@ -33,6 +33,8 @@ GREY: Final = "#D9D9D9"
 
 _STAGE_STYLE: Final = {"ssro": (ORANGE, "o"), "cr": (BLUE, "s"), "latency": (GREEN, "D")}
 _DPI: Final = 150
+_LEGEND_INCHES: Final = 7.2
+"""Width that a figure needs for its legend, however few sets it shows."""
 _BIN_MS: Final = 0.25
 _BINS_MAX: Final = 150
 _TAIL_MAX: Final = 4
@@ -107,7 +109,9 @@ def fidelity_figure(result: Mapping[str, Any]) -> Figure:
     """Fidelity of every pair of angles and their mean, for each selection of circuits."""
     entries = [entry["fidelity"] for entry in result["sets"]] + [result["mean_fidelity"]]
     n = len(entries) - 1
-    figure = Figure(figsize=(max(6.4, 2.2 + 0.95 * len(entries)), 4.4), layout="constrained")
+    figure = Figure(
+        figsize=(max(_LEGEND_INCHES, 2.2 + 0.95 * len(entries)), 4.4), layout="constrained"
+    )
     axes = figure.add_subplot()
     positions = np.arange(n + 1, dtype=float)
     positions[-1] += 0.3
@@ -257,7 +261,7 @@ def _draw_live_times(axes: Axes, sets: Sequence[DqcSetData], latency_limit_ms: f
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.set_ylim(0.7, max(12.0, 1.5 * axes.get_ylim()[1]))
-    axes.set_xlim(0, bins[-1])
+    axes.set_xlim(0, bins[-1] + width)  # room for the outline of the last bar
     note = f"; the last bin includes all ({beyond}) beyond {bins[-1]:.0f}" if beyond else ""
     axes.set_xlabel("live time of the server qubit (ms)" + note)
     axes.set_ylabel(f"circuits per {width:g} ms")

@@ -145,7 +145,13 @@ def segments_table(
 
 def _table(title: str) -> Table:
     return Table(
-        title=title, box=SIMPLE_HEAD, caption_justify="left", caption_style="", pad_edge=False
+        title=title,
+        box=SIMPLE_HEAD,
+        caption_justify="left",
+        caption_style="",
+        collapse_padding=True,
+        pad_edge=False,
+        show_edge=False,
     )
 
 

@@ -77,13 +77,15 @@ class QMMU:
                 f"virtual qubit {virtual} is already allocated; free it or use another address"
             )
         mine = len(self.owned(pid))
+        device = f"the device has {_qubits(len(self._qubits))}"
+        if mine >= len(self._qubits):
+            them = "it" if mine == 1 else "them all"
+            raise NoQubitError(f"{device}, and this program holds {them}; measure or free one")
         if mine >= max_qubits:
             raise NoQubitError(
-                f"the program registered for {max_qubits} qubits and has them all; free one "
-                "or register with a larger max_qubits"
+                f"the program registered for {_qubits(max_qubits)} and holds as many; free one, "
+                f"or register with a larger max_qubits ({device})"
             )
-        if mine >= len(self._qubits):
-            raise NoQubitError(f"the device has {len(self._qubits)} qubits and all are yours")
 
     def reserve(self, physical: int) -> None:
         """Give a free physical qubit to the network process.
@@ -148,3 +150,7 @@ class QMMU:
             raise QubitAccessError(
                 f"physical qubit {physical} does not belong to the network process"
             )
+
+
+def _qubits(count: int) -> str:
+    return "1 qubit" if count == 1 else f"{count} qubits"

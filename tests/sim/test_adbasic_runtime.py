@@ -106,7 +106,8 @@ def test_every_operation_costs_what_the_table_says(tmp_path):
 def test_branches_cost_only_when_they_run(tmp_path):
     body = (
         "EVENT:\n  IF (PAR_1 = 1) THEN\n    P2_CNT_CLEAR(1, 1)\n  ELSEIF (PAR_1 = 2) THEN\n"
-        "    P2_CNT_CLEAR(1, 1)\n    P2_CNT_CLEAR(1, 1)\n  ENDIF\n"
+        "    P2_CNT_CLEAR(1, 1)\n    P2_CNT_CLEAR(1, 1)\n"
+        "  ELSEIF (P2_DIGIN_LONG(1) = 7) THEN\n    P2_CNT_CLEAR(1, 1)\n  ENDIF\n"
     )
     costs = FREE.model_copy(update={"instruction": 10, "branch": 1})
     spent = []
@@ -116,7 +117,7 @@ def test_branches_cost_only_when_they_run(tmp_path):
         system.memory.par[1] = value
         system.run_until_cycle(301)
         spent.append(system.processes[1].busy_cycles)
-    assert spent == [11, 22, 2]
+    assert spent == [11, 22, 3 + 10]
 
 
 def test_processdelay_can_be_changed_by_the_program(tmp_path):

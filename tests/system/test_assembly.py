@@ -19,6 +19,7 @@ from qnodeos.qdevice.outcomes import BellState
 from qnodeos.trace.events import Event
 from sim.entangled_state import PerfectProtocol
 from sim.link import LinkParameters
+from sim.network import ProgramSpec
 from sim.noise import NVNoise
 from sim.nv_timing import NVTiming
 from tests.system.bench import CERTAIN, ZERO, build
@@ -51,9 +52,26 @@ def test_the_noiseless_network_is_noiseless():
     assert set(config.link.protocol.heralds) == {BellState.PSI_PLUS, BellState.PSI_MINUS}
 
 
-def test_an_unknown_preset_is_a_mistake_of_the_caller():
-    with pytest.raises(KeyError):
+def test_unknown_names_are_refused_with_the_known_ones():
+    with pytest.raises(ConfigurationError, match="no link preset 'slow'.*: paper, fast$"):
         NetworkConfig.preset("slow")
+    with pytest.raises(ConfigurationError, match="no latency profile '../x'.*: paper, zero$"):
+        load_profile("../x")
+
+
+def test_a_program_for_a_node_that_is_not_there_is_refused_before_any_starts():
+    system = build()
+    started = []
+    programs = [
+        ProgramSpec("client", "first", lambda: started.append(1), {}),
+        ProgramSpec("bob", "second", lambda: started.append(2), {}),
+    ]
+    with pytest.raises(
+        ConfigurationError, match="program second: .* no node 'bob'; the nodes are: client, server$"
+    ):
+        system.network.run(programs)
+    assert not started
+    assert system.network.run([]) == []
 
 
 def test_nodes_know_each_other():

@@ -527,17 +527,17 @@ WRONG = {
     "qubits of the program": (
         connected(two_qubits, max_qubits=1),
         SubroutineFailedError,
-        "registered for 1 qubits and has them all",
+        "the device has 1 qubit, and this program holds it",
     ),
     "qubits of the device": (
         connected(two_qubits, max_qubits=2),
         SubroutineFailedError,
-        "the device has 1 qubits",
+        "the device has 1 qubit, and this program holds it",
     ),
     "two-qubit gate": (
         connected(lambda c: Qubit(c).cnot(Qubit(c)), max_qubits=5),
         SubroutineFailedError,
-        "has no two-qubit gate|the device has 1 qubits",
+        "has no two-qubit gate|the device has 1 qubit,",
     ),
     "registers": (
         connected(used_up_registers, max_qubits=1),

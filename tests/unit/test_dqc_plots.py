@@ -123,6 +123,28 @@ def test_few_circuits_and_long_tails_still_fit() -> None:
     assert sum(bar.get_height() for bars in histogram.containers for bar in bars) == 12
 
 
+@pytest.mark.parametrize("count", [1, 2, 6])
+def test_the_legend_fits_with_any_number_of_sets(count: int) -> None:
+    sets = drawn_sets(20, np.random.default_rng(10), READOUT)[:count]
+    figure = fidelity_figure(analyse_dqc(sets, READOUT, seed=10))
+    assert_nothing_cut_off(figure)
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    box = legend.get_window_extent()
+    assert 0 <= box.x0 and box.x1 <= figure.bbox.x1
+    assert [text.get_text() for text in legend.get_texts()].count("classical bound 2/3") == 1
+
+
+@pytest.mark.parametrize("live_ms", [14.0, 40_000.0])
+def test_the_last_bar_is_whole(live_ms: float) -> None:
+    sets = drawn_sets(20, np.random.default_rng(11), READOUT)
+    sets[0].segments["live_time"][0] = live_ms
+    histogram = latency_figure(analyse_dqc(sets, READOUT, seed=11), sets).axes[1]
+    filled = [bar for bars in histogram.containers for bar in bars if bar.get_height()]
+    last = max(filled, key=lambda bar: bar.get_x())
+    assert last.get_x() + last.get_width() < histogram.get_xlim()[1]
+
+
 def test_a_missing_segment_is_named() -> None:
     sets = [made_set([0, 1], [0, 1])]
     result = analyse_dqc(sets, ReadoutFidelity(1, 1), seed=0)
