@@ -31,7 +31,7 @@ def run(effort: Effort) -> Outcome:
     # A few circuits are done before a second process has started.
     workers = 1 if circuits < BLOCK_CIRCUITS else os.cpu_count() or 1
     arguments = [
-        "experiment", "dqc", "--quiet",
+        "experiment", "dqc", "--quiet", "--json", os.devnull,
         "--circuits-per-set", str(circuits),
         "--seed", str(SEED),
         "--workers", str(workers),

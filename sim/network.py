@@ -90,10 +90,10 @@ class VirtualNetwork:
             ProgramError: a program raised; the first one's exception is the cause.
             StalledProgramsError: the programs that are left wait for each other.
         """
-        for program in programs:
-            if program.node not in self.cnpus:
+        for spec in programs:
+            if spec.node not in self.cnpus:
                 raise ConfigurationError(
-                    f"program {program.name}: there is no node {program.node!r}; "
+                    f"program {spec.name}: there is no node {spec.node!r}; "
                     f"the nodes are: {', '.join(self.cnpus)}"
                 )
         failed: list[VirtualProgram] = []

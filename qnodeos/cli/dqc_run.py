@@ -129,10 +129,14 @@ def _check_destinations(json_path: Path | None, out: Path | None) -> None:
     problem = None
     if json_path.is_dir():
         problem = "it is a directory"
-    elif not json_path.parent.is_dir():
-        problem = f"there is no directory {json_path.parent}"
-    elif not os.access(json_path if json_path.exists() else json_path.parent, os.W_OK):
-        problem = "permission denied"
+    else:
+        try:
+            json_path.parent.mkdir(exist_ok=True)
+        except OSError as error:
+            problem = f"{json_path.parent}: {error.strerror}"
+        else:
+            if not os.access(json_path if json_path.exists() else json_path.parent, os.W_OK):
+                problem = "permission denied"
     if problem is not None:
         raise ConfigurationError(
             f"cannot write the result there: {problem}; choose another --json",
@@ -158,9 +162,7 @@ def _report(
     console.print(fidelity_table(result))
     console.print(segments_table(result))
     if json_path is not None:
-        unfinished = json_path.with_name(json_path.name + ".part")
-        unfinished.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", "utf-8")
-        unfinished.replace(json_path)
+        _write(json_path, json.dumps(result, indent=1, allow_nan=False) + "\n")
         console.print(f"Result: {json_path}")
     if out is not None:
         from qnodeos.experiments.dqc_plots import save_dqc_figures
@@ -169,6 +171,16 @@ def _report(
             console.print(f"Plot: {figure}")
         console.print(f"Dataset: {out / 'dqc.db'} (QCoDeS)")
         console.print(f"Traces of the first block: {out}/trace_*.csv")
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file as a whole or not at all."""
+    if path.exists() and not path.is_file():  # a pipe, or /dev/stdout
+        path.write_text(text, "utf-8")
+        return
+    unfinished = path.with_name(path.name + ".part")
+    unfinished.write_text(text, "utf-8")
+    unfinished.replace(path)
 
 
 def _metadata(settings: DqcSettings) -> dict[str, Any]:

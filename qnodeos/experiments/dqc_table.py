@@ -84,7 +84,7 @@ def fidelity_table(
         style="bold",
     )
     table.caption = (
-        f"SSRO: all circuits, corrected for readout errors. {STAGE_LABELS['cr']}: without those "
+        f"\nSSRO: all circuits, corrected for readout errors. {STAGE_LABELS['cr']}: without those "
         f"after which a node failed its charge-resonance check. {STAGE_LABELS['latency']}: also "
         f"without those whose server qubit lived longer than {latency_limit_ms:g} ms. The last "
         "column counts what each of the three keeps.\n"
@@ -122,12 +122,12 @@ def segments_table(
             table.add_row(label, _mean_sd(values["mean"], values["sd"]), _mean_sd(mean, sd))
     means = {name: values["mean"] for name, values in segments.items()}
     published = {name: mean for name, (mean, _) in PUBLISHED_SEGMENTS_MS.items()}
-    table.add_row("CNPU share of it", _share(means), _share(published))
+    table.add_row("CNPU share of the live time", _share(means), _share(published))
     table.add_row(
         "CNPU share, sending S2 included", _share(means, send=True), _share(published, send=True)
     )
     table.caption = (
-        "C1 is the client's subroutine (entangle, two gates, measure); S1 and S2 are the "
+        "\nC1 is the client's subroutine (entangle, two gates, measure); S1 and S2 are the "
         "server's (receive the qubit; rotate and measure it). The CNPU share is what the client "
         "needs from its result to the message and the server from the message to S2.\n"
         f"Circuits whose server qubit lived longer than {latency_limit_ms:g} ms "

@@ -12,7 +12,20 @@ from qnodeos.qnpu.isa import FLAVOURS, Decoding, Instruction, decoding_table
 _table = cache(decoding_table)
 
 NETQASM_MAJOR: Final = 0
-"""Version of the NetQASM wire format we speak (netqasm 2.x sends 0.10)."""
+"""Major version of the NetQASM wire format we speak (netqasm 2.x sends 0.10)."""
+
+
+def check_version(version: tuple[int, int]) -> None:
+    """Refuse a wire format whose instructions may mean something else.
+
+    Raises:
+        MalformedSubroutineError: the major version is not ours.
+    """
+    if version[0] != NETQASM_MAJOR:
+        raise MalformedSubroutineError(
+            f"the subroutine is in NetQASM wire format {version[0]}.{version[1]}; this node "
+            f"speaks {NETQASM_MAJOR}.x"
+        )
 
 
 def decode_subroutine(body: bytes, flavour: Flavour) -> list[Instruction]:

@@ -19,10 +19,10 @@ from qnodeos.qdevice.outcomes import BellState
 from qnodeos.qnpu.process import UserProcess
 from qnodeos.qnpu.qmmu import QMMU
 from qnodeos.qnpu.requests import (
-    FLIPPED_BASES,
     RESULTS_PER_PAIR,
     CreateArguments,
     PairResult,
+    as_phi_plus,
 )
 
 INT32_MAX: Final = 2**31 - 1
@@ -285,14 +285,6 @@ class EntanglementManager:
         """Whether an outstanding request of the process still writes to this array."""
         return any(request.results == address for request in self._outstanding.get(pid, ()))
 
-    def is_outstanding(self, request: UserRequest) -> bool:
-        """Whether a request still waits for pairs."""
-        return request in self._outstanding.get(request.socket.process.pid, ())
-
-    def outstanding(self, pid: int) -> Sequence[UserRequest]:
-        """Requests of a process that are not done."""
-        return self._outstanding.get(pid, ())
-
     # --- delivery ---------------------------------------------------------------------
 
     def deliver_to_creator(self, request: UserRequest, pair: Pair) -> None:
@@ -352,10 +344,10 @@ class EntanglementManager:
             values = result.keep(virtual)
         else:
             assert pair.outcome is not None
-            outcome = pair.outcome
-            if is_receiver and pair.basis in FLIPPED_BASES[pair.bell_state]:
-                outcome ^= 1
-            values = result.measured(outcome, pair.basis if pair.basis is not None else 0)
+            outcome, basis = pair.outcome, pair.basis if pair.basis is not None else 0
+            if is_receiver and pair.is_phi_plus:
+                outcome, basis = as_phi_plus(pair.bell_state, basis, outcome)
+            values = result.measured(outcome, basis)
         start = request.delivered * RESULTS_PER_PAIR
         # The program may have replaced the array since it made the request.
         array = process.memory.entry(request.results, start + RESULTS_PER_PAIR - 1)
@@ -384,12 +376,3 @@ class EntanglementManager:
                 if physical is not None:
                     self._qmmu.release(physical)
         return closed
-
-    def deadlines(self) -> list[UserRequest]:
-        """Outstanding create requests that can expire."""
-        return [
-            request
-            for requests in self._outstanding.values()
-            for request in requests
-            if request.deadline_tick is not None
-        ]

@@ -36,7 +36,7 @@ from qnodeos.qdevice.outcomes import BellState, Outcome
 from qnodeos.qdevice.protocols import QDriver
 from qnodeos.qnpu.compiler import compile_subroutine
 from qnodeos.qnpu.context import CompileContext
-from qnodeos.qnpu.decoder import decode_subroutine
+from qnodeos.qnpu.decoder import check_version, decode_subroutine
 from qnodeos.qnpu.entanglement import EntanglementManager, Pair, UserRequest
 from qnodeos.qnpu.execution import DEVICE, FINISHED, WAIT, Operation, SubroutineFault
 from qnodeos.qnpu.link_layer import LinkLayer
@@ -165,7 +165,8 @@ class Kernel:
             max_bytes = self._limits.subroutine_bytes + _MESSAGE_OVERHEAD_BYTES
             message = decode_host_message(raw, max_bytes=max_bytes)
             match message:
-                case SubmitSubroutine(app_id, _, body):
+                case SubmitSubroutine(app_id, version, body):
+                    check_version(version)
                     self._submit(client, request, app_id, body)
                     return
                 case InitApp(app_id, max_qubits):

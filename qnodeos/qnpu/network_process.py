@@ -31,7 +31,7 @@ from qnodeos.qnpu.requests import (
     BASIS_ROTATIONS,
     RANDOM_BASES,
     Rotations,
-    can_invert,
+    can_be_phi_plus,
     measured_basis,
 )
 from qnodeos.qnpu.schedule import NetworkSchedule
@@ -294,7 +294,7 @@ class NetworkProcess(Process):
         tick: int,
     ) -> Pair:
         terms = request.terms
-        is_phi_plus = kept is not None or can_invert(
+        is_phi_plus = kept is not None or can_be_phi_plus(
             tuple((Axis(axis), steps) for axis, steps in terms.remote_rotations),
             terms.remote_random_basis,
         )

@@ -146,31 +146,46 @@ def measured_basis(rotations: Rotations) -> int | None:
     return None
 
 
-FLIPPED_BASES: Final[dict[BellState, frozenset[int]]] = {
+_FLIPPED_BASES: Final[dict[BellState, frozenset[int]]] = {
     BellState.PHI_PLUS: frozenset(),
-    BellState.PSI_PLUS: frozenset({BASIS_Z, BASIS_Y}),
-    BellState.PSI_MINUS: frozenset({BASIS_Z, BASIS_X}),
+    BellState.PSI_PLUS: frozenset({BASIS_Z, BASIS_Y, BASIS_ZPLUSX, BASIS_ZMINUSX}),
+    BellState.PSI_MINUS: frozenset({BASIS_Z, BASIS_X, BASIS_ZPLUSX, BASIS_ZMINUSX}),
     BellState.PHI_MINUS: frozenset({BASIS_X, BASIS_Y}),
 }
-"""Bases in which one end must invert its outcome to get the statistics of Phi+.
-
-Each Bell state is Phi+ with one Pauli operator on one end (X, Y and Z in this order); the
-outcome inverts where that operator anticommutes with the measured one.
-"""
+_SWAPPED_BASES: Final = {BASIS_ZPLUSX: BASIS_ZMINUSX, BASIS_ZMINUSX: BASIS_ZPLUSX}
+_SWAPPING_STATES: Final = frozenset({BellState.PSI_PLUS, BellState.PHI_MINUS})
 
 
-_INVERTIBLE_BASES: Final = frozenset({BASIS_Z, BASIS_X, BASIS_Y})
+def as_phi_plus(bell_state: BellState, basis: int, outcome: int) -> tuple[int, int]:
+    """What the receiver's measurement says of a Phi+, had that been heralded.
+
+    Each Bell state is Phi+ with a Pauli operator on one end: X for Psi+, Y for Psi-, Z for
+    Phi-. Turning it through the measurement inverts the outcome where it anticommutes with
+    the measured operator, and exchanges Z + X and Z - X where it does so with one of the two
+    terms only.
+
+    Args:
+        bell_state: the state heralded.
+        basis: code of the basis measured.
+        outcome: 0 or 1.
+
+    Returns:
+        The outcome, and the basis it belongs to.
+    """
+    if basis in _FLIPPED_BASES[bell_state]:
+        outcome ^= 1
+    if bell_state in _SWAPPING_STATES:
+        basis = _SWAPPED_BASES.get(basis, basis)
+    return outcome, basis
 
 
-def can_invert(rotations: Rotations, random_basis: int) -> bool:
+def can_be_phi_plus(rotations: Rotations, random_basis: int) -> bool:
     """Whether a receiver that measures so can make the statistics those of Phi+.
 
-    Inverting an outcome does that in the Pauli bases only. Both ends ask this of the
-    receiver's basis, so that they tell their programs the same Bell state.
+    Both ends ask this of the receiver's basis, so that they tell their programs the same
+    Bell state. A basis that the program fixed must stay, so it has to be a Pauli basis.
     """
-    if random_basis:
-        return _INVERTIBLE_BASES.issuperset(RANDOM_BASES[random_basis])
-    return measured_basis(rotations) is not None
+    return bool(random_basis) or measured_basis(rotations) is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,9 +53,9 @@ def test_the_noiseless_network_is_noiseless():
 
 
 def test_unknown_names_are_refused_with_the_known_ones():
-    with pytest.raises(ConfigurationError, match="no link preset 'slow'.*: paper, fast$"):
+    with pytest.raises(ConfigurationError, match=r"no link preset 'slow'.*: paper, fast$"):
         NetworkConfig.preset("slow")
-    with pytest.raises(ConfigurationError, match="no latency profile '../x'.*: paper, zero$"):
+    with pytest.raises(ConfigurationError, match=r"no latency profile '\.\./x'.*: paper, zero$"):
         load_profile("../x")
 
 
@@ -67,7 +67,8 @@ def test_a_program_for_a_node_that_is_not_there_is_refused_before_any_starts():
         ProgramSpec("bob", "second", lambda: started.append(2), {}),
     ]
     with pytest.raises(
-        ConfigurationError, match="program second: .* no node 'bob'; the nodes are: client, server$"
+        ConfigurationError,
+        match=r"program second: .* no node 'bob'; the nodes are: client, server$",
     ):
         system.network.run(programs)
     assert not started
@@ -97,9 +98,9 @@ def test_traces_have_the_units_and_the_size_that_were_asked_for():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schedule": ScheduleConfig(bin_ms=3, guard_ms=1)}, "does not fit a bin"),
+        ({"schedule": ScheduleConfig(bin_ms=3, guard_ms=1)}, "do not fit a bin"),
         ({"schedule": ScheduleConfig(bin_ms=1, guard_ms=2)}, "guard"),
-        ({"link": LinkParameters(attempts_per_batch=10_000)}, "does not fit a bin"),
+        ({"link": LinkParameters(attempts_per_batch=10_000)}, "do not fit a bin"),
         ({"client": NodeConfig(timing=NVTiming(tick_ns=20_000))}, "need the same tick"),
         ({"clients": NodeConfig()}, "clients"),
     ],

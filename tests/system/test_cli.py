@@ -150,7 +150,7 @@ def test_plots_dataset_and_traces_are_written(command, tmp_path):
     assert len(frame) == CIRCUITS * len(SETS)
     assert sorted(set(frame["set_index"])) == list(range(len(SETS)))
     assert dataset.metadata["circuits_per_set"] == CIRCUITS
-    assert dataset.metadata["backend"] == "simulated, behavioural"
+    assert dataset.metadata["backend"] == "behavioural (simulated)"
 
     for node, subroutines in (("client", CIRCUITS), ("server", 2 * CIRCUITS)):
         for part, unit_ns, event in (
@@ -215,7 +215,7 @@ def test_a_wrong_configuration_is_located(command, tmp_path):
     [
         ("client: [", "network.yaml:"),
         ("clinet: {}\n", "clinet"),
-        ("schedule:\n  bin_ms: 5\n", "schedule and link do not fit"),
+        ("schedule:\n  bin_ms: 5\n", "do not fit a bin of schedule.bin_ms = 5"),
         ("server:\n  timing: {tick_ns: 20000}\n", "tick_ns"),
         ("link:\n  protocol: {kind: none}\n", "kind"),
     ],
@@ -266,14 +266,15 @@ def test_a_configuration_that_is_not_there(command, tmp_path):
 # --- failures -------------------------------------------------------------------------
 
 
-def test_a_run_that_fails_exits_with_1(command, monkeypatch):
+def test_a_run_that_fails_exits_with_1(command, tmp_path, monkeypatch):
     def fail(*_: object) -> Iterator[Any]:
         raise ProgramError("program client failed: it had to")
         yield
 
     monkeypatch.setattr(dqc_run, "run_blocks", fail)
-    done = command("experiment", "dqc", *QUICK, "--quiet")
+    done = command("experiment", "dqc", *QUICK, "--quiet", "--json", str(tmp_path / "dqc.json"))
     assert done.code == 1
+    assert not (tmp_path / "dqc.json").exists()
     assert done.err == "qnodeos: ProgramError: program client failed: it had to\n"
 
 
@@ -289,7 +290,7 @@ def test_a_result_that_cannot_be_written_exits_with_an_error_before_the_run(
 
 
 def test_ctrl_c_keeps_what_was_measured(command, tmp_path, monkeypatch):
-    def interrupted(settings, workers, on_progress):
+    def interrupted(settings, workers, on_progress, on_interrupt):
         for block in blocks_of(settings)[:2]:
             yield block, run_block(settings, block)
         raise KeyboardInterrupt
@@ -298,8 +299,9 @@ def test_ctrl_c_keeps_what_was_measured(command, tmp_path, monkeypatch):
     path = tmp_path / "dqc.json"
     done = command("experiment", "dqc", *QUICK, "--json", str(path), "--out", str(tmp_path))
     assert done.code == 130
-    assert "2 of 6 blocks" in done.out
+    assert f"{2 * CIRCUITS} of {6 * CIRCUITS} circuits" in done.out
     assert result_of(path)["circuits"] == 2 * CIRCUITS
+    assert result_of(path)["complete"] is False
     assert (tmp_path / "dqc.db").exists()
 
 
@@ -307,7 +309,7 @@ def test_ctrl_c_keeps_what_was_measured(command, tmp_path, monkeypatch):
 
 
 def test_version_and_help(command):
-    assert command("version") == (0, f"{qnodeos.__version__}\n", "")
+    assert command("--version") == (0, f"{qnodeos.__version__}\n", "")
     done = command("experiment", "dqc", "--help")
     assert done.code == 0
     for option in ("--circuits-per-set", "--seed", "--profile", "--link", "--config", "--workers"):
@@ -315,7 +317,7 @@ def test_version_and_help(command):
 
 
 def test_the_module_runs_as_a_program():
-    script = "import sys; from qnodeos.cli import main; sys.argv = ['qnodeos', 'version']; main()"
+    script = "import sys; from qnodeos.cli import main; sys.argv = ['qnodeos', '--version']; main()"
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=False
     )

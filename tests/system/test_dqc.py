@@ -340,13 +340,13 @@ SETTINGS = DqcSettings(
 
 
 def test_the_circuits_of_a_set_are_run_in_blocks():
-    blocks = blocks_of(replace(SETTINGS, circuits_per_set=700))
+    blocks = blocks_of(replace(SETTINGS, circuits_per_set=270))
     assert [(b.set_index, b.number, b.circuits) for b in blocks] == [
         (set_index, number, size)
+        for number, size in enumerate((100, 100, 70))
         for set_index in (0, 1)
-        for number, size in enumerate((300, 300, 100))
     ]
-    assert [b.circuits for b in blocks_of(replace(SETTINGS, circuits_per_set=300))] == [300, 300]
+    assert [b.circuits for b in blocks_of(replace(SETTINGS, circuits_per_set=100))] == [100, 100]
 
 
 def test_a_block_depends_on_its_seed_alone():

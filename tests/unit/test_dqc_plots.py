@@ -131,7 +131,7 @@ def test_the_legend_fits_with_any_number_of_sets(count: int) -> None:
     figure.draw_without_rendering()
     (legend,) = figure.legends
     box = legend.get_window_extent()
-    assert 0 <= box.x0 and box.x1 <= figure.bbox.x1
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.x1
     assert [text.get_text() for text in legend.get_texts()].count("classical bound 2/3") == 1
 
 

@@ -15,7 +15,7 @@ from netqasm.lang.operand import Address, ArrayEntry, ArraySlice, Immediate, Reg
 from qnodeos.api.netqasm import INSTRUCTION_BYTES, REGISTERS, Flavour, register_name
 from qnodeos.errors import ErrorCode, MalformedSubroutineError, WrongFlavourError
 from qnodeos.qnpu.compiler import _BUILDERS
-from qnodeos.qnpu.decoder import decode_subroutine
+from qnodeos.qnpu.decoder import check_version, decode_subroutine
 from qnodeos.qnpu.isa import CORE, FLAVOURS, decoding_table
 from tests.unit.kernel_harness import encode
 
@@ -172,3 +172,9 @@ def test_any_bytes_decode_or_give_a_typed_error(body, flavour):
         assert "instruction" in str(error)
     else:
         assert len(instructions) * INSTRUCTION_BYTES == len(body)
+
+
+def test_another_major_version_of_the_wire_format_is_refused():
+    check_version((0, 10))
+    with pytest.raises(MalformedSubroutineError, match=r"wire format 1\.0; this node speaks 0\.x"):
+        check_version((1, 0))

@@ -329,13 +329,19 @@ def test_random_bases_are_drawn_at_both_ends_and_told():
     lab.check_clean()
 
 
-def test_a_basis_off_the_paulis_is_not_flipped_and_the_bell_state_told():
+@pytest.mark.parametrize(
+    ("chosen", "told"),
+    [({"remote_1": 4}, BellState.PSI_PLUS), ({"random_remote": 3}, BellState.PHI_PLUS)],
+    ids=["fixed", "random"],
+)
+def test_only_a_fixed_basis_off_the_paulis_is_told_the_heralded_state(chosen, told):
     lab, first, second, _ = pair(lambda: Verdict(bell_state=BellState.PSI_PLUS), seed=29)
-    arguments = measure_directly(random_local=1, random_remote=3)
+    arguments = measure_directly(random_local=1, **chosen)
     created, received = run_pair(lab, first, second, pairs=30, arguments=arguments)
     mine, theirs = first.array(created), second.array(received)
-    assert set(theirs[3::10]) == {BASIS_ZPLUSX, BASIS_ZMINUSX}
-    assert set(mine[9::10]) == set(theirs[9::10]) == {BellState.PSI_PLUS}
+    if told is BellState.PHI_PLUS:
+        assert set(theirs[3::10]) == {BASIS_ZPLUSX, BASIS_ZMINUSX}
+    assert set(mine[9::10]) == set(theirs[9::10]) == {told}
     lab.check_clean()
 
 

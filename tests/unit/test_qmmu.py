@@ -119,7 +119,7 @@ def test_the_errors_say_who_has_what():
     qmmu.allocate(1, 0, 4)
     with pytest.raises(QubitAccessError, match="virtual qubit 0 is already allocated"):
         qmmu.allocate(1, 0, 4)
-    with pytest.raises(NoQubitError, match="for 1 qubit and .* has 4 qubits") as info:
+    with pytest.raises(NoQubitError, match=r"for 1 qubit and .* has 4 qubits") as info:
         qmmu.allocate(1, 1, 1)
     assert info.value.code is ErrorCode.NO_QUBIT
     for virtual in (1, 2, 3):

@@ -21,11 +21,11 @@ from qnodeos.qnpu.requests import (
     BASIS_X,
     BASIS_Y,
     BASIS_Z,
-    FLIPPED_BASES,
     RANDOM_BASES,
     RESULTS_PER_PAIR,
     PairResult,
-    can_invert,
+    as_phi_plus,
+    can_be_phi_plus,
     measured_basis,
     parse_create_arguments,
 )
@@ -178,21 +178,25 @@ def test_the_basis_measured_after_rotations(rotations):
     assert basis == (exact[0] if exact else None)
 
 
-@pytest.mark.parametrize(("state", "basis"), list(product(BellState, (BASIS_Z, BASIS_X, BASIS_Y))))
-def test_inverting_gives_the_correlations_of_phi_plus(state, basis):
-    """Against matrices: <A B> of the state, with B inverted, is that of Phi+."""
-    operator = observable(BASIS_ROTATIONS[basis])
-    both = np.kron(operator, operator)
-    expectation = np.vdot(BELL[state], both @ BELL[state]).real
-    phi_plus = np.vdot(BELL[BellState.PHI_PLUS], both @ BELL[BellState.PHI_PLUS]).real
-    sign = -1 if basis in FLIPPED_BASES[state] else 1
-    assert sign * expectation == pytest.approx(phi_plus)
-    assert abs(phi_plus) == pytest.approx(1)
+ALL_BASES = tuple(BASIS_ROTATIONS)
 
 
-def test_only_paulis_can_be_inverted():
-    assert can_invert((), 0)
-    assert can_invert(((Axis.Y, 24),), 0)
-    assert not can_invert(((Axis.Y, 4),), 0)
-    assert [can_invert((), code) for code in (1, 2, 3)] == [True, True, False]
-    assert can_invert(((Axis.Y, 4),), 1), "a random basis overrides the rotations"
+@pytest.mark.parametrize(
+    ("state", "mine", "theirs"), list(product(BellState, ALL_BASES, ALL_BASES))
+)
+def test_what_is_reported_has_the_correlations_of_phi_plus(state, mine, theirs):
+    """Against matrices: <A B> of the state, as reported, is <A B'> of Phi+."""
+    a, b = observable(BASIS_ROTATIONS[mine]), observable(BASIS_ROTATIONS[theirs])
+    expectation = np.vdot(BELL[state], np.kron(a, b) @ BELL[state]).real
+    flipped, reported = as_phi_plus(state, theirs, 0)
+    as_if = np.kron(a, observable(BASIS_ROTATIONS[reported]))
+    phi_plus = np.vdot(BELL[BellState.PHI_PLUS], as_if @ BELL[BellState.PHI_PLUS]).real
+    assert (1 - 2 * flipped) * expectation == pytest.approx(phi_plus, abs=1e-12)
+    assert as_phi_plus(state, theirs, 1) == (1 - flipped, reported)
+
+
+def test_a_basis_the_program_fixed_must_be_a_pauli_basis():
+    assert can_be_phi_plus((), 0)
+    assert can_be_phi_plus(((Axis.Y, 24),), 0)
+    assert not can_be_phi_plus(((Axis.Y, 4),), 0)
+    assert all(can_be_phi_plus(((Axis.Y, 4),), code) for code in (1, 2, 3))
