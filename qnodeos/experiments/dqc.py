@@ -15,7 +15,7 @@ from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from multiprocessing import get_context
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
@@ -46,6 +46,11 @@ BLOCK_CIRCUITS: Final = 100
 waited for when a run is interrupted."""
 
 _POLL_S: Final = 0.2
+_CIRCUIT_EVENTS: Final = 200
+_BATCH_EVENTS: Final = 8
+_SPARE_CIRCUITS: Final = 20
+TRACE_CAPACITY_MAX: Final = 1 << 23
+"""Most events kept per recorder: a link that needs more has blocks of too many circuits."""
 
 
 @dataclass(frozen=True)
@@ -105,34 +110,30 @@ def run_block(
 
     alpha, theta = settings.sets[block.set_index]
     seed = f"{settings.seed}/set {block.set_index}/block {block.number}"
-    system = build_two_nodes(settings.network, load_profile(settings.profile), seed)
-    # The preallocated traces would be searched for garbage again and again.
-    gc.collect()
-    gc.freeze()
-    try:
-        client_outcomes, outcomes = system.network.run(
-            [
-                ProgramSpec(
-                    "client",
-                    "dqc_client",
-                    dqc_client.main,
-                    {
-                        "alpha_steps": alpha,
-                        "theta_steps": theta,
-                        "circuits": block.circuits,
-                        "on_circuit": on_circuit,
-                    },
-                ),
-                ProgramSpec(
-                    "server",
-                    "dqc_server",
-                    dqc_server.main,
-                    {"alpha_steps": alpha, "circuits": block.circuits},
-                ),
-            ]
-        )
-    finally:
-        gc.unfreeze()
+    capacity = _trace_capacity(settings.network, block.circuits)
+    system = build_two_nodes(settings.network, load_profile(settings.profile), seed, capacity)
+    _freeze_imports()
+    client_outcomes, outcomes = system.network.run(
+        [
+            ProgramSpec(
+                "client",
+                "dqc_client",
+                dqc_client.main,
+                {
+                    "alpha_steps": alpha,
+                    "theta_steps": theta,
+                    "circuits": block.circuits,
+                    "on_circuit": on_circuit,
+                },
+            ),
+            ProgramSpec(
+                "server",
+                "dqc_server",
+                dqc_server.main,
+                {"alpha_steps": alpha, "circuits": block.circuits},
+            ),
+        ]
+    )
     if settings.trace_directory is not None and (block.set_index, block.number) == (0, 0):
         _write_traces(settings.trace_directory, system)
     client = NodeTrace.from_recorders("client", system.client.host_trace, system.client.qnpu_trace)
@@ -146,6 +147,24 @@ def run_block(
         charge_ok=_charge_ok(system, block.circuits),
         segments=circuit_segments_ms(client, server, block.circuits),
     )
+
+
+@cache
+def _freeze_imports() -> None:
+    """Spare the garbage collector what has been imported, which lives as long as we do."""
+    gc.collect()
+    gc.freeze()
+
+
+def _trace_capacity(network: NetworkConfig, circuits: int) -> int:
+    """Events to make room for: those of a circuit, and of the batches it takes to a herald.
+
+    The number of batches is geometrically distributed, so its sum over the circuits stays
+    well below four times its mean unless there are very few.
+    """
+    batches = 1 / network.link.batch_success_probability
+    events = (circuits + _SPARE_CIRCUITS) * (_CIRCUIT_EVENTS + 4 * _BATCH_EVENTS * batches)
+    return min(round(events), TRACE_CAPACITY_MAX)
 
 
 def _charge_ok(system: TwoNodeSystem, circuits: int) -> Any:

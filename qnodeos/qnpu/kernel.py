@@ -295,7 +295,9 @@ class Kernel:
         self._tick = tick
         if outcome is not None:
             self._consume(outcome, herald)
-        self.link_layer.expire(tick)
+        deadline = self.link_layer.deadline_tick
+        if deadline is not None and tick >= deadline:
+            self.link_layer.expire(tick)
         self._advance_network()
         if self._qubit_waiters and self.qmmu.free_qubits():
             self._wake_qubit_waiters()

@@ -72,10 +72,29 @@ class NetworkProcess(Process):
     """
 
     __slots__ = (
-        "_attempt_tick", "_basis", "_basis_of", "_bin", "_driver", "_entanglement", "_fault",
-        "_herald", "_limits", "_link_layer", "_peers", "_phase", "_physical", "_programmed",
-        "_qmmu", "_random_choice", "_record", "_request", "_rotations", "_schedule", "queue",
-    )  # fmt: skip
+        "_attempt_tick",
+        "_basis",
+        "_basis_of",
+        "_bin",
+        "_communication_qubits",
+        "_driver",
+        "_entanglement",
+        "_fault",
+        "_herald",
+        "_limits",
+        "_link_layer",
+        "_peers",
+        "_phase",
+        "_physical",
+        "_programmed",
+        "_qmmu",
+        "_random_choice",
+        "_record",
+        "_request",
+        "_rotations",
+        "_schedule",
+        "queue",
+    )
 
     def __init__(
         self,
@@ -93,6 +112,7 @@ class NetworkProcess(Process):
         super().__init__(NETWORK_PID, NETWORK_PRIORITY)
         self._peers = peers
         self._driver = driver
+        self._communication_qubits = driver.capabilities.communication_qubits
         self._qmmu = qmmu
         self._entanglement = entanglement
         self._link_layer = link_layer
@@ -136,7 +156,7 @@ class NetworkProcess(Process):
         peer = schedule.peer(number)
         if peer is None or self._link_layer.head(peer, number) is None:
             return False
-        if self._free_qubit() is None:
+        if self._qmmu.first_free(self._communication_qubits) is None:
             self._bin = number  # the qubit is in use: sit this bin out
             return False
         return True
@@ -184,9 +204,11 @@ class NetworkProcess(Process):
         if tick < schedule.attempts_from(number):
             return False  # a wait for an announcement has led into the guard of the next bin
         self._bin = number
+        if tick > schedule.last_start(number):
+            return False
         peer = schedule.peer(number)
-        physical = self._free_qubit()
-        if peer is None or physical is None or tick > schedule.last_start(number):
+        physical = self._qmmu.first_free(self._communication_qubits)
+        if peer is None or physical is None:
             return False
         request = self._link_layer.head(peer, number)
         if request is None:
@@ -206,10 +228,6 @@ class NetworkProcess(Process):
             self.queue.append(self._driver.entangle(link, physical))
         self._phase = Phase.ATTEMPT
         return True
-
-    def _free_qubit(self) -> int | None:
-        free = self._qmmu.free_qubits(self._driver.capabilities.communication_qubits)
-        return free[0] if free else None
 
     def _choose_basis(self, request: LinkRequest) -> None:
         """Rotations before the measurement, chosen anew for every pair if random."""

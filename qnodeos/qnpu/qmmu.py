@@ -41,6 +41,13 @@ class QMMU:
         """Physical qubits of a process."""
         return [physical for physical, (owner, _) in self._owner.items() if owner == pid]
 
+    def first_free(self, among: Iterable[int]) -> int | None:
+        """The first of some physical qubits that nobody owns, None if all are owned."""
+        for physical in among:
+            if physical not in self._owner:
+                return physical
+        return None
+
     def free_qubits(self, among: Iterable[int] | None = None) -> list[int]:
         """Physical qubits nobody owns, in the device's order."""
         return [q for q in (self._qubits if among is None else among) if q not in self._owner]
