@@ -42,7 +42,11 @@ def expected_agreement() -> float:
 
 
 def test_every_example_is_tested():
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == {"measure_pair", "two_programs"}
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {
+        "hdawg_dry_run",
+        "measure_pair",
+        "two_programs",
+    }
 
 
 def test_measure_pair(capsys):
@@ -74,3 +78,10 @@ def test_two_programs(capsys):
     # Initialisation (1 %), a pulse (0.14 %) and readout; a rare ionised centre reads 1.
     assert_share(sum(measured), measurements, 0.99 * 0.995 + 0.01 * 0.05)
     assert f"{pairs} pairs in" in capsys.readouterr().out
+
+
+def test_hdawg_dry_run(capsys):
+    distances = example("hdawg_dry_run")["main"]()
+    assert len(distances) > 40
+    assert set(distances) == {24_102}
+    assert "24102 to 24102 samples apart" in capsys.readouterr().out
