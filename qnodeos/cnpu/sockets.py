@@ -8,7 +8,7 @@ from netqasm.sdk.classical_communication.message import StructuredMessage
 from netqasm.sdk.classical_communication.socket import Socket
 
 from qnodeos.cnpu.host import ProgramHost, find_host
-from qnodeos.errors import LimitError
+from qnodeos.errors import LimitError, ProgramError
 
 MAX_MESSAGE_CHARACTERS: Final = 1 << 20
 
@@ -38,7 +38,10 @@ class AppSocket(Socket):  # type: ignore[misc]
         self._socket_id = socket_id
         self._timeout_s = timeout
         if use_callbacks:
-            raise NotImplementedError("callbacks on classical sockets are not supported")
+            raise ProgramError(
+                "this socket is asked to call back when a message arrives, which it cannot do; "
+                "call recv instead"
+            )
 
     def send(self, msg: str) -> None:
         """Send a string.
