@@ -158,10 +158,13 @@ class QNodeOSConnection(BaseNetQASMConnection):  # type: ignore[misc]
         """Assemble and send, without the log messages the SDK formats for nobody.
 
         The builder's table of branch labels, which the SDK scans linearly and never
-        empties, is renewed: labels need only be unique within a subroutine.
+        empties, is renewed: labels need only be unique within a subroutine. So are the
+        registers in use, of which the SDK loses one at every condition on a future: none
+        carries a value from one subroutine to the next.
         """
         raw = self._cache.assemble(protosubroutine)
         self._builder._label_mgr = LabelManager()
+        self._builder._mem_mgr._active_registers.clear()
         self._commit_serialized_message(_SUBROUTINE_TYPE + raw, block, callback)
         self._builder._reset()
 

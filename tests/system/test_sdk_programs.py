@@ -172,6 +172,24 @@ def test_branches_take_the_right_way():
     assert on_client(program, max_qubits=1) == [1, 0, 1, 0, 0]
 
 
+def test_conditions_do_not_use_up_the_registers():
+    """The SDK loses a register at every condition on a future, and has sixteen."""
+
+    def program(connection):
+        outcomes = []
+        for round_ in range(40):
+            condition = connection.new_array(1, init_values=[round_ % 2]).get_future_index(0)
+            qubit = Qubit(connection)
+            with condition.if_nz():
+                qubit.X()
+            outcome = qubit.measure()
+            connection.flush()
+            outcomes.append(int(outcome))
+        return outcomes
+
+    assert on_client(program, max_qubits=1) == [0, 1] * 20
+
+
 def test_conditional_correction_across_subroutines():
     # X on a qubit that was measured as 1 brings it back to 0, whatever it was.
     def program(connection):
