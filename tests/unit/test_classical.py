@@ -30,7 +30,8 @@ from qnodeos.qnpu.context import CompileContext
 from qnodeos.qnpu.execution import FINISHED, WAIT, YIELD, Execution, SubroutineFault
 from qnodeos.qnpu.isa import Instruction
 from qnodeos.qnpu.memory import ProcessMemory
-from tests.unit.kernel_harness import FakeDriver, register
+from tests.unit.kernel_device import FakeDriver
+from tests.unit.kernel_programs import register
 
 LIMITS = Limits(array_length=8, instructions_per_tick=40, instructions_per_activation=10_000)
 I32 = st.one_of(

@@ -17,7 +17,7 @@ from qnodeos.errors import ErrorCode, MalformedSubroutineError, WrongFlavourErro
 from qnodeos.qnpu.compiler import _BUILDERS
 from qnodeos.qnpu.decoder import check_version, decode_subroutine
 from qnodeos.qnpu.isa import CORE, FLAVOURS, decoding_table
-from tests.unit.kernel_harness import encode
+from tests.unit.kernel_programs import encode
 
 THEIRS = {Flavour.VANILLA: VanillaFlavour(), Flavour.NV: NVFlavour()}
 CLASSES = [

@@ -14,18 +14,8 @@ from qnodeos.qdevice.instructions import ini, msr
 from qnodeos.qdevice.outcomes import Outcome
 from qnodeos.qnpu.process import ProcessState
 from qnodeos.trace.events import Event
-from tests.unit.kernel_harness import (
-    Lab,
-    Node,
-    create_epr,
-    init_app,
-    make_node,
-    open_socket,
-    register,
-    solo,
-    stop_app,
-    submit,
-)
+from tests.unit.kernel_harness import Lab, Node, make_node, solo
+from tests.unit.kernel_programs import create_epr, init_app, open_socket, register, stop_app, submit
 
 LOCAL = "qalloc Q0\ninit Q0\nmeas Q0 M0\nqfree Q0\nret_reg M0\n"
 THREE = "".join(f"set Q0 {i}\nqalloc Q0\n" for i in range(3))

@@ -12,18 +12,16 @@ from qnodeos.api.netqasm import Flavour
 from qnodeos.errors import ErrorCode
 from qnodeos.limits import Limits
 from qnodeos.qdevice.outcomes import Outcome
-from tests.unit.kernel_harness import (
-    Answer,
-    Node,
+from tests.unit.kernel_device import Answer
+from tests.unit.kernel_harness import Node, make_node, solo
+from tests.unit.kernel_programs import (
     create_epr,
     encode,
     init_app,
-    make_node,
     measure_directly,
     open_socket,
     recv_epr,
     register,
-    solo,
     stop_app,
     submit,
 )

@@ -25,20 +25,14 @@ from qnodeos.qdevice.capabilities import Capabilities
 from qnodeos.qdevice.instructions import Opcode
 from qnodeos.qdevice.outcomes import BellState, Outcome
 from qnodeos.qnpu.process import ProcessState
-from tests.unit.kernel_harness import (
-    BIN_TICKS,
-    FAILED,
-    Answer,
-    Lab,
-    Node,
-    Verdict,
+from tests.unit.kernel_device import FAILED, Answer, Verdict
+from tests.unit.kernel_harness import BIN_TICKS, Lab, Node, make_node, pair
+from tests.unit.kernel_programs import (
     create_epr,
     encode,
     init_app,
-    make_node,
     measure_directly,
     open_socket,
-    pair,
     recv_epr,
     register,
     stop_app,

@@ -26,7 +26,7 @@ from qnodeos.qnpu.link_layer import LinkLayer, LinkRequest
 from qnodeos.qnpu.process import UserProcess
 from qnodeos.qnpu.qmmu import QMMU
 from qnodeos.qnpu.requests import parse_create_arguments
-from tests.unit.kernel_harness import CAPABILITIES
+from tests.unit.kernel_device import CAPABILITIES
 
 LIMITS = Limits(offer_timeout_ticks=100, entanglement_requests=3)
 TERMS = RequestTerms(0, 0, False, 2, (), 0, 5)

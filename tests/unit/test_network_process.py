@@ -17,24 +17,16 @@ from qnodeos.qdevice.outcomes import BellState, Outcome
 from qnodeos.qnpu.process import ProcessState
 from qnodeos.qnpu.requests import BASIS_X, BASIS_Y, BASIS_Z, BASIS_ZMINUSX, BASIS_ZPLUSX
 from qnodeos.trace.events import Event
-from tests.unit.kernel_harness import (
-    BIN_TICKS,
-    FAILED,
-    Answer,
-    Lab,
-    Node,
-    Verdict,
+from tests.unit.kernel_device import FAILED, Answer, Verdict, outcome_probabilities
+from tests.unit.kernel_harness import BIN_TICKS, Lab, Node, make_node, pair, verdicts
+from tests.unit.kernel_programs import (
     create_epr,
     init_app,
-    make_node,
     measure_directly,
     open_socket,
-    outcome_probabilities,
-    pair,
     recv_epr,
     stop_app,
     submit,
-    verdicts,
 )
 
 BELL_STATES = list(BellState)

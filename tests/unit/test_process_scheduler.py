@@ -16,7 +16,8 @@ from qnodeos.qnpu.process import (
     ProcessState,
 )
 from qnodeos.qnpu.scheduler import PriorityFcfs, Scheduler
-from tests.unit.kernel_harness import init_app, make_node, solo, submit
+from tests.unit.kernel_harness import make_node, solo
+from tests.unit.kernel_programs import init_app, submit
 
 ALLOWED = {
     ("idle", "work arrived"): "ready",

@@ -11,18 +11,9 @@ from qnodeos.qdevice.instructions import Axis, PhysicalInstruction, ini, mov, ms
 from qnodeos.qdevice.outcomes import Outcome
 from qnodeos.qnpu.classical import BUILDERS as CLASSICAL
 from qnodeos.qnpu.isa import CORE, FLAVOURS
-from tests.unit.kernel_harness import (
-    GATES,
-    TWO_QUBIT_STEPS,
-    Answer,
-    Node,
-    encode,
-    init_app,
-    make_node,
-    register,
-    solo,
-    submit,
-)
+from tests.unit.kernel_device import GATES, TWO_QUBIT_STEPS, Answer
+from tests.unit.kernel_harness import Node, make_node, solo
+from tests.unit.kernel_programs import encode, init_app, register, submit
 
 Q0, Q1, Q2, M0, M1 = (register(name) for name in ("Q0", "Q1", "Q2", "M0", "M1"))
 ALLOCATE = [

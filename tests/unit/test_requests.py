@@ -29,7 +29,7 @@ from qnodeos.qnpu.requests import (
     measured_basis,
     parse_create_arguments,
 )
-from tests.unit.kernel_harness import BELL, PAULI, rotation
+from tests.unit.kernel_device import BELL, PAULI, rotation
 
 LIMITS = Limits(pairs_per_request=100)
 ROTATION = st.tuples(st.sampled_from(Axis), st.integers(0, 31))
