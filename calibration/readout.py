@@ -8,7 +8,7 @@ turns true probabilities p into observed ones f = E p, with the response matrix
 
 and the Kronecker product of such matrices for several qubits. Two ways back: inversion of
 E, unbiased, with first-order error propagation (Delle Donne et al., Nature 639, 321
-(2025), Methods); and iterative Bayesian unfolding (D'Agostini, Nucl. Instrum. Methods A
+(2025)); and iterative Bayesian unfolding (D'Agostini, Nucl. Instrum. Methods A
 362, 487 (1995)), which stays inside 0..1 and is what the analysis library published with
 that paper's dataset uses.
 """

@@ -30,7 +30,7 @@ NV_CAPABILITIES: Final = Capabilities(
     ),
     tick_ns=10_000,
 )
-"""One electron spin, one neighbour, a frame every 10 us (Delle Donne et al., Methods)."""
+"""One electron spin, one neighbour, a frame every 10 us (Delle Donne et al.)."""
 
 MAX_EXPONENT: Final = 255
 """Largest exponent of a rotation angle: NetQASM stores it in one byte."""

@@ -67,11 +67,11 @@ class ScheduleConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     bin_ms: Annotated[float, Field(gt=0, le=1000)] = Field(
-        10.0, description="length of a time bin (paper, Methods: 10 ms)"
+        10.0, description="length of a time bin (published: 10 ms)"
     )
     guard_ms: Annotated[float, Field(ge=0, le=1000)] = Field(
         1.0,
-        description="time at the start of a bin before attempts begin (measured: about 1 ms)",
+        description="time at the start of a bin before attempts begin (in published traces: 1 ms)",
     )
 
 

@@ -3,7 +3,7 @@
 An AWG plays in granules of 16 samples, and the pulse spacing that suits the spin's
 surroundings is no multiple of them. A spacing rounded to granules lets every XY8 block add
 the same phase error: 16 samples (6.7 ns) at the 2.16 MHz of a 14N line cost most of the
-coherence time. So there are 16 copies of the pi pulse (Delle Donne et al., Methods), copy
+coherence time. So there are 16 copies of the pi pulse (Delle Donne et al.), copy
 ``s`` delayed by ``s`` samples in a slot of fixed length, and the sequencer picks the copy::
 
     |<------------- spacing = 16 g + r ------------->|

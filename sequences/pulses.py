@@ -35,7 +35,7 @@ HERMITE_WIDTH: Final = 0.1667
 """Width of the envelope, T_h / L."""
 
 ANGLE_STEPS: Final = 32
-"""Rotations are multiples of 2 pi / ANGLE_STEPS = pi/16 (paper, Methods)."""
+"""Rotations are multiples of 2 pi / ANGLE_STEPS = pi/16 (published)."""
 
 MIN_PULSE_SAMPLES: Final = 16
 """Shorter pulses do not resemble their envelope."""

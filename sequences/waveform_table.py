@@ -1,6 +1,6 @@
 """The waveform table of an NV node: 170 entries as typed columns.
 
-An entry is what the AWG plays for one physical instruction (Delle Donne et al., Methods).
+An entry is what the AWG plays for one physical instruction (Delle Donne et al.).
 The table holds recipes, one row an entry; waveforms are sampled from them. Wave index,
 command table index and entry number are the same.
 
@@ -60,7 +60,7 @@ from sequences.pulses import (
 )
 
 ENTRIES: Final = 170
-"""Number of entries (Delle Donne et al., Methods)."""
+"""Number of entries (Delle Donne et al.)."""
 
 FIRST_X_COPY: Final = 0
 FIRST_Y_COPY: Final = FIRST_X_COPY + GRANULE_SAMPLES

@@ -108,11 +108,11 @@ def run_block(
     install()
     from qnodeos.experiments.programs import dqc_client, dqc_server
 
+    _freeze_imports()
     alpha, theta = settings.sets[block.set_index]
     seed = f"{settings.seed}/set {block.set_index}/block {block.number}"
     capacity = _trace_capacity(settings.network, block.circuits)
     system = build_two_nodes(settings.network, load_profile(settings.profile), seed, capacity)
-    _freeze_imports()
     client_outcomes, outcomes = system.network.run(
         [
             ProgramSpec(

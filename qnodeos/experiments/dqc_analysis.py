@@ -22,13 +22,13 @@ from qnodeos.errors import InsufficientDataError
 from qnodeos.qdevice.instructions import ANGLE_STEPS
 
 LATENCY_LIMIT_MS: Final = 8.95
-"""The published latency filter (paper, Methods)."""
+"""The latency filter of the published experiment."""
 
 INITIAL_FIDELITY: Final = 0.833
 """(1 + |<XX>|)/2 of the single-photon state of fidelity 0.72; the model is assumed."""
 
 COHERENCE_TIME_MS: Final = 13.0
-"""Memory time of the server's electron under decoupling (paper, Methods)."""
+"""Memory time of the server's electron under decoupling (published)."""
 
 STAGES: Final = ("ssro", "cr", "latency")
 """Selections of circuits, each within the one before."""

@@ -16,7 +16,7 @@ class Capabilities:
         communication_qubits: physical addresses that can be entangled with a neighbour.
         memory_qubits: physical addresses that can only store and be acted on.
         instructions: the opcodes the device executes; others get UNSUPPORTED_REQUEST.
-        tick_ns: time between two frames (10 us NV, 20 us trapped ion; paper, Methods).
+        tick_ns: time between two frames (10 us NV, 20 us trapped ion; published).
         links: number of neighbours the device can attempt entanglement with.
     """
 

@@ -1,6 +1,6 @@
 """Processes and their states.
 
-The state diagram is the paper's (Methods, process manager), as a table: a user process is
+The state diagram is the paper's (its process manager), as a table: a user process is
 idle until a subroutine arrives, ready until the scheduler picks it, running until its
 subroutine ends or has to wait for entanglement, and ready again when that has come. The
 network process goes through the same states; its "subroutine" is a time bin.

@@ -15,7 +15,7 @@ class NetworkSchedule:
     """An installed schedule.
 
     Attributes:
-        bin_ticks: length of a bin; 10 ms in the paper (Methods), 1000 ticks of 10 us.
+        bin_ticks: length of a bin; 10 ms in the paper, 1000 ticks of 10 us.
         guard_ticks: ticks at the start of a bin without attempts.
         batch_ticks: longest time one batch of attempts takes; one that would end after
             its bin is not started.

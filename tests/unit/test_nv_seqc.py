@@ -263,7 +263,7 @@ def test_the_silence_after_an_attempt_outlasts_the_decision(optical_ns, margin_n
 
 
 def test_an_attempt_fits_the_published_period():
-    # 5.5 us from one attempt to the next (Delle Donne et al., Methods).
+    # 5.5 us from one attempt to the next (Delle Donne et al.).
     assert attempt_busy_ns(TABLE, HeraldTiming()) < 5500
     assert attempt_alpha_centre(TABLE.settings) == 3600 + 720 + 151
 
