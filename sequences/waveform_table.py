@@ -12,7 +12,7 @@ entry      instruction word    what is played
 32..63     ``n << 4 | 2``      SQG, rotation by n pi/16 about X, n = entry - 32
 64..95     ``(32+n) << 4 | 2``  SQG, rotation by n pi/16 about Y, n = entry - 64
 96         ``1``               INI: window of the spin-pump laser
-97         ``4``               MSR: window of the readout laser
+97         ``4``               MSR: silence; the ADwin reads out when it sees `Marker.PLAYED`
 98..111    (none)              reserved: silence
 112..127   ``5``               ENT, ENM: one attempt; the entry chooses alpha
 128..169   (none)              reserved: silence
@@ -86,12 +86,22 @@ class EntryKind(IntEnum):
 
 
 class Marker(IntEnum):
-    """What each marker bit of a core switches; which connector carries it is wiring."""
+    """What each marker bit of a core switches; which connector carries it is wiring.
+
+    `PLAYED` is wired back to an input of the ADwin: it is high while an instruction that
+    ends there is really being played, which may be a queue of plays later than its
+    acknowledge. Attempts have none: the ADwin hears of them from the heralding station.
+    """
 
     OPTICAL_PULSE = 0
     DETECTION_GATE = 1
     SPIN_PUMP = 2
-    READOUT_LASER = 3
+    PLAYED = 3
+
+
+PLAYED_NS: Final = 200.0
+"""Window of `Marker.PLAYED` in an initialisation and a readout. Assumed to be long enough for
+the edge detector of the ADwin's digital inputs."""
 
 
 class Window(NamedTuple):
@@ -147,7 +157,6 @@ class TableSettings:
             faster than the decision on a herald.
         attempt: timing of an attempt.
         initialisation_ns: laser window of INI. Assumed.
-        readout_ns: laser window of MSR. Assumed.
 
     Raises:
         TableError: a number of copies, of alphas or a duration is out of range.
@@ -159,7 +168,6 @@ class TableSettings:
     alphas: tuple[float, ...] = (0.2256,)
     attempt: AttemptTiming = field(default_factory=AttemptTiming)
     initialisation_ns: float = 2000.0
-    readout_ns: float = 5000.0
 
     def __post_init__(self) -> None:
         if self.shifted_copies not in {1, 2, 4, 8, 16}:
@@ -167,7 +175,6 @@ class TableSettings:
         if len(self.alphas) > MAX_ALPHAS:
             raise TableError(f"{len(self.alphas)} alphas; there are entries for {MAX_ALPHAS}")
         _check_duration_ns("initialisation_ns", self.initialisation_ns)
-        _check_duration_ns("readout_ns", self.readout_ns)
 
     @property
     def plan(self) -> DecouplingPlan:
@@ -317,6 +324,8 @@ def build_table(settings: TableSettings) -> WaveformTable:
             delay = shift - shift % coarseness
             rows[first + shift] = _row(EntryKind.DECOUPLING, plan.slot_samples, pulse, delay)
     length = rotation_samples(settings)
+    # Low again before the entry ends, so that every rotation makes an edge of its own.
+    rotation_played = (Window(Marker.PLAYED, 0, length - GRANULE_SAMPLES),)
     for axis in Axis:
         for steps in range(ANGLE_STEPS):
             argument = axis * ANGLE_STEPS + steps
@@ -326,12 +335,13 @@ def build_table(settings: TableSettings) -> WaveformTable:
                 length,
                 pulse if steps else None,
                 (length - pulse.n_samples) // 2,
+                rotation_played,
                 word=argument << 4 | _SQG,
             )
-    rows[INITIALISATION] = _laser_row(
-        EntryKind.INITIALISATION, Marker.SPIN_PUMP, settings.initialisation_ns, _INI
-    )
-    rows[READOUT] = _laser_row(EntryKind.READOUT, Marker.READOUT_LASER, settings.readout_ns, _MSR)
+    played = Window(Marker.PLAYED, 0, samples(PLAYED_NS))
+    pump = Window(Marker.SPIN_PUMP, 0, samples(settings.initialisation_ns))
+    rows[INITIALISATION] = _silent_row(EntryKind.INITIALISATION, (pump, played), _INI)
+    rows[READOUT] = _silent_row(EntryKind.READOUT, (played,), _MSR)
     for place, alpha in enumerate(settings.alphas):
         rows[FIRST_ATTEMPT + place] = _attempt_row(alpha, settings)
     columns = {name: np.array([row[name] for row in rows]) for name in COLUMNS}
@@ -410,11 +420,13 @@ def _row(
     }
 
 
-def _laser_row(kind: EntryKind, marker: Marker, window_ns: float, word: int) -> dict[str, Any]:
-    count = samples(window_ns)
-    # One granule more, so that the marker is low again when the entry ends.
-    length = padded(count + 1)
-    return _row(kind, length, windows=(Window(marker, 0, count),), word=word)
+def _silent_row(kind: EntryKind, windows: tuple[Window, ...], word: int) -> dict[str, Any]:
+    return _row(kind, _length_for(windows), windows=windows, word=word)
+
+
+def _length_for(windows: tuple[Window, ...]) -> int:
+    # A sample more, so that every marker is low again when the entry ends.
+    return padded(max(window.stop for window in windows) + 1)
 
 
 def _attempt_row(alpha: float, settings: TableSettings) -> dict[str, Any]:
@@ -427,9 +439,8 @@ def _attempt_row(alpha: float, settings: TableSettings) -> dict[str, Any]:
         Window(Marker.OPTICAL_PULSE, optical, optical + samples(timing.optical_ns)),
         Window(Marker.DETECTION_GATE, gate, gate + samples(timing.gate_ns)),
     )
-    length = padded(max(window.stop for window in windows) + 1)
     pulse_start = attempt_alpha_centre(settings) - pulse.n_samples // 2
-    return _row(EntryKind.ATTEMPT, length, pulse, pulse_start, windows, word=_ENT)
+    return _row(EntryKind.ATTEMPT, _length_for(windows), pulse, pulse_start, windows, word=_ENT)
 
 
 def _check_duration_ns(what: str, duration_ns: float) -> None:

@@ -255,7 +255,7 @@ def test_one_sample_of_a_waveform_changes_what_is_played():
     for change in (0, 1):
         controller = Controller(HdawgTiming(), table, program, random.Random(SEED))
         words = program.waveforms[entry].copy()
-        words[2 * 100] += change
+        words[3 * 100] += change  # two values and a marker word for each sample
         controller.device.cores[0].set_waveform(entry, words)
         controller.send(entry)
         controller.wait_for_acknowledge()

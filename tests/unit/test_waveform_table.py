@@ -60,7 +60,6 @@ SETTINGS = st.builds(
     alphas=st.lists(st.floats(0, 1), max_size=4).map(tuple),
     attempt=st.builds(AttemptTiming, pump_ns=st.floats(0, 3000), gate_ns=st.floats(25, 200)),
     initialisation_ns=st.floats(0, 5000),
-    readout_ns=st.floats(0, 5000),
 )
 
 
@@ -191,8 +190,8 @@ def test_an_attempt_is_pump_alpha_optical_gate():
             TABLE.length_samples[entry],
         ]
         assert edges == sorted(edges)
-        assert TABLE.marker_start[entry, Marker.READOUT_LASER] == 0
-        assert TABLE.marker_stop[entry, Marker.READOUT_LASER] == 0
+        assert TABLE.marker_start[entry, Marker.PLAYED] == 0
+        assert TABLE.marker_stop[entry, Marker.PLAYED] == 0
     attempts = slice(FIRST_ATTEMPT, FIRST_ATTEMPT + len(ALPHAS))
     for column in (TABLE.marker_start, TABLE.marker_stop, TABLE.length_samples):
         assert np.all(column[attempts] == column[FIRST_ATTEMPT])
@@ -200,17 +199,55 @@ def test_an_attempt_is_pump_alpha_optical_gate():
     assert durations_ns == pytest.approx([10, 100, 1500, 0])
 
 
-@pytest.mark.parametrize(
-    ("entry", "marker", "count"),
-    [(INITIALISATION, Marker.SPIN_PUMP, 4800), (READOUT, Marker.READOUT_LASER, 12_000)],
-)
-def test_laser_windows_are_markers_alone(entry, marker, count):
-    assert not TABLE.waveform(entry).any()
+PLAYED, PUMP = 1 << Marker.PLAYED, 1 << Marker.SPIN_PUMP
+
+
+def expected_words(length: int, *windows: tuple[int, int]) -> np.ndarray:
+    words = np.zeros(length, np.uint8)
+    for bit, count in windows:
+        words[:count] |= bit
+    return words
+
+
+def shown_words(entry: int) -> np.ndarray:
     words = TABLE.marker_words(entry)
     assert words is not None
-    assert np.array_equal(np.flatnonzero(words == 1 << marker), np.arange(count))
-    assert not words[count:].any()
-    assert len(words) > count
+    return words
+
+
+def test_an_initialisation_pumps_and_a_readout_only_tells_that_it_is_played():
+    for entry, words in (
+        (INITIALISATION, expected_words(4816, (PUMP, 4800), (PLAYED, 480))),
+        (READOUT, expected_words(496, (PLAYED, 480))),
+    ):
+        assert not TABLE.waveform(entry).any()
+        assert np.array_equal(shown_words(entry), words)
+
+
+@pytest.mark.parametrize("initialisation_ns", [0.0, 199.0, 200.0, 201.0, 5000.0])
+def test_an_initialisation_of_any_length_tells_that_it_is_played(initialisation_ns):
+    table = build_table(TableSettings(initialisation_ns=initialisation_ns))
+    words = table.marker_words(INITIALISATION)
+    assert words is not None
+    assert np.array_equal(np.flatnonzero(words & PLAYED), np.arange(480))
+    assert np.sum(words & PUMP > 0) == round(initialisation_ns * 2.4)
+    assert words[-1] == 0
+
+
+def test_every_rotation_tells_that_it_is_played_and_makes_an_edge_of_its_own():
+    rotations = np.flatnonzero(TABLE.kind == EntryKind.ROTATION).tolist()
+    assert len(rotations) == 64
+    for entry in rotations:
+        words = expected_words(304, (PLAYED, 288))
+        assert np.array_equal(shown_words(entry), words)
+
+
+def test_nothing_else_tells_that_it_is_played():
+    told = {EntryKind.ROTATION, EntryKind.INITIALISATION, EntryKind.READOUT}
+    for entry in range(ENTRIES):
+        words = TABLE.marker_words(entry)
+        is_told = words is not None and bool(np.any(words & PLAYED))
+        assert is_told == (EntryKind(int(TABLE.kind[entry])) in told)
 
 
 def test_reserved_entries_are_silent_and_short():
@@ -348,7 +385,7 @@ def test_a_table_larger_than_the_cache_is_refused():
     [
         (lambda: TableSettings(shifted_copies=3), "3 shifted copies"),
         (lambda: TableSettings(alphas=(0.1,) * 17), "17 alphas"),
-        (lambda: TableSettings(readout_ns=-1.0), "readout_ns = -1.0 ns"),
+        (lambda: TableSettings(initialisation_ns=-1.0), "initialisation_ns = -1.0 ns"),
         (lambda: TableSettings(initialisation_ns=1e6), "initialisation_ns = 1000000.0 ns"),
         (lambda: AttemptTiming(gate_ns=math.nan), "AttemptTiming.gate_ns = nan ns"),
         (lambda: build_table(TableSettings(alphas=(1.5,))), "population of the bright state"),
