@@ -74,7 +74,7 @@ def test_limits_are_those_of_the_instrument(source, name, value):
 def test_what_is_not_modelled_is_an_error_and_leaves_the_line_clean(source):
     with pytest.raises(DeviceRefused, match=r"refuses .*RST.*-113"):
         source.reset()
-    with pytest.raises(DeviceRefused, match="does not answer .*SOUR:ROSC:OUTP:PHAS"):
+    with pytest.raises(DeviceRefused, match=r"does not answer .*SOUR:ROSC:OUTP:PHAS"):
         source.ask("SOUR:ROSC:OUTP:PHAS?")
     assert source.power() == -20.0
 
@@ -90,7 +90,7 @@ def test_the_snapshot_can_be_read_and_stored(source):
 
 
 def test_one_owner(source):
-    with pytest.raises(InstrumentInUse, match="mw-client.* is open already"):
+    with pytest.raises(InstrumentInUse, match=r"mw-client.* is open already"):
         open_source("another", CLIENT, simulation=True)
     with pytest.raises(InstrumentInUse, match="'mw_client' already"):
         open_source("mw_client", SERVER, simulation=True)

@@ -53,10 +53,10 @@ def test_commands_are_sent_and_their_errors_are_read(resource, answers):
 
 def test_silence_is_an_error(resource, answers):
     source = open_source("mw", ADDRESS)
-    with pytest.raises(DeviceRefused, match="does not answer .*SOUR:POW.*reports no error"):
+    with pytest.raises(DeviceRefused, match=r"does not answer .*SOUR:POW.*reports no error"):
         source.power()
     del answers["SYST:ERR?"]
-    with pytest.raises(DeviceRefused, match="does not answer .*SOUR:POW.*nor does it tell"):
+    with pytest.raises(DeviceRefused, match=r"does not answer .*SOUR:POW.*nor does it tell"):
         source.power()
     source.close()
 
