@@ -72,6 +72,15 @@ class ProcessorModel(_Options):
             "for (assumed); the others are lost"
         ),
     )
+    external_clock_cycles: int | None = Field(
+        None,
+        ge=1,
+        le=LONG_MAX,
+        description=(
+            "period of a clock at the event input, which then starts the events of processes "
+            "with an external event source; None if edges are announced one by one"
+        ),
+    )
     max_section_ms: float = Field(
         100.0,
         gt=0,

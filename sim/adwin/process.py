@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Final
 
-from sim.adwin.arithmetic import EndProcess, ExitSection, Fault, namespace
+from sim.adwin.arithmetic import EndProcess, ExitSection, Fault, namespace, wrap
 from sim.adwin.errors import HardwareFault, Location, ProcessFault
 from sim.adwin.frames import NEVER
 from sim.adwin.hardware import Hardware
@@ -47,6 +47,7 @@ class Process:
         self.par, self.fpar = memory.par, memory.fpar
         self.arrays: dict[str, Any] = memory.allocate(program.number, program.arrays)
         self.variables: tuple[int | float, ...] = tuple(program.variables.values())
+        self._places = {name: place for place, name in enumerate(program.variables)}
         self.running = False
         self.delay = program.initial_processdelay
         self.cycle = self.start = self.tick = 0
@@ -71,8 +72,14 @@ class Process:
         self.running = True
         if self._run("initialise", horizon):
             self.busy_cycles = self.cycle - cycle
-            external = self.program.external
-            self.start = self.tick = NEVER if external else self.cycle + self.delay
+            self.start = self.tick = self._first_event()
+
+    def _first_event(self) -> int:
+        if self.program.external:
+            return NEVER
+        if self.program.clocked:
+            return (self.cycle // self.delay + 1) * self.delay
+        return self.cycle + self.delay
 
     def run(self, horizon: Horizon) -> None:
         """Run the events that start before the horizon.
@@ -83,6 +90,29 @@ class Process:
         self._run("event", horizon)
         if self.program.external:
             self._next_edge()
+
+    def skip(self, events: int, changes: Mapping[str, int], busy_cycles: int) -> None:
+        """Leave out events of which the caller knows that they would only count.
+
+        Args:
+            events: how many.
+            changes: what they would add to variables, by their Python name.
+            busy_cycles: processor time each would take.
+        """
+        values = list(self.variables)
+        for name, change in changes.items():
+            place = self._places[name]
+            values[place] = wrap(int(values[place]) + change)
+        self.variables = tuple(values)
+        self.start += events * self.delay
+        self.tick += events * self.delay
+        self.cycle = max(self.cycle, self.start - self.delay + busy_cycles)
+        self.events += events
+        self.busy_cycles += events * busy_cycles
+
+    def variable(self, name: str) -> int | float:
+        """A scalar of the program, by its Python name."""
+        return self.variables[self._places[name]]
 
     def end(self, cycle: int, horizon: Horizon) -> None:
         """Run FINISH, from outside.

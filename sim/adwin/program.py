@@ -37,7 +37,8 @@ class Program:
         file: path of the source.
         number: process number, 1 to 10.
         initial_processdelay: in cycles, from the header.
-        external: whether an external edge starts an event instead of the timer.
+        external: whether announced external edges start events instead of the timer.
+        clocked: whether an external clock does, with edges at multiples of the Processdelay.
         low_priority: whether other processes go first and may interrupt it.
         variables: scalars in the order in which `Process` keeps them, with their initial value.
         arrays: by name.
@@ -49,6 +50,7 @@ class Program:
     number: int
     initial_processdelay: int
     external: bool
+    clocked: bool
     low_priority: bool
     variables: dict[str, int | float]
     arrays: dict[str, ArrayShape]

@@ -7,6 +7,7 @@ is due; the others interrupt them, so their events delay nobody (assumed).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from sim.adwin.errors import HardwareFault
@@ -156,6 +157,13 @@ class AdwinSystem:
                 self._now = min(until, max(self._now, process.cycle))
                 self._occupy(process)
         return self._now
+
+    def skip(self, number: int, events: int, changes: Mapping[str, int], busy_cycles: int) -> None:
+        """Leave out events of the only process that runs; see `Process.skip`."""
+        process = self.processes[number]
+        process.skip(events, changes, busy_cycles)
+        self._now = max(self._now, process.cycle)
+        self._occupy(process)
 
     def workload(self) -> int:
         """Share of processor time used since this was last asked, in percent."""

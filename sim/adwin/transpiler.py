@@ -65,14 +65,19 @@ def transpile(source: tree.Source, model: ProcessorModel) -> Program:
     }
     if not any(source.sections.values()):
         raise AdbasicError(f"{source.file} has no statements in any section")
+    clock = model.external_clock_cycles
+    clocked = header.external and clock is not None
+    external = header.external and not clocked
+    delay = header.number("initial_processdelay", 1, LONG_MAX)
     for name in SECTIONS:
-        writer.section(name, bodies[name], header.external)
+        writer.section(name, bodies[name], external)
     python, lines = writer.module()
     return Program(
         file=source.file,
         number=header.number("process_number", 1, MAX_PROCESSES),
-        initial_processdelay=header.number("initial_processdelay", 1, LONG_MAX),
-        external=header.external,
+        initial_processdelay=clock if clocked and clock is not None else delay,
+        external=external,
+        clocked=clocked,
         low_priority=header.word("priority", "high", ("high", "low")) == "low",
         variables=writer.variables,
         arrays=writer.shapes,
