@@ -10,7 +10,8 @@ line    name       meaning
 ======  =========  ===========================================================================
 0..7    entry      of the waveform table
 8       keep       decouple after this entry, until the next word (rotations)
-9       attempt    afterwards look at the herald line, and decouple if it is high
+9       attempt    repeat this entry until the herald line is high, then decouple, or until
+                   the next word
 10      herald     a line of its own, not part of a command: this attempt was heralded
 11      toggle     changes with every word
 ======  =========  ===========================================================================
@@ -20,28 +21,37 @@ The rules of the exchange:
 * Lines 0 to 9 are set first; the toggle line changes when they are stable. It is the DIO
   strobe (both edges), so an idle program starts at once and at a fixed delay.
 * The acknowledge output copies the toggle line when the entry has been queued. The next
-  word may come once both are equal and, after a word without keep, `TURNAROUND_NS` later
-  (after an attempt: `attempt_busy_ns` after the toggle edge), when the program waits for an
-  edge again.
+  word may come once both are equal and, after a word with neither keep nor attempt,
+  `TURNAROUND_NS` later, when the program waits for an edge again.
 * Under decoupling the program looks once in a block, so a word waits up to a block, and as
-  long again as the player's queue is deep.
-* The herald line is looked at once, `decision_ns` after the start of the attempt.
+  long again as the player's queue is deep. `Marker.PLAYED` shows when it is really played.
+* Attempts follow each other at `attempt_period_ns`. Once in each, `decision_ns` after its
+  start, the program looks at the lines: if the herald line is high, the attempts end and the
+  spin is decoupled; else, if there is a new word, that is executed at once; else the next
+  attempt follows.
+* So a word that is to stop the attempts may find them ended by a herald. Then it is
+  acknowledged but not executed: it counts as the word before the next. Who sends it knows
+  from the herald line, or by a readout, whose `Marker.PLAYED` appears only if it was executed.
+* The herald line must be low again before the next attempt is decided.
 
 The program is as sample-exact as the arithmetic in `sequences.decoupling`, provided that
 the sequencer is never slower than what it plays. Delays from line to sequencer and from
 sequencer to output are unknown and not assumed anywhere, except that the second is less
-than `decision_margin_ns`.
+than `decision_margin_ns`. Every attempt starts with an empty queue, so the period is
+constant whatever they are, and the same in nodes with the same program; only its value, by
+some nanoseconds, takes the published play latency for granted.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Final
+from typing import Final, NamedTuple
 
 from sequences.errors import ProgramError
 from sequences.program import (
     CYCLE_SAMPLES,
+    GRANULE_SAMPLES,
     MAX_ZERO_SAMPLES,
     MIN_PLAY_SAMPLES,
     SAMPLE_RATE_HZ,
@@ -74,20 +84,32 @@ ACKNOWLEDGE: Final = 0b0001
 TURNAROUND_NS: Final = 200.0
 """From the acknowledge to the next edge an idle program can see, at least: 60 cycles."""
 
+REPEAT_CYCLES: Final = 3 + 3
+"""From the end of an attempt's silence to the next attempt: three instructions from
+`waitWave` to `executeTableEntry` in the compiled program, and three cycles from there to the
+player (vendor's LabOne Q compiler)."""
+
 
 @dataclass(frozen=True)
 class HeraldTiming:
-    """When an attempt is decided. Both assumed.
+    """When an attempt is decided, and when the next one follows.
 
     Attributes:
         optical_to_decision_ns: from the optical pulse to the look at the herald line: the way
             of the photon to the heralding station, its detection, and the way of the herald.
+            Assumed.
         decision_margin_ns: silence queued beyond the look. More than the time from a command
-            of the sequencer to the output, so that the player never runs dry.
+            of the sequencer to the output, so that the player never runs dry. Assumed.
+        attempt_period_ns: from one attempt to the next, to the nearest granule; 5.5 us with
+            the heralding station nearby (Delle Donne et al.).
+
+    Raises:
+        ProgramError: one of them is longer than the longest silence.
     """
 
     optical_to_decision_ns: float = 1500.0
     decision_margin_ns: float = 500.0
+    attempt_period_ns: float = 5500.0
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -100,8 +122,8 @@ def dio_word(table: WaveformTable, entry: int, toggle: int) -> int:
 
     Args:
         table: the table loaded.
-        entry: its number. A rotation is followed by decoupling, an attempt by the look at
-            the herald line, anything else by silence.
+        entry: its number. A rotation is followed by decoupling, an attempt by the next one
+            until a herald or the next word, anything else by silence.
         toggle: level of the toggle line, the opposite of the word before. The first is 1.
 
     Raises:
@@ -123,10 +145,11 @@ def nv_program(table: WaveformTable, herald: HeraldTiming | None = None) -> AwgP
 
     Args:
         table: the waveform table.
-        herald: when attempts are decided; the assumed defaults if left out.
+        herald: when attempts are decided and repeated; the defaults if left out.
 
     Raises:
         DecouplingError: the pulse spacing leaves no room for an entry or a decision.
+        ProgramError: the attempts are to repeat before one is decided.
     """
     constants = program_constants(table, herald or HeraldTiming())
     text = files("sequences").joinpath("nv_qdevice.seqc").read_text(encoding="utf-8")
@@ -151,6 +174,7 @@ def program_constants(table: WaveformTable, herald: HeraldTiming) -> dict[str, i
 
     Raises:
         DecouplingError: the pulse spacing leaves no room for an entry or a decision.
+        ProgramError: the attempts are to repeat before one is decided.
     """
     settings = table.settings
     plan = settings.plan
@@ -159,12 +183,14 @@ def program_constants(table: WaveformTable, herald: HeraldTiming) -> dict[str, i
     after_rotation = plan.lead_in(length, centre)
     before_entry = plan.lead_out(centre)
     # Without alphas there is no entry that asks for a decision, and any values compile.
-    decision, decision_zero, heralded = 0, MIN_PLAY_SAMPLES, after_rotation
+    decision, silence, heralded = 0, _Silence(MIN_PLAY_SAMPLES, MIN_PLAY_SAMPLES), after_rotation
     if settings.alphas:
-        attempt_length = int(table.length_samples[FIRST_ATTEMPT])
         decision = _decision_samples(table, herald)
-        decision_zero = padded(decision + samples(herald.decision_margin_ns) - attempt_length)
-        heralded = plan.lead_in(attempt_length + decision_zero, attempt_alpha_centre(settings))
+        silence = _attempt_silence(table, herald)
+        heralded = plan.lead_in(
+            int(table.length_samples[FIRST_ATTEMPT]) + silence.until_decided,
+            attempt_alpha_centre(settings),
+        )
     return {
         "ENTRY": ENTRY_MASK,
         "KEEP": KEEP,
@@ -180,8 +206,9 @@ def program_constants(table: WaveformTable, herald: HeraldTiming) -> dict[str, i
         "ENTRY_SHIFT": before_entry.shift_increment,
         "ROTATION_ZERO": after_rotation.zero_samples,
         "ROTATION_SHIFT": after_rotation.shift,
-        "DECISION_ZERO": decision_zero,
+        "DECISION_ZERO": silence.until_decided,
         "DECISION_CYCLES": decision // CYCLE_SAMPLES,
+        "REST_ZERO": silence.afterwards,
         "HERALDED_ZERO": heralded.zero_samples,
         "HERALDED_SHIFT": heralded.shift,
     }
@@ -192,9 +219,43 @@ def decision_ns(table: WaveformTable, herald: HeraldTiming) -> float:
     return _decision_samples(table, herald) / SAMPLE_RATE_HZ * 1e9
 
 
-def attempt_busy_ns(table: WaveformTable, herald: HeraldTiming) -> float:
-    """From the start of an attempt that fails to when the next can be started."""
-    return decision_ns(table, herald) + herald.decision_margin_ns + TURNAROUND_NS
+def attempt_period_ns(table: WaveformTable, herald: HeraldTiming) -> float:
+    """From the start of an attempt to the start of the next, as they are really played.
+
+    The granule nearest to the period asked for, on a core with the published play latency.
+
+    Raises:
+        ProgramError: the period is too short, or the table has no attempts.
+    """
+    if not table.settings.alphas:
+        raise ProgramError("the waveform table has no attempts; give TableSettings.alphas")
+    silence = _attempt_silence(table, herald)
+    attempt = int(table.length_samples[FIRST_ATTEMPT])
+    period = attempt + sum(silence) + REPEAT_CYCLES * CYCLE_SAMPLES
+    return period / SAMPLE_RATE_HZ * 1e9
+
+
+class _Silence(NamedTuple):
+    """What is played after an attempt: always, and if another one follows, in samples."""
+
+    until_decided: int
+    afterwards: int
+
+
+def _attempt_silence(table: WaveformTable, herald: HeraldTiming) -> _Silence:
+    attempt = int(table.length_samples[FIRST_ATTEMPT])
+    decided = _decision_samples(table, herald) + samples(herald.decision_margin_ns)
+    until_decided = padded(decided - attempt)
+    before_rest = attempt + until_decided + REPEAT_CYCLES * CYCLE_SAMPLES
+    rest = samples(herald.attempt_period_ns) - before_rest
+    granules = round(rest / GRANULE_SAMPLES)
+    if granules * GRANULE_SAMPLES < MIN_PLAY_SAMPLES:
+        shortest_ns = (before_rest + MIN_PLAY_SAMPLES) / SAMPLE_RATE_HZ * 1e9
+        raise ProgramError(
+            f"HeraldTiming.attempt_period_ns = {herald.attempt_period_ns} ns, but an attempt and "
+            f"its decision take {shortest_ns:.0f} ns; use a longer period, or decide earlier"
+        )
+    return _Silence(until_decided, granules * GRANULE_SAMPLES)
 
 
 def _decision_samples(table: WaveformTable, herald: HeraldTiming) -> int:

@@ -23,7 +23,7 @@ from sequences.nv_seqc import (
     TOGGLE_LINE,
     TURNAROUND_NS,
     HeraldTiming,
-    attempt_busy_ns,
+    attempt_period_ns,
     decision_ns,
     dio_word,
     nv_program,
@@ -180,40 +180,52 @@ def test_interleaved_instructions_are_played_once_and_decoupled_to_the_sample(de
             assert -GRANULE // 2 < error <= GRANULE // 2
 
 
-@pytest.mark.parametrize("depth", [1, 2, 5, 32])
-@pytest.mark.parametrize("is_heralded", [True, False])
-def test_a_heralded_attempt_is_decoupled_to_the_sample_and_a_failed_one_ends(depth, is_heralded):
-    rng = random.Random(f"{SEED} {depth} {is_heralded}")
-    spacing = 24_102
+@pytest.mark.parametrize("depth", range(1, 33))
+def test_a_heralded_attempt_is_decoupled_to_the_sample(depth):
+    rng = random.Random(f"{SEED} {depth}")
+    spacing, n_failed = 24_102, depth % 4
     table, program = prepared(spacing, alphas=(0.2256,))
     herald = HeraldTiming()
-    timing = HdawgTiming(fifo_depth=depth)
-    controller = Controller(timing, table, program, rng)
+    controller = Controller(random_timing(rng, depth), table, program, rng)
     device = controller.device
-    for _ in range(3):
-        at = controller.send(FIRST_ATTEMPT)
-        if is_heralded:
-            # A microsecond before the look at the line.
-            early = at + sample_at_ns(decision_ns(table, herald) - 1000)
-            device.write_dio(early, controller.word | HERALD)
-        device.run_until(at + sample_at_ns(attempt_busy_ns(table, herald)) + 3000)
-        if is_heralded:
-            break
+    at = controller.send(FIRST_ATTEMPT)
+    # Half a microsecond before the look at the line.
+    early = n_failed * attempt_period_ns(table, herald) + decision_ns(table, herald) - 500
+    device.run_until(at + sample_at_ns(early))
+    device.write_dio(device.now, controller.word | HERALD)
     device.run_until(device.now + 20 * spacing)
     plays = controller.plays
     attempts = [play for play in plays if is_instruction(play)]
     pulses = [play for play in plays if play.entry is not None and not is_instruction(play)]
-    if not is_heralded:
-        assert len(attempts) == 3
-        assert not pulses
-        assert device.cores[0].is_waiting
-        return
-    assert len(attempts) == 1
-    assert all(late.start_sample == early.stop_sample for early, late in pairwise(plays))
+    assert len(attempts) == n_failed + 1
+    period = attempts[-1].start_sample - attempts[-2].start_sample if n_failed else 0
+    assert all(
+        later.start_sample - earlier.start_sample == period for earlier, later in pairwise(attempts)
+    )
+    protected = [play for play in plays if play.start_sample >= attempts[-1].start_sample]
+    assert all(late.start_sample == early.stop_sample for early, late in pairwise(protected))
     centres = pulse_centres(pulses, table)
-    alpha = attempts[0].start_sample + attempt_alpha_centre(table.settings)
+    alpha = attempts[-1].start_sample + attempt_alpha_centre(table.settings)
     assert centres[0] - alpha == spacing // 2 - table.settings.plan.gate_excess_samples
     assert set(np.diff(centres)) == {spacing}
+
+
+@pytest.mark.parametrize("depth", [1, 2, 5, 32])
+def test_attempts_that_fail_are_stopped_by_a_readout(depth):
+    rng = random.Random(f"{SEED} {depth}")
+    table, program = prepared(24_102, alphas=(0.2256,))
+    controller = Controller(HdawgTiming(fifo_depth=depth), table, program, rng)
+    for batch in range(1, 4):
+        controller.send(FIRST_ATTEMPT, pause=rng.randint(0, 50_000))
+        controller.wait_for_acknowledge()
+        controller.send(READOUT, pause=rng.randint(0, 400_000))
+        controller.wait_for_acknowledge()
+        controller.device.run_until(controller.device.now + 20_000)
+        assert controller.device.cores[0].is_waiting
+        played = [play for play in controller.plays if play.entry is not None]
+        assert [play.entry for play in played].count(READOUT) == batch
+        assert played[-1].entry == READOUT
+        assert all(play.entry in {FIRST_ATTEMPT, READOUT} for play in played)
 
 
 def test_what_is_played_is_what_the_table_says():

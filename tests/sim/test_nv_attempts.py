@@ -5,24 +5,28 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+import numpy as np
 import pytest
 
 from instruments.hdawg import CompiledProgram, compile_program
 from sequences.nv_seqc import (
     HERALD,
+    REPEAT_CYCLES,
     TOGGLE,
     TOGGLE_LINE,
     TURNAROUND_NS,
     HeraldTiming,
-    attempt_busy_ns,
+    attempt_period_ns,
     decision_ns,
     dio_word,
     nv_program,
+    program_constants,
 )
 from sequences.program import samples
 from sequences.waveform_table import (
     FIRST_ATTEMPT,
     FIRST_ROTATION,
+    INITIALISATION,
     READOUT,
     EntryKind,
     TableSettings,
@@ -103,33 +107,117 @@ def pulse_centre(start: int, entry: int) -> int:
     return start + int(TABLE.pulse_start[entry]) + int(TABLE.pulse_samples[entry]) // 2
 
 
+PERIOD = samples(attempt_period_ns(TABLE, HERALDING))
+DECISION = samples(decision_ns(TABLE, HERALDING))
+ENTRY_AND_SILENCE = (
+    int(TABLE.length_samples[FIRST_ATTEMPT])
+    + (program_constants(TABLE, HERALDING)["DECISION_ZERO"])
+)
+LOOK_SAMPLES = 300
+"""The instructions before the look at the lines, and the raster of the lines, take less."""
+
+OTHER_WORDS = (FIRST_ATTEMPT + 1, FIRST_ROTATION + 8, INITIALISATION, READOUT)
+
+
 @pytest.mark.parametrize("fifo_depth", [1, 2, 3, 4, 8, 32])
 @pytest.mark.parametrize("dio_latency_samples", [0, 192, 1000])
-def test_failed_attempts_repeat_without_jitter_and_without_decoupling(
+def test_attempts_repeat_with_a_constant_period_and_without_decoupling(
     program, fifo_depth, dio_latency_samples
 ):
     timing = HdawgTiming(fifo_depth=fifo_depth, dio_latency_samples=dio_latency_samples)
     bench = Bench(program, timing)
-    busy = samples(attempt_busy_ns(TABLE, HERALDING))
-    period = -(-busy // timing.dio_period_samples) * timing.dio_period_samples
-    for attempt in range(20):
-        bench.send(FIRST_ATTEMPT + attempt % 2, then=period)
+    bench.send(FIRST_ATTEMPT + 1, then=50 * PERIOD)
     played = bench.played()
-    assert [entry for _, entry in played] == [entry for _, entry in bench.sent]
-    delays = {start - sent for (start, _), (sent, _) in zip(played, bench.sent, strict=True)}
+    assert {entry for _, entry in played} == {FIRST_ATTEMPT + 1}
+    assert len(played) >= 49
+    assert set(np.diff([start for start, _ in played])) == {PERIOD}
+    assert PERIOD == 13_200
+
+
+@pytest.mark.parametrize("play_latency_samples", [0, 1, 24, 80])
+@pytest.mark.parametrize("fifo_depth", [1, 4, 32])
+def test_the_period_is_constant_whatever_the_play_latency(
+    program, play_latency_samples, fifo_depth
+):
+    timing = HdawgTiming(fifo_depth=fifo_depth, play_latency_samples=play_latency_samples)
+    bench = Bench(program, timing)
+    bench.send(FIRST_ATTEMPT, then=50 * PERIOD)
+    (period,) = set(np.diff([start for start, _ in bench.played()]))
+    assert abs(period - PERIOD - (play_latency_samples - 24)) < 8
+
+
+@pytest.mark.parametrize("period_ns", [4_500.0, 76_520.0])
+def test_another_period_is_played_as_it_is_predicted(period_ns):
+    herald = HeraldTiming(attempt_period_ns=period_ns)
+    bench = Bench(compile_program(nv_program(TABLE, herald)), HdawgTiming())
+    predicted = attempt_period_ns(TABLE, herald) * 2.4
+    bench.send(FIRST_ATTEMPT, then=round(20 * predicted))
+    assert set(np.diff([start for start, _ in bench.played()])) == {round(predicted)}
+
+
+@pytest.mark.parametrize("fifo_depth", [1, 4, 32])
+@pytest.mark.parametrize("dio_latency_samples", [0, 192, 1000])
+def test_the_first_attempt_starts_at_a_fixed_delay(program, fifo_depth, dio_latency_samples):
+    timing = HdawgTiming(fifo_depth=fifo_depth, dio_latency_samples=dio_latency_samples)
+    bench = Bench(program, timing)
+    delays = set()
+    for number in range(6):
+        bench.now += 16 * number
+        bench.send(FIRST_ATTEMPT, then=3 * PERIOD)
+        sent = bench.sent[-1][0]
+        delays.add(next(start for start, _ in bench.played() if start > sent) - sent)
+        bench.send(READOUT, then=3 * PERIOD)
     assert len(delays) == 1
+
+
+@pytest.mark.parametrize("fifo_depth", [1, 4, 32])
+@pytest.mark.parametrize("entry", OTHER_WORDS)
+@pytest.mark.parametrize(
+    ("phase", "n_attempts"),
+    [
+        (0, 6),
+        (1_000, 6),
+        (DECISION - LOOK_SAMPLES, 6),
+        (DECISION + LOOK_SAMPLES, 7),
+        (PERIOD - 100, 7),
+    ],
+)
+def test_a_word_stops_the_attempts_and_is_played_once(
+    program, entry, phase, n_attempts, fifo_depth
+):
+    timing = HdawgTiming(fifo_depth=fifo_depth, dio_latency_samples=0)
+    bench = Bench(program, timing)
+    bench.send(FIRST_ATTEMPT, then=5 * PERIOD + phase)
+    bench.send(entry, then=20 * PERIOD)
+    played = bench.played()
+    attempts, (start, shown), rest = played[:n_attempts], played[n_attempts], played[n_attempts:]
+    assert {before for _, before in attempts} == {FIRST_ATTEMPT}
+    assert set(np.diff([before for before, _ in attempts])) == {PERIOD}
+    # At once: right after the silence that covers the decision.
+    assert shown == entry
+    late = start - attempts[-1][0] - ENTRY_AND_SILENCE
+    kind = EntryKind(TABLE.kind[entry])
+    assert late == (REPEAT_CYCLES * 8 if kind == EntryKind.ATTEMPT else 0)
+    follows = {EntryKind.ROTATION: EntryKind.DECOUPLING, EntryKind.ATTEMPT: EntryKind.ATTEMPT}
+    kinds = {EntryKind(TABLE.kind[after]) for _, after in rest[1:]}
+    assert kinds == ({follows[kind]} if kind in follows else set())
+    assert bench.core.trigger_edges[-1][1] == bench.word >> TOGGLE_LINE & 1
 
 
 @pytest.mark.parametrize("fifo_depth", range(1, 33))
 def test_a_heralded_spin_gets_its_first_pulse_on_the_sample(program, fifo_depth):
     bench = Bench(program, HdawgTiming(fifo_depth=fifo_depth))
-    bench.send(FIRST_ATTEMPT, then=samples(attempt_busy_ns(TABLE, HERALDING)))
+    bench.send(FIRST_ATTEMPT, then=3 * PERIOD)
     bench.send(FIRST_ATTEMPT + 1, then=100 * PLAN.spacing_samples)
-    bench.herald(after=samples(decision_ns(TABLE, HERALDING)) - 300)
+    # After some attempts with the second word have failed.
+    bench.herald(after=6 * PERIOD + DECISION)
     bench.send(FIRST_ROTATION + 8, then=60 * PLAN.spacing_samples)
     bench.send(READOUT, then=60 * PLAN.spacing_samples)
     played = bench.played()
-    assert [entry for _, entry in instructions(played)] == [entry for _, entry in bench.sent]
+    shown = [entry for _, entry in instructions(played)]
+    assert shown == [*sorted(shown[:-2]), FIRST_ROTATION + 8, READOUT]
+    assert shown.count(FIRST_ATTEMPT) in {3, 4}
+    assert shown.count(FIRST_ATTEMPT + 1) > 4
     distances = []
     for earlier, later in pairwise(played):
         kinds = EntryKind(TABLE.kind[earlier[1]]), EntryKind(TABLE.kind[later[1]])
@@ -144,12 +232,46 @@ def test_a_heralded_spin_gets_its_first_pulse_on_the_sample(program, fifo_depth)
     assert set(distances) == {PLAN.spacing_samples}
 
 
-def test_a_herald_after_the_decision_is_too_late(program):
-    timing = HdawgTiming()
+@pytest.mark.parametrize("fifo_depth", [1, 4, 32])
+def test_a_word_that_finds_the_attempts_heralded_is_acknowledged_only(program, fifo_depth):
+    timing = HdawgTiming(fifo_depth=fifo_depth, dio_latency_samples=0)
+    bench = Bench(program, timing)
+    bench.send(FIRST_ATTEMPT, then=3 * PERIOD + 1_000)
+    first = bench.sent[0][0]
+    bench.send(READOUT, then=500)
+    bench.herald(after=first + 3 * PERIOD + DECISION - LOOK_SAMPLES - bench.sent[-1][0])
+    bench.now += 40 * PLAN.spacing_samples
+    before = bench.played()
+    assert {EntryKind(TABLE.kind[entry]) for _, entry in before} == {
+        EntryKind.ATTEMPT,
+        EntryKind.DECOUPLING,
+    }
+    assert bench.core.trigger_edges[-1][1] == bench.word >> TOGGLE_LINE & 1
+    # The next word is the one after the absorbed one, at the end of a block.
+    bench.send(FIRST_ROTATION + 8, then=40 * PLAN.spacing_samples)
+    bench.send(READOUT, then=40 * PLAN.spacing_samples)
+    shown = [entry for _, entry in instructions(bench.played())]
+    assert shown == [*[FIRST_ATTEMPT] * 4, FIRST_ROTATION + 8, READOUT]
+    assert [level for _, level in bench.core.trigger_edges] == [1, 0, 1, 0]
+
+
+def test_an_attempt_that_follows_decoupling_is_decided_at_the_same_time_after_it(program):
+    """With a deep queue the command comes long before the play; the attempt waits for it."""
+    bench = Bench(program, HdawgTiming(fifo_depth=32, dio_latency_samples=0))
+    bench.send(FIRST_ROTATION, then=30 * PLAN.spacing_samples)
+    bench.send(FIRST_ATTEMPT, then=40 * PLAN.spacing_samples)
+    attempts = [start for start, entry in bench.played() if entry == FIRST_ATTEMPT]
+    assert set(np.diff(attempts)) == {PERIOD}
+
+
+def test_a_herald_after_the_decision_counts_for_the_next_attempt(program):
+    timing = HdawgTiming(dio_latency_samples=0)
     bench = Bench(program, timing)
     bench.send(FIRST_ATTEMPT, then=20 * PLAN.spacing_samples)
-    bench.herald(after=samples(decision_ns(TABLE, HERALDING)) + 300)
-    assert [entry for _, entry in bench.played()] == [FIRST_ATTEMPT]
+    bench.herald(after=DECISION + LOOK_SAMPLES)
+    shown = [entry for _, entry in bench.played()]
+    assert shown[:2] == [FIRST_ATTEMPT] * 2
+    assert EntryKind(TABLE.kind[shown[2]]) == EntryKind.DECOUPLING
 
 
 def test_the_acknowledge_follows_the_toggle_line(program):
@@ -178,7 +300,7 @@ def test_a_word_may_follow_the_acknowledge_after_the_turnaround(program):
 def test_marker_windows_reach_the_connectors(program):
     bench = Bench(program, HdawgTiming())
     bench.send(FIRST_ATTEMPT, then=20_000)
-    ((start, entry),) = bench.played()
+    start, entry = bench.played()[0]
     edges = dict(bench.core.player.timeline.marker_edges(start - 1, start + 10_000))
     for marker in range(3):
         assert edges[start + int(TABLE.marker_start[entry, marker])] & 1 << marker

@@ -24,10 +24,10 @@ from sequences.nv_seqc import (
     ENTRY_MASK,
     HERALD,
     KEEP,
+    REPEAT_CYCLES,
     TOGGLE,
-    TURNAROUND_NS,
     HeraldTiming,
-    attempt_busy_ns,
+    attempt_period_ns,
     decision_ns,
     dio_word,
     nv_program,
@@ -49,6 +49,7 @@ from sequences.waveform_table import (
     build_table,
     rotation_samples,
 )
+from sim.hdawg.timing import HdawgTiming
 
 ALPHAS = (0.05, 0.2256)
 TABLE = build_table(TableSettings(alphas=ALPHAS))
@@ -137,8 +138,10 @@ def test_the_sequencer_is_faster_than_the_fastest_decoupling(compiled):
     assert len(plays) == 1 + 8
     shortest_spacing_cycles = (TABLE.settings.plan.slot_samples + 32) / 8
     within_a_block = max(later - earlier for earlier, later in pairwise(plays[1:]))
-    # Both branches after the poll, the way back, and what precedes the first pulse: more
-    # than any path from the last pulse of a block to the first of the next.
+    # Both branches after the poll and the way back, and what precedes the first pulse of a
+    # block or the entry of a word: more than any path from the last pulse of a block onwards.
+    entry = next(i for i, line in enumerate(compiled.listing) if line.startswith("while3:"))
+    assert plays[0] - entry == 6
     between_blocks = len(compiled.listing) - plays[-1] + 6
     assert within_a_block < shortest_spacing_cycles
     assert between_blocks < shortest_spacing_cycles
@@ -258,28 +261,61 @@ def test_the_silence_after_an_attempt_outlasts_the_decision(optical_ns, margin_n
     assert queued - decision >= samples(margin_ns)
     assert constants["DECISION_ZERO"] == padded(constants["DECISION_ZERO"])
     assert decision_ns(TABLE, herald) == pytest.approx(decision / 2.4)
-    busy_ns = attempt_busy_ns(TABLE, herald)
-    assert busy_ns == pytest.approx(decision / 2.4 + margin_ns + TURNAROUND_NS)
 
 
-def test_an_attempt_fits_the_published_period():
-    # 5.5 us from one attempt to the next (Delle Donne et al.).
-    assert attempt_busy_ns(TABLE, HeraldTiming()) < 5500
+@pytest.mark.parametrize("period_ns", [5500.0, 76_520.0])
+def test_the_published_periods_are_reached_exactly(period_ns):
+    # 5.5 us (Delle Donne et al.), and one with a longer way of the light.
+    herald = HeraldTiming(attempt_period_ns=period_ns)
+    assert attempt_period_ns(TABLE, herald) == pytest.approx(period_ns, rel=1e-12)
+
+
+def test_the_middle_of_the_alpha_pulse():
     assert attempt_alpha_centre(TABLE.settings) == 3600 + 720 + 151
+
+
+@given(st.floats(5000, 218_000), st.floats(0, 1000), st.floats(100, 1000))
+def test_any_period_is_reached_to_the_granule(period_ns, optical_ns, margin_ns):
+    herald = HeraldTiming(optical_ns, margin_ns, period_ns)
+    constants = program_constants(TABLE, herald)
+    assert constants["REST_ZERO"] == padded(constants["REST_ZERO"])
+    half_granule_ns = 8.5 / 2.4
+    assert abs(attempt_period_ns(TABLE, herald) - period_ns) <= half_granule_ns
+
+
+def test_from_one_attempt_to_the_next_it_is_three_instructions(compiled):
+    """`REPEAT_CYCLES` counts them: they are executed while nothing is played."""
+    start = next(i for i, line in enumerate(compiled.listing) if "wwvf" in line)
+    opcodes = [line.split(":")[-1].split()[0] for line in compiled.listing[start : start + 4]]
+    assert opcodes == ["wwvf", "andi", "andi", "wvfet"]
+    assert 3 + HdawgTiming().play_latency_samples // 8 == REPEAT_CYCLES
+
+
+def test_a_period_shorter_than_an_attempt_is_refused():
+    with pytest.raises(ProgramError, match=r"attempt_period_ns = 3000.0 ns, but .* use a longer"):
+        nv_program(TABLE, HeraldTiming(attempt_period_ns=3000.0))
+    shortest = HeraldTiming(attempt_period_ns=4150.0)
+    assert attempt_period_ns(TABLE, shortest) == pytest.approx(4150, abs=3.6)
+    without = build_table(TableSettings(alphas=()))
+    with pytest.raises(ProgramError, match="has no attempts"):
+        attempt_period_ns(without, HeraldTiming())
 
 
 def test_a_decision_later_than_the_first_decoupling_pulse_is_refused():
     with pytest.raises(DecouplingError, match="decide earlier"):
-        nv_program(TABLE, HeraldTiming(optical_to_decision_ns=5000))
+        nv_program(TABLE, HeraldTiming(5000, attempt_period_ns=10_000))
     with pytest.raises(DecouplingError, match="decide earlier"):
         nv_program(build_table(TableSettings(spacing_samples=1921)))
     assert nv_program(build_table(TableSettings(spacing_samples=1921, alphas=())))
 
 
 @pytest.mark.parametrize("value", [-1.0, 1e9, float("nan")])
-def test_impossible_herald_timings_are_refused(value):
-    with pytest.raises(ProgramError, match=r"HeraldTiming\.decision_margin_ns"):
-        HeraldTiming(decision_margin_ns=value)
+@pytest.mark.parametrize(
+    "name", ["optical_to_decision_ns", "decision_margin_ns", "attempt_period_ns"]
+)
+def test_impossible_herald_timings_are_refused(name, value):
+    with pytest.raises(ProgramError, match=rf"HeraldTiming\.{name}"):
+        HeraldTiming(**{name: value})
 
 
 # --- DIO words ------------------------------------------------------------------------------
