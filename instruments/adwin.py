@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from threading import RLock
 from typing import Any, ClassVar, Final, Literal
 
@@ -29,6 +29,7 @@ from instruments.errors import (
     ConfigurationRefused,
     DeviceRefused,
     IncompatibleInstrument,
+    InstrumentInUse,
     InstrumentNotReady,
     InstrumentUnavailable,
 )
@@ -232,9 +233,11 @@ class AdwinProII(Instrument):
 
     Args:
         name: of the QCoDeS instrument.
-        wrapper: the vendor's wrapper, real (`open_library`) or simulated.
+        wrapper: the vendor's wrapper, real or simulated; None for the vendor's library on the
+            device of that number (`open_library`).
         processor: which processor it must have.
         device_number: as configured with the vendor's tool; names the instrument's owner.
+        lock_directory: see `Ownership`.
         **kwargs: for `qcodes.Instrument`.
 
     Attributes:
@@ -243,6 +246,7 @@ class AdwinProII(Instrument):
 
     Raises:
         InstrumentInUse: this computer has opened the same device already.
+        InstrumentUnavailable: the vendor's library is not installed.
         IncompatibleInstrument: the ADwin has another processor.
         DeviceRefused: the ADwin does not answer.
     """
@@ -253,16 +257,19 @@ class AdwinProII(Instrument):
     def __init__(
         self,
         name: str,
-        wrapper: ADwin.ADwin,
+        wrapper: ADwin.ADwin | None = None,
         *,
         processor: Processor = "T12",
         device_number: int = 1,
+        lock_directory: Path | None = None,
         **kwargs: Any,
     ) -> None:
-        self._ownership = Ownership(f"adwin-{device_number}")
+        if self.exist(name):
+            raise InstrumentInUse(f"there is a QCoDeS instrument {name!r} already; close it first")
+        self._ownership = Ownership(f"adwin-{device_number}", lock_directory)
         try:
             super().__init__(name, **kwargs)
-            self._wrapper = wrapper
+            self._wrapper = open_library(device_number) if wrapper is None else wrapper
             self.device_number = device_number
             self.processor_type: Processor = processor
             found = self.call("Processor_Type")

@@ -44,10 +44,10 @@ def test_the_bit_order_of_bytes_matters():
 
 
 def test_another_mode_than_the_devices_does_not_get_through():
-    called: list[int] = []
-    port = opened(lambda frame: called.append(frame) or 0, device_mode=0)
-    assert SpiLink(port, mode=1).swap(0xFFFFFFFF) == 0
-    assert called == []
+    def unreached(frame: int) -> int:
+        raise AssertionError(frame)
+
+    assert SpiLink(opened(unreached, device_mode=0), mode=1).swap(0xFFFFFFFF) == 0
 
 
 def test_a_list_that_is_used_again_is_changed():
