@@ -308,9 +308,11 @@ class ElectronSpin:
             idle = length - (period.stop - period.start)
             unit = precession(idle, self._detuning_hz).after(period.rotation)
             reached = first + turns * length
-            kept = self._kept(reached) ** (1 / turns)
-            decay = np.array([[kept], [kept], [1.0]])
-            self._qubit.apply(_padded(np.linalg.matrix_power(decay * unit.bloch(), turns)))
+            # Half of a period's decay before it and half after it, as it really is spread.
+            half = self._kept(reached) ** (0.5 / turns)
+            decay = np.array([half, half, 1.0])
+            one_turn = decay[:, None] * unit.bloch() * decay
+            self._qubit.apply(_padded(np.linalg.matrix_power(one_turn, turns)))
             self._decayed_to = reached
         self._pending = period.rotation
         self._reached = first + turns * length + period.stop - period.start

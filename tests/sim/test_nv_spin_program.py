@@ -1,0 +1,206 @@
+"""The electron spin under the NV node's real sequencer program, on the simulated HDAWG.
+
+From the compiler's ELF file and the waveform table to a quantum state: gates commanded over
+the DIO lines must come out as the ideal ones on every 14N line, and the coherence must last as
+long as the shifted copies let it.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from functools import cache
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from instruments.hdawg import CompiledProgram, compile_program
+from qnodeos.qdevice.instructions import Axis
+from sequences.nv_seqc import TOGGLE, TOGGLE_LINE, dio_word, nv_program
+from sequences.pulses import PulseCalibration
+from sequences.waveform_table import (
+    FIRST_ROTATION,
+    TableSettings,
+    WaveformTable,
+    build_table,
+    rotation_samples,
+)
+from sim.hdawg import Play, SimulatedHdawg
+from sim.nv.physics import NVPhysics
+from sim.nv.spin import LINES, ElectronSpin, Microwaves
+from sim.pauli import PauliState, rotation
+
+SEED = 20260303
+SPACING = 24_102
+BLOCK = 8 * SPACING
+START = 20_000
+X90, X270, Y90 = 8, 24, 32 + 8
+"""Arguments of SQG: axis * 32 + steps."""
+LASTING = NVPhysics(initialisation_error=0, coherence_time_ms=math.inf)
+
+
+@cache
+def prepared(shifted_copies: int) -> tuple[WaveformTable, CompiledProgram]:
+    settings = TableSettings(
+        calibration=PulseCalibration.for_full_scale_rabi(LASTING.full_scale_rabi_hz),
+        spacing_samples=SPACING,
+        shifted_copies=shifted_copies,
+        alphas=(),
+    )
+    table = build_table(settings)
+    return table, compile_program(nv_program(table))
+
+
+def played(arguments: list[int], pauses: list[int], shifted_copies: int = 16) -> list[Play]:
+    """What the AWG plays for rotations, each followed by a pause in samples."""
+    table, program = prepared(shifted_copies)
+    device = SimulatedHdawg("dev8001")
+    base = "/dev8001/awgs/0/"
+    write = device.nodes.write
+    write("/dev8001/dios/0/mode", "awg_sequencer_commands")
+    write(f"{base}dio/strobe/index", TOGGLE_LINE)
+    write(f"{base}dio/strobe/slope", "both_edges")
+    write(f"{base}elf/data", program.elf)
+    for index, words in program.waveforms.items():
+        device.cores[0].set_waveform(index, words)
+    write(f"{base}commandtable/data", program.command_table)
+    write(f"{base}single", 1)
+    write(f"{base}enable", 1)
+    device.run_until(START)
+    toggle = 0
+    for argument, pause in zip(arguments, pauses, strict=True):
+        before, toggle = toggle, 1 - toggle
+        word = dio_word(table, FIRST_ROTATION + argument, toggle)
+        device.write_dio(device.now, word & ~TOGGLE | before * TOGGLE)
+        device.write_dio(device.now + 32, word)
+        device.run_until(device.now + pause)
+    return list(device.cores[0].player.timeline.plays())
+
+
+def gate_plays(plays: list[Play]) -> list[Play]:
+    return [play for play in plays if play.entry is not None and play.entry >= FIRST_ROTATION]
+
+
+def echo_samples(plays: list[Play], shifted_copies: int = 16) -> list[int]:
+    """Half a spacing after every whole block behind the last gate."""
+    table, _ = prepared(shifted_copies)
+    gate = gate_plays(plays)[-1]
+    centre = gate.start_sample + rotation_samples(table.settings) // 2
+    last = plays[-1].stop_sample
+    blocks = (last - centre) // BLOCK
+    excess = table.settings.plan.gate_excess_samples
+    return [centre - excess + number * BLOCK for number in range(1, blocks)]
+
+
+def spin_on(line: int, plays: list[Play], physics: NVPhysics) -> ElectronSpin:
+    """A spin in |0> on one of the lines, just before the first play."""
+    spin = ElectronSpin(physics, lambda: Microwaves(2e9, 0.0), random.Random(SEED))
+    spin.reset(plays[0].start_sample)
+    spin.line = line
+    return spin
+
+
+def states(
+    plays: list[Play], samples: list[int], physics: NVPhysics = LASTING
+) -> list[list[np.ndarray]]:
+    """Bloch vectors at samples, for every line."""
+    found = []
+    for line in LINES:
+        spin, rest, vectors = spin_on(line, plays, physics), list(plays), []
+        for sample in samples:
+            due = [play for play in rest if play.stop_sample <= sample]
+            spin.play(due)
+            rest = rest[len(due) :]
+            vectors.append(spin.state_at(sample).tensor[1:])
+        found.append(vectors)
+    return found
+
+
+def ideal(arguments: list[int]) -> np.ndarray:
+    state = PauliState.from_populations(1.0)
+    for argument in arguments:
+        state.apply(0, rotation(Axis(argument // 32), argument % 32))
+    return state.tensor[1:]
+
+
+def infidelity(plays: list[Play], arguments: list[int], shifted_copies: int = 16) -> float:
+    """Of the state some blocks after the last gate, averaged over the lines."""
+    sample = echo_samples(plays, shifted_copies)[0]
+    target = ideal(arguments)
+    vectors = [vectors[0] for vectors in states(plays, [sample])]
+    return float(np.mean([(1 - vector @ target) / 2 for vector in vectors]))
+
+
+@pytest.mark.parametrize("argument", [*range(0, 64, 5), X90, 16, 32 + 16])
+def test_one_gate_is_the_ideal_rotation_on_every_line(argument):
+    plays = played([argument], [4 * BLOCK])
+    # Worst is a pi pulse on the outer lines, 6e-4 of flip probability.
+    assert infidelity(plays, [argument]) < 5e-4
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_gates_under_decoupling_follow_each_other_as_ideal_ones(number):
+    rng = random.Random(SEED + number)
+    arguments = [rng.randrange(64) for _ in range(6)]
+    pauses = [rng.randint(2 * BLOCK, 9 * BLOCK) for _ in arguments]
+    plays = played(arguments, [*pauses[:-1], 4 * BLOCK])
+    assert [play.entry for play in gate_plays(plays)] == [
+        FIRST_ROTATION + argument for argument in arguments
+    ]
+    # A gate on the granule nearest to its place costs up to 1.4e-3 (see sequences.decoupling).
+    assert infidelity(plays, arguments) < 1.4e-3 * len(arguments)
+
+
+def test_with_one_copy_the_same_gates_fail():
+    arguments, pauses = [X90, X270], [10 * BLOCK, 4 * BLOCK]
+    fine, coarse = (infidelity(played(arguments, pauses, n), arguments, n) for n in (16, 1))
+    assert fine < 2e-3
+    assert coarse > 0.1
+
+
+def test_x_on_plus_does_nothing_and_y_on_plus_turns_it():
+    plus = played([Y90, X90], [3 * BLOCK, 4 * BLOCK])
+    assert infidelity(plus, [Y90]) < 3e-3
+    zero = played([Y90, 32 + 24], [3 * BLOCK, 4 * BLOCK])
+    assert infidelity(zero, []) < 3e-3
+
+
+def decay(shifted_copies: int, n_blocks: int, physics: NVPhysics) -> tuple[np.ndarray, np.ndarray]:
+    """Times in ms and coherence, the mean of the lines, after every block behind a gate."""
+    plays = played([X90], [n_blocks * BLOCK], shifted_copies)
+    samples = echo_samples(plays, shifted_copies)
+    vectors = np.array(states(plays, samples, physics))
+    times_ms = (np.array(samples) - plays[0].start_sample) / 2.4e6
+    return times_ms, -vectors.mean(axis=0)[:, 1]
+
+
+def time_of_one_e(times_ms: np.ndarray, coherence: np.ndarray) -> float:
+    """When the coherence first falls to 1/e, by interpolation."""
+    below = int(np.argmax(coherence < math.exp(-1)))
+    assert below, "it does not fall so far"
+    step = slice(below - 1, below + 1)
+    return float(np.interp(-math.exp(-1), -coherence[step], times_ms[step]))
+
+
+def test_sixteen_copies_keep_the_coherence_for_13_ms():
+    times_ms, coherence = decay(16, 180, NVPhysics(initialisation_error=0))
+    assert time_of_one_e(times_ms, coherence) == pytest.approx(13.0, abs=0.2)
+    # An exponential from the first block to the last.
+    assert np.allclose(coherence, np.exp(-times_ms / 13), rtol=0, atol=2e-3)
+
+
+def test_the_pulses_alone_cost_next_to_nothing():
+    _, coherence = decay(16, 180, LASTING)
+    assert coherence.min() > 0.998
+
+
+def test_one_copy_keeps_it_for_less_than_4_ms():
+    times_ms, coherence = decay(1, 60, NVPhysics(initialisation_error=0))
+    assert 1.0 < time_of_one_e(times_ms, coherence) < 4.0
+
+
+def test_copies_make_the_difference_one_by_one():
+    reached = [decay(copies, 12, NVPhysics(initialisation_error=0))[1][-1] for copies in (16, 4, 1)]
+    assert reached[0] > reached[1] + 0.1
+    assert all(early + 1e-3 > late for early, late in pairwise(reached))
