@@ -12,6 +12,7 @@ from sim.hdawg.command_table import Change, Entry, read_table
 from sim.hdawg.dio import DioInput, StrobeSlope, TriggerSettings, ValidPolarity
 from sim.hdawg.elf import CompiledProgram, MalformedElf, WaveSlot, read_elf
 from sim.hdawg.errors import SequencerFault
+from sim.hdawg.loops import LoopFinder
 from sim.hdawg.player import Player
 from sim.hdawg.sequencer import IllegalInstruction, Sequencer
 from sim.hdawg.timeline import MAX_RECORDED, NOTHING, Levels, Waveform
@@ -28,6 +29,10 @@ class UploadRefused(ValueError):
 class AwgCore:
     """One core. Times in the public interface are samples at the instrument's connectors.
 
+    In a loop that repeats exactly (see `sim.hdawg.loops`) it executes nothing: whole periods
+    are only counted, and the beginning of another one is put off until somebody reads the
+    timeline or an input changes. Nobody can tell the difference, but by the time it takes.
+
     Attributes:
         program: loaded, None before the first.
         words: 16-bit words of each waveform as uploaded, by wave index.
@@ -38,11 +43,17 @@ class AwgCore:
     Args:
         timing: knobs.
         dio: the input lines, shared by all cores.
-        read_setting: value of an integer node below `/awgs/n/`.
+        read_setting: value of an integer node below `/awgs/n/`. Call `settle` before one of
+            them changes.
+        skips_loops: execute every iteration of every loop if false.
     """
 
     def __init__(
-        self, timing: HdawgTiming, dio: DioInput, read_setting: Callable[[str], Any]
+        self,
+        timing: HdawgTiming,
+        dio: DioInput,
+        read_setting: Callable[[str], Any],
+        skips_loops: bool = True,
     ) -> None:
         self._timing = timing
         self._dio = dio
@@ -51,13 +62,17 @@ class AwgCore:
         self.words: dict[int, NDArray[np.uint16]] = {}
         self.trigger_edges: list[tuple[int, int]] = []
         self.dio_edges: list[tuple[int, int]] = []
-        self.player = Player(timing)
+        self.player = Player(timing, self._catch_up)
         self._waveforms: dict[int, Waveform] = {}
         self._entries: dict[int, Entry] = {}
         # Entries executed since something was uploaded, joined with their waveforms.
         self._prepared: dict[int, tuple[Entry, int, int]] = {}
         self._sequencer: Sequencer | None = None
         self._is_running = False
+        self._skips_loops = skips_loops
+        self._loops = LoopFinder()
+        self._horizon = 0
+        self._trigger_word = self._dio_word = 0
 
     # --- what the data server does ----------------------------------------------------
 
@@ -83,6 +98,7 @@ class AwgCore:
     def unload(self) -> None:
         """Stop and forget the program; the command table stays."""
         self._is_running = False
+        self._loops.forget()
         self.program = self._sequencer = None
         self.words, self._waveforms, self._prepared = {}, {}, {}
         self.player.clear()
@@ -104,6 +120,7 @@ class AwgCore:
             raise UploadRefused(
                 f"waveform {index} has {np.size(words)} words; its slot has {slots[index].n_words}"
             )
+        self.settle()
         self._store(index, slots[index], np.asarray(words).astype(np.uint16))
 
     def _store(self, index: int, slot: WaveSlot, words: NDArray[np.uint16]) -> None:
@@ -122,11 +139,13 @@ class AwgCore:
             TableRefused: it breaks the schema; the old one stays.
         """
         entries, is_update = read_table(text)
+        self.settle()
         self._entries = {**self._entries, **entries} if is_update else entries
         self._prepared.clear()
 
     def clear_table(self) -> None:
         """Forget the command table."""
+        self.settle()
         self._entries = {}
         self._prepared.clear()
 
@@ -141,13 +160,22 @@ class AwgCore:
         self.player.clear()
         self._prepared.clear()
         self.trigger_edges, self.dio_edges = [], []
+        self._trigger_word = self._dio_word = 0
+        self._loops.forget()
+        self._horizon = now
         self._sequencer.start(now)
         self._is_running = True
         return True
 
     def stop(self) -> None:
         """Stop the sequencer; what is queued still plays."""
+        self.settle()
         self._is_running = False
+
+    def settle(self) -> None:
+        """Do what was put off, because something the program reads is going to change."""
+        self._catch_up(None)
+        self._loops.forget()
 
     # --- what the laboratory does -----------------------------------------------------
 
@@ -161,21 +189,49 @@ class AwgCore:
         """Whether it waits for a DIO trigger."""
         return self._is_running and self._sequencer is not None and self._sequencer.is_waiting
 
+    @property
+    def steady_period_samples(self) -> int | None:
+        """Period of the loop the core is in, None while no loop is known to go on."""
+        loop = self._loops.steady
+        return None if loop is None or not self._is_running else loop.period_samples
+
     def run_until(self, sample: int) -> None:
         """Execute what is due before a sample of the sequencer's clock.
 
         Raises:
             SequencerFault: the program did what hardware cannot; the core has stopped.
         """
+        self._horizon = sample
+        if self._loops.steady is not None:
+            if not self._dio_changes():
+                return
+            self._loops.leave()
+        self._execute(may_rest=True)
+
+    def _catch_up(self, stop: int | None) -> None:
+        """Execute what was put off, as far as it can start a play before a sample."""
+        if self._loops.steady is None or self._sequencer is None:
+            return
+        if stop is None or stop > self.player.earliest_start(self._sequencer.now):
+            self._execute(may_rest=False)
+
+    def _execute(self, may_rest: bool) -> None:
         if not self._is_running or self._sequencer is None:
             return
         try:
-            self._sequencer.run_until(sample)
+            self._sequencer.run_until(self._horizon, may_rest)
         except SequencerFault:
             self._is_running = False
             raise
         if self._sequencer.has_ended:
             self._is_running = False
+        # The loop found on the way may have been left since.
+        if self._loops.steady is not None and self._dio_changes():
+            self._loops.leave()
+
+    def _dio_changes(self) -> bool:
+        """Whether the DIO word has changed since the head of the loop was visited last."""
+        return self._dio.changes_within(self._loops.visited_at, self._horizon) is not None
 
     def forget_before(self, sample: int) -> None:
         """Drop plays and edges before a sample."""
@@ -191,6 +247,7 @@ class AwgCore:
 
     def dio_trigger(self, since: int, until: int) -> tuple[int, int] | None:
         """Sample and word of the first DIO trigger in [since, until)."""
+        self._loops.leave()
         settings = TriggerSettings(
             strobe_line=self._read_setting("dio/strobe/index"),
             slope=StrobeSlope(self._read_setting("dio/strobe/slope")),
@@ -210,19 +267,23 @@ class AwgCore:
 
     def set_dio(self, now: int, word: int) -> None:
         """Drive the DIO output."""
-        self._record(self.dio_edges, now, word)
+        if word != self._dio_word:
+            self._dio_word = word
+            self._record(self.dio_edges, now, word)
 
     def set_triggers(self, now: int, word: int) -> None:
         """Drive the trigger outputs."""
-        self._record(self.trigger_edges, now, word)
+        if word != self._trigger_word:
+            self._trigger_word = word
+            self._record(self.trigger_edges, now, word)
 
     def _record(self, edges: list[tuple[int, int]], now: int, word: int) -> None:
         if len(edges) >= MAX_RECORDED:
             raise SequencerFault(
                 f"{MAX_RECORDED} edges are recorded; call forget_before() now and then"
             )
-        if word != (edges[-1][1] if edges else 0):
-            edges.append((now + self._timing.trigger_latency_samples, word))
+        edges.append((now + self._timing.trigger_latency_samples, word))
+        self._loops.leave()
 
     def execute_entry(self, now: int, index: int) -> int:
         """Execute a table entry; the sample at which there was room for it."""
@@ -271,6 +332,24 @@ class AwgCore:
     def playing_until(self) -> int:
         """When the player has nothing left, or had."""
         return self.player.free_at
+
+    def pass_over(self, now: int, until: int, state: tuple[int, ...]) -> tuple[int, bool]:
+        """Pass over whole periods of a loop, see `Surroundings`."""
+        if not self._skips_loops:
+            return 0, False
+        player, loops = self.player, self._loops
+        since, word = self._dio.unchanged_at(now)
+        key = (state, word, self._trigger_word, self._dio_word, player.state(now))
+        loop = loops.visit(key, now, since, player.timeline)
+        if loop is None:
+            return 0, False
+        change = self._dio.changes_within(now, until)
+        periods = ((until if change is None else change) - now) // loop.period_samples
+        passed = periods * loop.period_samples
+        player.timeline.repeat(now + loop.lead_samples, loop.period_samples, periods, loop.pattern)
+        player.pass_over(passed)
+        loops.visited_at += passed
+        return passed, change is None
 
 
 def _changed(

@@ -23,6 +23,7 @@ from sim.hdawg.families import (
     waveform_node,
 )
 from sim.hdawg.nodes import NodeTree, NodeValue, expand
+from sim.hdawg.sequencer import N_USER_REGISTERS
 from sim.hdawg.timing import SAMPLE_RATE_HZ, HdawgTiming
 
 CHANNELS: Final = {"HDAWG4": 4, "HDAWG8": 8}
@@ -33,6 +34,13 @@ RANGES_V: Final = (0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 3.0, 4.0, 5.0)
 TABLE_OK: Final = 1
 TABLE_JSON_ERROR: Final = 1 << 3
 """Bits of `/awgs/n/commandtable/status` (HDAWG user manual)."""
+
+SETTINGS_READ: Final = (
+    "dio/mask/value",
+    "dio/mask/shift",
+    *(f"userregs/{register}" for register in range(N_USER_REGISTERS)),
+)
+"""Nodes below `/awgs/n/` that a program reads while it runs."""
 
 STATUS_RUNNING: Final = 1
 STATUS_WAITING: Final = 4
@@ -56,6 +64,7 @@ class SimulatedHdawg:
         device_type: how many channels it has.
         options: installed, as LabOne lists them.
         timing: knobs.
+        skips_loops: see `AwgCore`.
 
     Raises:
         ValueError: there is no such type, or the serial does not start with "dev".
@@ -67,6 +76,7 @@ class SimulatedHdawg:
         device_type: str = "HDAWG8",
         options: tuple[str, ...] = ("MF", "ME", "SKW", "PC"),
         timing: HdawgTiming | None = None,
+        skips_loops: bool = True,
     ) -> None:
         if device_type not in CHANNELS:
             raise ValueError(f"no simulated {device_type}; there are {', '.join(CHANNELS)}")
@@ -81,7 +91,7 @@ class SimulatedHdawg:
         self.nodes = NodeTree(expand(DEVICE_FAMILIES, counts(n_channels), self._prefix))
         self._dio = DioInput(self.timing)
         self.cores = tuple(
-            AwgCore(self.timing, self._dio, partial(self._read_core_setting, index))
+            AwgCore(self.timing, self._dio, partial(self._read_core_setting, index), skips_loops)
             for index in range(n_channels // OUTPUTS_PER_CORE)
         )
         self._put("features/serial", self.serial.removeprefix("dev"))
@@ -103,6 +113,8 @@ class SimulatedHdawg:
         self._on_write(f"{base}reset", partial(self._write_reset, index))
         self._on_write(f"{base}commandtable/data", partial(self._write_table, index))
         self._on_write(f"{base}commandtable/clear", partial(self._clear_table, index))
+        for setting in SETTINGS_READ:
+            self._on_write(f"{base}{setting}", partial(self._write_setting, core))
         self._on_read(f"{base}enable", lambda: int(core.is_running))
         self._on_read(
             f"{base}sequencer/status",
@@ -222,9 +234,16 @@ class SimulatedHdawg:
 
         self._on_write(path, action)
 
+    @staticmethod
+    def _write_setting(core: AwgCore, value: int) -> int:
+        core.settle()
+        return value
+
     def _write_dio_mode(self, mode: int) -> int:
         if mode not in {0, 1}:
             raise InvalidArgumentError(f"DIO mode {DIO_MODES[mode]!r} is not simulated")
+        for core in self.cores:
+            core.settle()
         self._dio.is_forwarded = mode == 1
         return mode
 

@@ -14,6 +14,10 @@ MAX_REMEMBERED: Final = 4096
 """Words kept; by the time older ones are dropped every core is long past them."""
 
 
+ALWAYS: Final = -(1 << 62)
+"""Before every sample."""
+
+
 class ValidPolarity(IntEnum):
     """Values of `/awgs/n/dio/valid/polarity`: the level of VALID that qualifies a word."""
 
@@ -82,7 +86,7 @@ class DioInput:
         self._period = timing.dio_period_samples
         self._latency = timing.dio_latency_samples
         self._on_level = timing.dio_trigger == "level"
-        self._times: list[int] = [-(1 << 62)]
+        self._times: list[int] = [ALWAYS]
         self._words: list[int] = [0]
         self._written = 0
         self.is_forwarded = False
@@ -114,6 +118,20 @@ class DioInput:
     def word_at(self, sample: int) -> int:
         """What a sequencer reads at a time."""
         return self._words[bisect_right(self._times, sample) - 1] if self.is_forwarded else 0
+
+    def unchanged_at(self, sample: int) -> tuple[int, int]:
+        """What a sequencer reads at a time, and since when it has read that."""
+        if not self.is_forwarded:
+            return ALWAYS, 0
+        index = bisect_right(self._times, sample) - 1
+        return self._times[index], self._words[index]
+
+    def changes_within(self, after: int, before: int) -> int | None:
+        """When the word next changes after one sample and before another, None if it does not."""
+        index = bisect_right(self._times, after)
+        if not self.is_forwarded or index == len(self._times):
+            return None
+        return self._times[index] if self._times[index] < before else None
 
     def next_trigger(
         self, since: int, until: int, settings: TriggerSettings

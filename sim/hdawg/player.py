@@ -8,6 +8,7 @@ queue has run dry starts late, and the output is zero in between.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 from sim.hdawg.errors import SequencerFault
@@ -30,9 +31,18 @@ class Player:
         levels: phases and amplitudes from now on, see `set_levels`.
         free_at: when the last command ordered ends, in the time of the sequencer;
             `LONG_AGO` before the first.
+
+    Args:
+        timing: knobs.
+        before_reading: see `Timeline`.
     """
 
-    def __init__(self, timing: HdawgTiming) -> None:
+    def __init__(
+        self,
+        timing: HdawgTiming,
+        before_reading: Callable[[int | None], None] = lambda stop: None,
+    ) -> None:
+        self._before_reading = before_reading
         self._depth = timing.fifo_depth
         self._play_latency = timing.play_latency_samples
         self._output_latency = timing.output_latency_samples
@@ -40,7 +50,7 @@ class Player:
 
     def clear(self) -> None:
         """Empty queue and timeline; phases 0, amplitudes 1."""
-        self.timeline = Timeline()
+        self.timeline = Timeline(self._before_reading)
         self.set_levels(Levels())
         self.free_at = LONG_AGO
         self._last_starts = deque([LONG_AGO] * self._depth, maxlen=self._depth)
@@ -49,6 +59,29 @@ class Player:
         """Set phases and amplitudes for everything ordered from now on."""
         self.levels = levels
         self.timeline.set_levels(levels)
+
+    def state(self, now: int) -> tuple[int, ...]:
+        """Everything that decides what becomes of the next commands, relative to now.
+
+        What lies in the past is as good as now.
+        """
+        free = self.free_at - now
+        return (
+            self.timeline.current_levels,
+            free if free > 0 else 0,
+            *[start - now if start > now else 0 for start in self._last_starts],
+        )
+
+    def earliest_start(self, now: int) -> int:
+        """No command given from now on starts before this sample of the connector."""
+        return max(now + self._play_latency, self.free_at) + self._output_latency
+
+    def pass_over(self, n_samples: int) -> None:
+        """Be in the same state, relative to the time, some samples later."""
+        self.free_at += n_samples
+        self._last_starts = deque(
+            [start + n_samples for start in self._last_starts], maxlen=self._depth
+        )
 
     def order(
         self,

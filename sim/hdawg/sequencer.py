@@ -163,6 +163,20 @@ class Surroundings(Protocol):
         """When the player has nothing left, or had."""
         ...
 
+    def pass_over(self, now: int, until: int, state: tuple[int, ...]) -> tuple[int, bool]:
+        """What is known of a loop at whose head the sequencer is.
+
+        Args:
+            now: sample.
+            until: sample before which instructions are due.
+            state: of the sequencer.
+
+        Returns:
+            How many samples it takes to do the whole periods that end by then, which has been
+            seen to, and whether what is left until then is the beginning of another period.
+        """
+        ...
+
 
 class Sequencer:
     """One sequencer with one program.
@@ -185,6 +199,11 @@ class Sequencer:
         ]
         self._around = around
         self._registers = [0] * N_REGISTERS
+        self._heads = {
+            step.goal
+            for index, step in enumerate(self._translated)
+            if step.kind is _Kind.BRANCH and step.goal <= index
+        }
         # By the instruction they start at. Runs overlap: a branch or the end of the time
         # given may come anywhere, and execution goes on from there with a run of its own.
         self._runs: dict[int, Callable[[int], int]] = {}
@@ -200,10 +219,14 @@ class Sequencer:
         self.is_waiting = False
         self.has_ended = False
 
-    def run_until(self, sample: int) -> None:
+    def run_until(self, sample: int, may_rest: bool = False) -> None:
         """Execute every instruction due before a sample.
 
         Instructions that only work on registers may be ahead of it; nobody can see them.
+
+        Args:
+            sample: of the sequencer's clock.
+            may_rest: stop earlier at the head of a loop that is known to go on until then.
 
         Raises:
             SequencerFault: the program ran out, or ordered what cannot be; names the line.
@@ -213,9 +236,17 @@ class Sequencer:
             while self.now < sample and not self.has_ended:
                 if self.is_waiting and not self._listen(sample):
                     break
-                run = runs.get(self._next)
+                index = self._next
+                if index in self._heads:
+                    passed, goes_on = self._around.pass_over(
+                        self.now, sample, (index, self.triggered, *self._registers)
+                    )
+                    self.now += passed
+                    if self.now >= sample or (goes_on and may_rest):
+                        break
+                run = runs.get(index)
                 if run is None:
-                    run = runs[self._next] = self._compile_run(self._next)
+                    run = runs[index] = self._compile_run(index)
                 self._next = run(sample)
         except SequencerFault as fault:
             where = self._instructions[self.at]
