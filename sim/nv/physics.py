@@ -33,7 +33,9 @@ HIGH_FIDELITY: Final = 0.98
 TOLERATED: Final = 1e-3
 """How far a fidelity may be missed, for instance 1 by a centre that ionises."""
 
-Rate = Annotated[float, Field(ge=0, le=1e9)]
+MAX_RATE_HZ: Final = 1e9
+
+Rate = Annotated[float, Field(ge=0, le=MAX_RATE_HZ)]
 Duration = Annotated[float, Field(gt=0, le=1e6)]
 
 
@@ -165,7 +167,7 @@ class NVPhysics(BaseModel):
         """The centre that errs as often as the behavioural one does.
 
         The depolarising of gates is not taken over: here it comes from the pulses and the 14N
-        lines. Without any the lines are left out.
+        lines. Without any the lines are left out. The light is as bright as the duration asks.
 
         Args:
             noise: of the behavioural device.
@@ -192,8 +194,9 @@ class NVPhysics(BaseModel):
                 else perfect.pump_time_constant_us
             ),
         )
-        if noise.readout_fidelity_0 > HIGH_FIDELITY:
-            base = base.model_copy(update={"bright_rate_hz": perfect.bright_rate_hz})
+        bright = perfect if noise.readout_fidelity_0 > HIGH_FIDELITY else cls()
+        rate_hz = min(MAX_RATE_HZ, bright.bright_rate_hz * READOUT_US / readout_us)
+        base = base.model_copy(update={"bright_rate_hz": rate_hz})
         # The two unknowns hardly depend on each other: a few rounds settle them.
         for _ in range(8):
             base = base._ionising(noise.ionisation_per_readout, readout_us)
