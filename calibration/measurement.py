@@ -1,0 +1,270 @@
+"""What all calibration measurements have in common.
+
+A measurement produces points, one or many rows at a time. They go into a `Data`, and on
+the way, if wanted, into a dataset; the analysis sees only `Data`, so a run read back from
+a database, an interrupted one too, is analysed like a fresh one.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Final, Generic, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from calibration.errors import CalibrationError
+from calibration.file import Calibrated, NodeCalibration
+from calibration.fits import Fit
+
+ROWS_MAX: Final = 10_000_000
+"""Most rows of one run."""
+
+SHOTS_MAX: Final = 10_000_000
+
+BenchT = TypeVar("BenchT")
+
+Rows = Mapping[str, ArrayLike]
+"""Values by column: numbers, or arrays of shape (n_rows,)."""
+
+
+class Column(NamedTuple):
+    """One column of the data.
+
+    Attributes:
+        name: an identifier.
+        label: for people.
+        unit: empty for none.
+        setpoint: whether it was set; the others were measured.
+    """
+
+    name: str
+    label: str
+    unit: str = ""
+    setpoint: bool = False
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a run measured, and what its analysis must know besides.
+
+    Attributes:
+        measurement: name of the measurement.
+        columns: shape (n_rows,) each.
+        context: settings in use, as JSON can hold them.
+        source: names the run and its time.
+    """
+
+    measurement: str
+    columns: Mapping[str, NDArray[np.float64]]
+    context: Mapping[str, Any]
+    source: str = "a run that was not recorded"
+
+    def __getitem__(self, column: str) -> NDArray[np.float64]:
+        return self.columns[column]
+
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+        return min((column.size for column in self.columns.values()), default=0)
+
+    def select(self, column: str, value: float) -> Data:
+        """Only the rows with a value in a column."""
+        keep = self.columns[column] == value
+        return Data(
+            self.measurement,
+            {name: values[keep] for name, values in self.columns.items()},
+            self.context,
+            self.source,
+        )
+
+
+class Value(NamedTuple):
+    """A result with its standard uncertainty."""
+
+    value: float
+    sigma: float
+
+
+@dataclass(frozen=True)
+class CalibrationResult:
+    """What an analysis found.
+
+    Attributes:
+        measurement: name of the measurement.
+        values: by name, with units in the names.
+        source: of the data.
+        report: of the fit, many lines.
+        chi2: of the fit; None if there was none.
+        ndof: its degrees of freedom.
+        p_value: its probability.
+        details: curves and numbers for plots and JSON, as JSON can hold them.
+    """
+
+    measurement: str
+    values: Mapping[str, Value]
+    source: str
+    report: str = ""
+    chi2: float | None = None
+    ndof: int | None = None
+    p_value: float | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of_fit(
+        cls, data: Data, fit: Fit, values: Mapping[str, Value], details: Mapping[str, Any]
+    ) -> CalibrationResult:
+        """A result that rests on one fit."""
+        return cls(
+            data.measurement,
+            values,
+            data.source,
+            fit.report,
+            fit.chi2,
+            fit.ndof,
+            fit.p_value,
+            details,
+        )
+
+    def calibrated(self, name: str) -> Calibrated:
+        """One of the values, as it goes into a calibration."""
+        value, sigma = self.values[name]
+        return Calibrated(value=value, sigma=sigma, source=self.source)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return {
+            "measurement": self.measurement,
+            "source": self.source,
+            "values": {
+                name: {"value": value, "sigma": sigma}
+                for name, (value, sigma) in self.values.items()
+            },
+            "goodness": {"chi2": self.chi2, "ndof": self.ndof, "p_value": self.p_value},
+            "details": dict(self.details),
+            "report": self.report,
+        }
+
+
+class Measurement(ABC, Generic[BenchT]):
+    """One calibration measurement. Its settings are the fields of the subclass.
+
+    Attributes:
+        name: in the registry and on the command line.
+        columns: of its data.
+        on_pair: whether its bench is a pair of nodes.
+    """
+
+    name: ClassVar[str]
+    columns: ClassVar[tuple[Column, ...]]
+    on_pair: ClassVar[bool] = False
+
+    @abstractmethod
+    def context(self, bench: BenchT) -> dict[str, Any]:
+        """What the analysis must know of the bench before it is touched."""
+
+    @abstractmethod
+    def points(self, bench: BenchT) -> Iterator[Rows]:
+        """Measure, point by point. Leaves the bench's calibration as it was."""
+
+    @abstractmethod
+    def analyse(self, data: Data) -> CalibrationResult:
+        """Find the values.
+
+        Raises:
+            CalibrationError: the data do not support them.
+            InsufficientDataError: likewise, from the counts themselves.
+        """
+
+    @abstractmethod
+    def plot(self, data: Data, result: CalibrationResult | None, path: Path) -> None:
+        """Draw the data, and the result if there is one, into a PNG file."""
+
+    @abstractmethod
+    def update(self, calibration: NodeCalibration, result: CalibrationResult) -> NodeCalibration:
+        """The calibration with the values found.
+
+        Raises:
+            CalibrationError: a value cannot be used.
+        """
+
+    def run(self, bench: BenchT, record: Callable[[Rows], None] | None = None) -> Data:
+        """Measure, without analysis.
+
+        Args:
+            bench: a node, or a pair of them.
+            record: is given every set of rows as it comes.
+
+        Raises:
+            CalibrationError: there are more than `ROWS_MAX` rows.
+        """
+        collector = Collector(self.columns)
+        context = self.context(bench)
+        with closing(self.points(bench)) as points:  # type: ignore[type-var]
+            for rows in points:
+                collector.add(rows)
+                if record is not None:
+                    record(rows)
+        return Data(self.name, collector.columns(), context)
+
+
+class Collector:
+    """Rows as they come, made into columns."""
+
+    def __init__(self, columns: tuple[Column, ...]) -> None:
+        self._parts: dict[str, list[NDArray[np.float64]]] = {column.name: [] for column in columns}
+        self._rows = 0
+
+    def add(self, rows: Rows) -> None:
+        """Append rows.
+
+        Raises:
+            CalibrationError: there are too many rows.
+        """
+        arrays = aligned(rows, self._parts.keys())
+        self._rows += next(iter(arrays.values())).size
+        if self._rows > ROWS_MAX:
+            raise CalibrationError(f"a run has at most {ROWS_MAX} rows; take fewer shots or points")
+        for name, array in arrays.items():
+            self._parts[name].append(array)
+
+    def columns(self) -> dict[str, NDArray[np.float64]]:
+        """Everything so far."""
+        return {
+            name: np.concatenate(parts) if parts else np.zeros(0)
+            for name, parts in self._parts.items()
+        }
+
+
+def aligned(rows: Rows, names: Any) -> dict[str, NDArray[np.float64]]:
+    """All columns of some rows, shape (n_rows,) each; one number stands for all rows."""
+    if set(rows) != set(names):
+        raise CalibrationError(
+            f"rows have the columns {sorted(rows)}, and the measurement {sorted(names)}"
+        )
+    arrays = np.broadcast_arrays(*(np.atleast_1d(np.asarray(rows[name], float)) for name in names))
+    if arrays[0].ndim != 1:
+        raise CalibrationError(f"rows are numbers or one-dimensional, not {arrays[0].shape}")
+    return dict(zip(names, arrays, strict=True))
+
+
+def check_positive(what: str, value: float, greatest: float = SHOTS_MAX) -> None:
+    """Raise `CalibrationError` unless a setting lies in 1..greatest."""
+    if not 1 <= value <= greatest:
+        raise CalibrationError(f"{what} is {value} and must lie in 1..{greatest:g}")
+
+
+def as_json(value: Any) -> str:
+    """JSON text of numbers, text, and numpy's kinds of them."""
+    return json.dumps(value, default=_plain, allow_nan=True)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    return str(value)
