@@ -7,15 +7,16 @@ changes, which is the estimate of maximum likelihood for binomial and Poisson co
 (1976)). The covariance is the inverse of the information and is not scaled by chi-square:
 a bad fit is an error, not a reason for larger error bars.
 
-Goodness is Pearson's chi-square. For few counts its variance is not 2 ndof; the p-value is
-that of a gamma distribution with the mean and variance it really has.
+Goodness is Pearson's chi-square, of points put together where a single one expects next to
+nothing. For few counts its variance is not 2 ndof; the p-value is that of a gamma
+distribution with the mean and variance it really has.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import lmfit
 import numpy as np
@@ -35,6 +36,8 @@ EVALUATIONS_MAX: Final = 20_000
 _CONVERGED: Final = 1e-3
 """Largest change of a parameter, in its standard uncertainty, in the last round."""
 _LEAST_PROBABILITY: Final = 1e-9
+_LEAST_VARIANCE: Final = 1.0
+"""Points are put together, for the goodness, until their counts have this variance."""
 _AT_BOUND: Final = 1e-5
 """Distance from a bound that counts as at it, as a fraction of the range."""
 
@@ -87,6 +90,18 @@ def parameters(**settings: tuple[float, float, float] | float) -> lmfit.Paramete
     return result
 
 
+class CountStatistics(NamedTuple):
+    """What makes an observation a count.
+
+    Attributes:
+        per_unit: counts in one unit of every observation, shape (n_points,).
+        excess: excess kurtosis of the observations, from the expectations.
+    """
+
+    per_unit: Floats
+    excess: Callable[[Floats], Floats]
+
+
 def fit_binomial(
     model: Model,
     start: lmfit.Parameters,
@@ -123,8 +138,16 @@ def fit_binomial(
     def bounded(values: Mapping[str, float]) -> Floats:
         return np.clip(model(values), _LEAST_PROBABILITY, 1 - _LEAST_PROBABILITY)
 
-    smoothed = variance((k + 0.5) / (n + 1))
-    return fit(bounded, start, k / n, variance, smoothed, excess, what=what, may_vanish=may_vanish)
+    return fit(
+        bounded,
+        start,
+        k / n,
+        variance,
+        variance((k + 0.5) / (n + 1)),
+        CountStatistics(n, excess),
+        what=what,
+        may_vanish=may_vanish,
+    )
 
 
 def fit_poisson(
@@ -163,7 +186,7 @@ def fit_poisson(
         n,
         lambda mu: mu,
         np.maximum(n, 1.0),
-        lambda mu: 1 / mu,
+        CountStatistics(np.ones_like(n), lambda mu: 1 / mu),
         what=what,
         may_vanish=may_vanish,
         lost_ndof=fixed_sums,
@@ -176,7 +199,7 @@ def fit(
     observed: Floats,
     variance: Callable[[Floats], Floats],
     first_variance: Floats,
-    excess: Callable[[Floats], Floats] | None = None,
+    counts: CountStatistics | None = None,
     *,
     what: str,
     may_vanish: Collection[str] = (),
@@ -190,7 +213,7 @@ def fit(
         observed: shape (n_points,).
         variance: of the observations, from the expectations.
         first_variance: for the first round.
-        excess: excess kurtosis of the observations, from the expectations; none means 0.
+        counts: of counted observations; None for normal ones.
         what: is fitted, for messages.
         may_vanish: parameters whose lower bound is a result like any other; one that ends
             there is kept there, and the others are fitted again.
@@ -212,7 +235,7 @@ def fit(
         current = result.params.copy()
         for name in vanished:
             current[name].set(value=current[name].min, vary=False)
-    return _checked(result, model, observed, variance, excess, what, lost_ndof)
+    return _checked(result, model, observed, variance, counts, what, lost_ndof)
 
 
 def _converged(
@@ -266,7 +289,7 @@ def _checked(
     model: Model,
     observed: Floats,
     variance: Callable[[Floats], Floats],
-    excess: Callable[[Floats], Floats] | None,
+    counts: CountStatistics | None,
     what: str,
     lost_ndof: int,
 ) -> Fit:
@@ -285,10 +308,9 @@ def _checked(
         raise FitError(f"{what}: the data do not determine {', '.join(names)}", report)
     values = {name: float(value) for name, value in result.params.valuesdict().items()}
     expected = model(values)
-    chi2 = float(np.sum((observed - expected) ** 2 / variance(expected)))
-    ndof = observed.size - len(names) - lost_ndof
-    spread = 2.0 * ndof + (float(np.sum(excess(expected))) if excess else 0.0)
-    spread = max(spread, 1e-3 * ndof)
+    chi2, points, excess = _pearson(observed, expected, variance(expected), counts)
+    ndof = max(1, points - len(names) - lost_ndof)
+    spread = max(2.0 * ndof + excess, 1e-3 * ndof)
     p_value = float(gamma.sf(chi2, ndof**2 / spread, scale=spread / ndof))
     if not p_value >= MIN_P_VALUE:
         raise FitError(
@@ -304,6 +326,32 @@ def _checked(
         for name, variance_ in zip(names, np.diag(covariance), strict=True)
     }
     return Fit(values, sigmas, names, covariance, chi2, ndof, p_value, report)
+
+
+def _pearson(
+    observed: Floats, expected: Floats, variance: Floats, counts: CountStatistics | None
+) -> tuple[float, int, float]:
+    """Chi-square, number of terms in it, and the sum of their excess kurtosis."""
+    if counts is None:
+        return float(np.sum((observed - expected) ** 2 / variance)), observed.size, 0.0
+    difference = (observed - expected) * counts.per_unit
+    spread = variance * counts.per_unit**2
+    fourth = counts.excess(expected) * spread**2  # cumulants add
+    chi2 = excess = 0.0
+    terms = 0
+    group = np.zeros(3)
+    for index in np.argsort(spread):
+        group += difference[index], spread[index], fourth[index]
+        if group[1] >= _LEAST_VARIANCE:
+            chi2 += group[0] ** 2 / group[1]
+            excess += group[2] / group[1] ** 2
+            terms += 1
+            group[:] = 0
+    if group[1]:
+        chi2 += group[0] ** 2 / group[1]
+        excess += group[2] / group[1] ** 2
+        terms += 1
+    return float(chi2), terms, float(excess)
 
 
 def _range(result: Any, name: str) -> float:

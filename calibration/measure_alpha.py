@@ -219,7 +219,7 @@ class AlphaPoint:
     def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it."""
         return {
-            "alpha": self.alpha,
+            "alpha": float(self.alpha),
             "fidelity": {"value": self.fidelity.value, "sigma": self.fidelity.sigma},
             "rate_hz": {"value": self.rate_hz.value, "sigma": self.rate_hz.sigma},
             "correlators": {

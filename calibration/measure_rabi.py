@@ -251,12 +251,12 @@ def _model(data: Data, values: Mapping[str, float]) -> Floats:
         full_steps = _PI_STEPS if stage == PI else _HALF_STEPS
         samples = context["pi_half_samples"] if stage == PI_HALF else context["pi_samples"]
         coefficient = HERMITE_PI if stage == PI else HERMITE_PI_HALF
-        for repeats in sorted(set(data["repeats"])):
-            rows = (data["stage"] == stage) & (data["repeats"] == repeats)
-            if not rows.any():
-                continue
-            relative = data["amplitude"][rows] / values[_PARAMETER[stage]]
-            angles = nominal * relative * data["steps"][rows] / full_steps
-            pulses = refocused(turns(angles, samples, coefficient, lines), samples, lines)
-            flips[rows] = repeated_flip(pulses, int(repeats), values["loss"])
+        chosen = data["stage"] == stage
+        steps, place = np.unique(data["steps"][chosen], return_inverse=True)
+        relative = float(data["amplitude"][chosen][0]) / values[_PARAMETER[stage]]
+        angles = nominal * relative * steps / full_steps
+        pulses = refocused(turns(angles, samples, coefficient, lines), samples, lines)
+        repeats = data["repeats"][chosen]
+        by_number = {n: repeated_flip(pulses, int(n), values["loss"]) for n in set(repeats)}
+        flips[chosen] = [by_number[n][step] for n, step in zip(repeats, place, strict=True)]
     return values["offset"] + values["contrast"] * flips

@@ -22,8 +22,9 @@ from sequences.pulses import hermite_envelope
 HYPERFINE_HZ: Final = 2.16e6
 """Splitting of the 14N lines (Doherty et al., Physics Reports 528, 1 (2013))."""
 
-_STEPS_MAX: Final = 192
-"""A pulse is taken in so many pieces at most: within 3e-4 of a probability (computed)."""
+_PIECE_SAMPLES: Final = 4
+_PIECES_MAX: Final = 192
+"""A pulse is taken in pieces, which is within 3e-4 of a probability (computed)."""
 
 Floats = NDArray[np.float64]
 
@@ -62,7 +63,7 @@ def turns(
     lines = np.asarray(detunings_hz, dtype=np.float64)
     detuning = np.broadcast_to(lines, (angle.size, lines.shape[-1]))
     envelope = hermite_envelope(n_samples, coefficient)
-    pieces = 1 if not detuning.any() else min(_STEPS_MAX, n_samples)
+    pieces = 1 if not detuning.any() else min(_PIECES_MAX, n_samples // _PIECE_SAMPLES)
     shares = np.array([part.sum() for part in np.array_split(envelope, pieces)]) / envelope.sum()
     lengths = np.array([part.size for part in np.array_split(envelope, pieces)]) / SAMPLE_RATE_HZ
     a = np.ones(detuning.shape, dtype=np.complex128)
