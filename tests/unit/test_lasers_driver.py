@@ -167,9 +167,10 @@ def test_what_is_wrong_leaves_nothing_on_the_adwin(wrapper):
         AdwinLaser("e", adwin, LEVELS, CURVE, data=201)
     with pytest.raises(ConfigurationRefused, match="e: there is no ADwin 'adwin2'"):
         AdwinLaser("e", "adwin2", LEVELS, CURVE, data=21)
-    AdwinLaser("e", adwin, LEVELS, CURVE, data=21)
+    laser = AdwinLaser("e", adwin, LEVELS, CURVE, data=21)
     with pytest.raises(InstrumentInUse, match="'e' already"):
         AdwinLaser("e", adwin, LEVELS, CURVE, data=21)
+    assert list(laser.levels) == list(LEVELS)
     assert set(adwin.parameters) - before == {"e_readout_v", "e_charge_check_v"}
 
 
