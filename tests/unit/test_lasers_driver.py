@@ -134,7 +134,9 @@ def test_levels_are_elements_of_the_adwins_array(wrapper):
     laser.charge_check.power_uw(0.005)
     assert wrapper.volts.tolist() == [0, 0.5, 0.25, 0, 0, 0]
     assert adwin.e_readout_v() == 0.5
-    values = laser.snapshot(update=True)["submodules"]["readout"]["parameters"]
+    snapshot = laser.snapshot(update=True)
+    assert snapshot["parameters"]["IDN"]["value"]["model"] == "laser with AOM"
+    values = snapshot["submodules"]["readout"]["parameters"]
     assert values["power_uw"]["value"] == pytest.approx(0.01)
     laser.close()
     assert "e_readout_v" not in adwin.parameters
