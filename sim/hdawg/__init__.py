@@ -8,6 +8,7 @@ ELF file, one instruction per sequencer cycle, and plays into a timeline of whol
 * `server`: the data server; `device`: the instrument; `nodes`, `families`: its node tree;
 * `elf`: what an uploaded file holds; `command_table`: the table of a core;
 * `sequencer` executes, `dio` listens, `player` plays into a `timeline`; `core` joins them;
+* `loops`: what repeats exactly is not executed again;
 * `timing`: the latencies and depths, which are not published and therefore knobs.
 
 What the program does is simulated faithfully; nothing here has been compared with hardware.
@@ -19,7 +20,14 @@ from __future__ import annotations
 from sim.hdawg.device import SimulatedHdawg
 from sim.hdawg.errors import SequencerFault
 from sim.hdawg.server import SimulatedDataServer
-from sim.hdawg.timeline import Play
+from sim.hdawg.timeline import Play, Repeat
 from sim.hdawg.timing import HdawgTiming
 
-__all__ = ["HdawgTiming", "Play", "SequencerFault", "SimulatedDataServer", "SimulatedHdawg"]
+__all__ = [
+    "HdawgTiming",
+    "Play",
+    "Repeat",
+    "SequencerFault",
+    "SimulatedDataServer",
+    "SimulatedHdawg",
+]

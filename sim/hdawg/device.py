@@ -166,12 +166,16 @@ class SimulatedHdawg:
             Of full scale of the output range, shape (stop - start, 2); zero where the output
             is switched off.
         """
-        factors = [
+        return self.cores[core].player.timeline.output(start, stop) * self.output_gains(core)
+
+    def output_gains(self, core: int) -> tuple[float, float]:
+        """Factors of the two outputs of a core; 0 for one that is switched off."""
+        first, second = (
             float(self._read(f"sigouts/{OUTPUTS_PER_CORE * core + output}/on"))
             * float(self._read(f"awgs/{core}/outputs/{output}/amplitude"))
             for output in range(OUTPUTS_PER_CORE)
-        ]
-        return self.cores[core].player.timeline.output(start, stop) * factors
+        )
+        return first, second
 
     def forget_before(self, sample: int) -> None:
         """Drop plays and edges before a sample, which otherwise are all kept."""

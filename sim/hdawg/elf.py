@@ -25,7 +25,9 @@ MAX_INSTRUCTIONS: Final = 16_384
 
 MAX_ELF_BYTES: Final = 1 << 30
 
-_LINE: Final = re.compile(r"^(?:(?P<label>\w+):)?\s*(?P<opcode>\w+)\s*(?P<operands>.*?)\s*$")
+_LINE: Final = re.compile(
+    r"^\s*(?P<labels>(?:\w+\s*:\s*)*)(?P<opcode>\w+)\s*(?P<operands>[^:]*?)\s*$"
+)
 
 
 class MalformedElf(ValueError):
@@ -139,8 +141,9 @@ def read_listing(listing: str) -> tuple[tuple[Instruction, ...], dict[str, int]]
         match = _LINE.match(text)
         if match is None:
             raise MalformedElf(f"line {number} of the listing is no instruction: {text!r}")
-        if match["label"]:
-            labels[match["label"]] = len(instructions)
+        # Several, where one loop begins with another.
+        for label in re.findall(r"\w+", match["labels"]):
+            labels[label] = len(instructions)
         operands = tuple(part.strip() for part in match["operands"].split(",") if part.strip())
         instructions.append(Instruction(number, match["opcode"], operands))
     if len(instructions) > MAX_INSTRUCTIONS:

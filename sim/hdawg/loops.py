@@ -55,7 +55,7 @@ class LoopFinder:
 
     Attributes:
         steady: the loop the core is in, None if it is in none that is known.
-        visited_at: sample of the last visit of a head.
+        visited_at: sample at which it last was in the state the loop is known by.
     """
 
     def __init__(self) -> None:
@@ -88,19 +88,25 @@ class LoopFinder:
             timeline: of the core.
 
         Returns:
-            The loop that follows until an input changes, None if it is not known.
+            The loop that begins now and goes on until an input changes, None if none is known.
         """
-        self.visited_at = now
         loop = self._loops.get(state)
         if loop is None:
+            if self.steady is not None and unchanged_since <= self.visited_at:
+                return None  # a loop with several heads, or several rounds to a period
+            self.steady = None
             earlier = self._visits.get(state)
             if earlier is not None and unchanged_since <= earlier.now < now:
                 loop = self._found(state, earlier, now, timeline)
-            if len(self._visits) >= MAX_VISITS:
-                self._visits.clear()
-            self._visits[state] = _Visit(now, timeline.position)
-        self.steady = loop
-        return loop
+        if loop is not None:
+            # Periods will be passed over, so that no visit before bounds a single one any more.
+            self._visits.clear()
+            self.steady, self.visited_at = loop, now
+            return loop
+        if len(self._visits) >= MAX_VISITS:
+            self._visits.clear()
+        self._visits[state] = _Visit(now, timeline.position)
+        return None
 
     def _found(self, state: Hashable, earlier: _Visit, now: int, timeline: Timeline) -> Loop | None:
         recorded = timeline.pattern_since(earlier.position)

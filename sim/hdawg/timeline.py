@@ -363,14 +363,23 @@ class Timeline:
     def output(self, start: int, stop: int) -> NDArray[np.float64]:
         """The two channels in a window, of full scale, shape (stop - start, 2)."""
         values = np.zeros((stop - start, 2))
+        level, reached = np.zeros(2), start
         for play in self.plays(start, stop):
             first, end = max(play.start_sample, start), min(play.stop_sample, stop)
             window = values[first - start : end - start]
             if play.waveform is not None:
                 piece = slice(first - play.start_sample, end - play.start_sample)
                 window[:] = play.waveform.values[piece] * play.levels.amplitudes
+                level = play.waveform.values[play.n_samples - 1] * play.levels.amplitudes
             elif play.is_held:
-                window[:] = self._last_value_before(play.start_sample)
+                if first == start:
+                    level = self._last_value_before(play.start_sample)
+                elif first > reached:
+                    level = np.zeros(2)
+                window[:] = level
+            else:
+                level = np.zeros(2)
+            reached = play.stop_sample
         return values
 
     def _last_value_before(self, sample: int) -> NDArray[np.float64]:

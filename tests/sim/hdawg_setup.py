@@ -30,9 +30,10 @@ def running(
     timing: HdawgTiming | None = None,
     table: Sequence[dict[str, Any]] = (),
     settings: Iterable[tuple[str, Any]] = (),
+    skips_loops: bool = True,
 ) -> SimulatedHdawg:
     """An instrument whose core 0 runs a program from sample 0 on."""
-    device = SimulatedHdawg(SERIAL, timing=timing)
+    device = SimulatedHdawg(SERIAL, timing=timing, skips_loops=skips_loops)
     base = f"/{SERIAL}/awgs/0/"
     items: list[tuple[str, Any]] = [
         (f"/{SERIAL}/dios/0/mode", "awg_sequencer_commands"),

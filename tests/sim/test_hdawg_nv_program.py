@@ -68,8 +68,9 @@ class Controller:
         table: WaveformTable,
         program: CompiledProgram,
         rng: random.Random,
+        skips_loops: bool = True,
     ) -> None:
-        self.device = SimulatedHdawg("dev8001", timing=timing)
+        self.device = SimulatedHdawg("dev8001", timing=timing, skips_loops=skips_loops)
         self._table = table
         self._rng = rng
         self._toggle = 0

@@ -408,6 +408,14 @@ def test_other_files_are_no_programs(data):
         read_elf(data)
 
 
+def test_a_loop_may_begin_with_another():
+    instructions, labels = read_listing("outer: inner: \tld R1, 32\n\tjmp inner\n jmp outer")
+    assert [step.opcode for step in instructions] == ["ld", "jmp", "jmp"]
+    assert labels == {"outer": 0, "inner": 0}
+    with pytest.raises(MalformedElf, match="line 1 of the listing is no instruction"):
+        read_listing("ld R1: 32")
+
+
 def test_the_instruction_memory_is_bounded():
     with pytest.raises(MalformedElf, match="16385 instructions exceed"):
         read_listing("nop\n" * 16385)
