@@ -20,12 +20,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.hdawg.timeline import Play
+from sim.hdawg.timeline import Play, Repeat
 from sim.hdawg.timing import SAMPLE_RATE_HZ
 from sim.nv.physics import NVPhysics
 from sim.nv.propagator import IDENTITY, Drive, Pulse, PulseLibrary, Rotation, precession
@@ -43,26 +43,6 @@ MAX_CACHED_PERIODS: Final = 1024
 """Bound on the periods a spin remembers; when it is reached all are dropped."""
 
 _NS_PER_SAMPLE: Final = 1e9 / SAMPLE_RATE_HZ
-
-
-class Repeated(Protocol):
-    """A stretch of the timeline that was played several times without a gap."""
-
-    @property
-    def start_sample(self) -> int:
-        """Where the first period starts."""
-
-    @property
-    def period_samples(self) -> int:
-        """Length of a period."""
-
-    @property
-    def count(self) -> int:
-        """How many periods there are."""
-
-    @property
-    def plays(self) -> tuple[Play, ...]:
-        """What is played in one, with times from its start. The same object is known again."""
 
 
 class Microwaves(NamedTuple):
@@ -209,7 +189,7 @@ class ElectronSpin:
 
     # --- what the AWG plays ---------------------------------------------------------------
 
-    def play(self, items: Iterable[Play | Repeated]) -> None:
+    def play(self, items: Iterable[Play | Repeat]) -> None:
         """Let the AWG's output act; items in the order of time, none left out.
 
         Raises:
@@ -294,9 +274,9 @@ class ElectronSpin:
             self._pending = rotation.after(waited).after(self._pending)
         self._reached = at + pulse.stop
 
-    def _repeat(self, repeat: Repeated) -> None:
+    def _repeat(self, repeat: Repeat) -> None:
         period = self._period(repeat.plays)
-        if period is None or not repeat.count:
+        if period is None:
             return
         first = repeat.start_sample + period.start
         length = repeat.period_samples

@@ -2,7 +2,6 @@
 
 import math
 import random
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 from qnodeos.qdevice import instructions
 from sequences.decoupling import XY8
 from sequences.pulses import Axis, PulseCalibration, rotation_by_steps
-from sim.hdawg.timeline import Levels, Play, Waveform
+from sim.hdawg.timeline import Levels, Play, Repeat, Waveform
 from sim.nv.physics import NVPhysics
 from sim.nv.spin import LINES, ElectronSpin, Microwaves
 from sim.pauli import PauliState, rotation, rotation_unitary
@@ -27,14 +26,6 @@ SPACING = 24_102
 PADDING = 64
 T_MS = 13.0
 DECAYING = NVPhysics(hyperfine_hz=0, initialisation_error=0, coherence_time_ms=T_MS)
-
-
-@dataclass(frozen=True)
-class Repeat:
-    start_sample: int
-    period_samples: int
-    count: int
-    plays: tuple[Play, ...]
 
 
 def waveform(steps, axis, amplitude=1.0):
@@ -265,7 +256,7 @@ def test_a_repeat_is_exact_without_decay():
     assert bloch(spins[0], after) == pytest.approx(bloch(spins[1], after), abs=1e-9)
 
 
-def test_silence_and_no_repeat_at_all_are_only_waiting():
+def test_repeated_silence_is_only_waiting():
     spin = spin_at(physics=DECAYING)
     spin.play([play(X90, 1000)])
     before = bloch(spin, 10**6)

@@ -27,6 +27,7 @@ from sequences.waveform_table import (
     rotation_samples,
 )
 from sim.hdawg import Play, SimulatedHdawg
+from sim.hdawg.timeline import Repeat
 from sim.nv.physics import NVPhysics
 from sim.nv.spin import LINES, ElectronSpin, Microwaves
 from sim.pauli import PauliState, rotation
@@ -52,8 +53,8 @@ def prepared(shifted_copies: int) -> tuple[WaveformTable, CompiledProgram]:
     return table, compile_program(nv_program(table))
 
 
-def played(arguments: list[int], pauses: list[int], shifted_copies: int = 16) -> list[Play]:
-    """What the AWG plays for rotations, each followed by a pause in samples."""
+def driven(arguments: list[int], pauses: list[int], shifted_copies: int = 16) -> SimulatedHdawg:
+    """An AWG that has played rotations, each followed by a pause in samples."""
     table, program = prepared(shifted_copies)
     device = SimulatedHdawg("dev8001")
     base = "/dev8001/awgs/0/"
@@ -75,6 +76,12 @@ def played(arguments: list[int], pauses: list[int], shifted_copies: int = 16) ->
         device.write_dio(device.now, word & ~TOGGLE | before * TOGGLE)
         device.write_dio(device.now + 32, word)
         device.run_until(device.now + pause)
+    return device
+
+
+def played(arguments: list[int], pauses: list[int], shifted_copies: int = 16) -> list[Play]:
+    """What that AWG plays, one by one."""
+    device = driven(arguments, pauses, shifted_copies)
     return list(device.cores[0].player.timeline.plays())
 
 
@@ -204,3 +211,24 @@ def test_copies_make_the_difference_one_by_one():
     reached = [decay(copies, 12, NVPhysics(initialisation_error=0))[1][-1] for copies in (16, 4, 1)]
     assert reached[0] > reached[1] + 0.1
     assert all(early + 1e-3 > late for early, late in pairwise(reached))
+
+
+@pytest.mark.parametrize("spacing_of_takes", [BLOCK // 3, 5 * BLOCK, 1000 * BLOCK])
+@pytest.mark.parametrize("line", LINES)
+def test_the_repeats_of_the_timeline_act_as_the_plays_do(line, spacing_of_takes):
+    """Taken piece by piece, as a laboratory does, against every play on its own."""
+    arguments, pauses = [X90, 5, Y90], [60 * BLOCK, 33 * BLOCK, 40 * BLOCK]
+    plays = played(arguments, pauses)
+    timeline = driven(arguments, pauses).cores[0].player.timeline
+    one, two = (spin_on(line, plays, LASTING) for _ in range(2))
+    one.play(plays)
+    n_repeated = 0
+    for until in range(0, sum(pauses) + START + 3 * spacing_of_takes, spacing_of_takes):
+        items = timeline.take(until)
+        n_repeated += sum(item.count for item in items if isinstance(item, Repeat))
+        two.play(items)
+    assert n_repeated > 50
+    assert one.sample == two.sample
+    after = one.sample + SPACING // 2
+    one_by_one, repeated = (spin.state_at(after).tensor[1:] for spin in (one, two))
+    assert np.allclose(one_by_one, repeated, rtol=0, atol=1e-9)
