@@ -80,8 +80,9 @@ class NVPhysics(BaseModel):
         ge=1e-6,
         description=(
             "1/e time of the coherences under decoupling (published); may be infinite. With 16 "
-            "shifted copies the pulses themselves cost 5e-4 once and nothing more in 32 ms, so "
-            "that all of the published decay is left to the surroundings"
+            "shifted copies the decoupling pulses cost 1e-5 in 14 ms "
+            "(tests/sim/test_nv_spin_program.py), so all of the published decay is left to the "
+            "surroundings"
         ),
     )
     coherence_exponent: float = Field(

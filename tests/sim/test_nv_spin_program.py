@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import random
 from functools import cache
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -155,8 +154,8 @@ def test_gates_under_decoupling_follow_each_other_as_ideal_ones(number):
     assert [play.entry for play in gate_plays(plays)] == [
         FIRST_ROTATION + argument for argument in arguments
     ]
-    # A gate on the granule nearest to its place costs up to 1.4e-3 (see sequences.decoupling).
-    assert infidelity(plays, arguments) < 1.4e-3 * len(arguments)
+    # The worst of 40 such sequences had 3.2e-4 for each gate.
+    assert infidelity(plays, arguments) < 5e-4 * len(arguments)
 
 
 def test_with_one_copy_the_same_gates_fail():
@@ -168,9 +167,9 @@ def test_with_one_copy_the_same_gates_fail():
 
 def test_x_on_plus_does_nothing_and_y_on_plus_turns_it():
     plus = played([Y90, X90], [3 * BLOCK, 4 * BLOCK])
-    assert infidelity(plus, [Y90]) < 3e-3
+    assert infidelity(plus, [Y90]) < 1e-3
     zero = played([Y90, 32 + 24], [3 * BLOCK, 4 * BLOCK])
-    assert infidelity(zero, []) < 3e-3
+    assert infidelity(zero, []) < 1e-3
 
 
 def decay(shifted_copies: int, n_blocks: int, physics: NVPhysics) -> tuple[np.ndarray, np.ndarray]:
@@ -192,14 +191,14 @@ def time_of_one_e(times_ms: np.ndarray, coherence: np.ndarray) -> float:
 
 def test_sixteen_copies_keep_the_coherence_for_13_ms():
     times_ms, coherence = decay(16, 180, NVPhysics(initialisation_error=0))
-    assert time_of_one_e(times_ms, coherence) == pytest.approx(13.0, abs=0.2)
+    assert time_of_one_e(times_ms, coherence) == pytest.approx(13.0, abs=0.05)
     # An exponential from the first block to the last.
-    assert np.allclose(coherence, np.exp(-times_ms / 13), rtol=0, atol=2e-3)
+    assert np.allclose(coherence, np.exp(-times_ms / 13), rtol=0, atol=1e-4)
 
 
 def test_the_pulses_alone_cost_next_to_nothing():
     _, coherence = decay(16, 180, LASTING)
-    assert coherence.min() > 0.998
+    assert coherence.min() > 0.9999
 
 
 def test_one_copy_keeps_it_for_less_than_4_ms():
@@ -207,10 +206,24 @@ def test_one_copy_keeps_it_for_less_than_4_ms():
     assert 1.0 < time_of_one_e(times_ms, coherence) < 4.0
 
 
-def test_copies_make_the_difference_one_by_one():
-    reached = [decay(copies, 12, NVPhysics(initialisation_error=0))[1][-1] for copies in (16, 4, 1)]
-    assert reached[0] > reached[1] + 0.1
-    assert all(early + 1e-3 > late for early, late in pairwise(reached))
+@pytest.mark.parametrize(("shifted_copies", "samples_a_block"), [(8, 0), (4, 16), (2, 16), (1, 16)])
+def test_fewer_copies_cost_what_their_delays_miss(shifted_copies, samples_a_block):
+    """The closed form: every block adds a phase error, cos on the two outer lines.
+
+    Successive pulses at this spacing are due 6 samples later in their granules. All delays are
+    even, so 8 copies miss none; what 4, 2 or 1 miss alternates to 8 samples, twice, a block.
+    """
+    table, _ = prepared(shifted_copies)
+    plan, step = table.settings.plan, 16 // shifted_copies
+    first = plan.lead_in(*[rotation_samples(table.settings) // part for part in (1, 2)]).shift
+    missed = [(first + SPACING * number) % 16 % step for number in range(8)]
+    assert 2 * abs(sum(missed[::2]) - sum(missed[1::2])) == samples_a_block
+
+    _, coherence = decay(shifted_copies, 60, LASTING)
+    blocks = np.arange(1, len(coherence) + 1)
+    phase = 2 * math.pi * LASTING.hyperfine_hz * samples_a_block / 2.4e9 * blocks
+    # Beside the phase, what the pulse right behind a gate lacks of its place: some samples.
+    assert np.allclose(coherence, (1 + 2 * np.cos(phase)) / 3, rtol=0, atol=0.03)
 
 
 @pytest.mark.parametrize("spacing_of_takes", [BLOCK // 3, 5 * BLOCK, 1000 * BLOCK])
