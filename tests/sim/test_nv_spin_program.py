@@ -222,8 +222,8 @@ def test_fewer_copies_cost_what_their_delays_miss(shifted_copies, samples_a_bloc
     _, coherence = decay(shifted_copies, 60, LASTING)
     blocks = np.arange(1, len(coherence) + 1)
     phase = 2 * math.pi * LASTING.hyperfine_hz * samples_a_block / 2.4e9 * blocks
-    # Beside the phase, what the pulse right behind a gate lacks of its place: some samples.
-    assert np.allclose(coherence, (1 + 2 * np.cos(phase)) / 3, rtol=0, atol=0.03)
+    # Found within 3e-3, for one copy; the closed form takes the pulses for ideal.
+    assert np.allclose(coherence, (1 + 2 * np.cos(phase)) / 3, rtol=0, atol=5e-3)
 
 
 @pytest.mark.parametrize("spacing_of_takes", [BLOCK // 3, 5 * BLOCK, 1000 * BLOCK])
