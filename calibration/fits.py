@@ -1,11 +1,12 @@
 """Fits of counts, with lmfit, whose uncertainties can be believed.
 
-Counts do not have errors of their own: the variance of a count follows from what the
-model expects. So a fit is repeated with the variances of its last result until nothing
-changes, which is the estimate of maximum likelihood for binomial and Poisson counts
-(iteratively reweighted least squares; Charnes, Frome and Yu, J. Am. Stat. Assoc. 71, 169
-(1976)). The covariance is the inverse of the information and is not scaled by chi-square:
-a bad fit is an error, not a reason for larger error bars.
+Counts do not have errors of their own: their variance follows from what the model expects.
+So counts are fitted with maximum likelihood: the sum of squares is the deviance (McCullagh
+and Nelder, Generalized Linear Models (1989)). A last round with the variances that the
+result implies, whose minimum is the same, gives the covariance, the inverse of the
+information. It is not scaled by chi-square: a bad fit is an error, not a reason for larger
+error bars. Other observations are fitted again with the variances of the last result until
+nothing changes.
 
 Goodness is Pearson's chi-square, of points put together where a single one expects next to
 nothing. For few counts its variance is not 2 ndof; the p-value is that of a gamma
@@ -96,10 +97,12 @@ class CountStatistics(NamedTuple):
     Attributes:
         per_unit: counts in one unit of every observation, shape (n_points,).
         excess: excess kurtosis of the observations, from the expectations.
+        deviance: of the observations, from the expectations.
     """
 
     per_unit: Floats
     excess: Callable[[Floats], Floats]
+    deviance: Callable[[Floats], Floats]
 
 
 def fit_binomial(
@@ -135,6 +138,9 @@ def fit_binomial(
     def excess(p: Floats) -> Floats:
         return (1 - 6 * p * (1 - p)) / (n * p * (1 - p))
 
+    def deviance(p: Floats) -> Floats:
+        return _poisson_deviance(k, n * p) + _poisson_deviance(n - k, n * (1 - p))
+
     def bounded(values: Mapping[str, float]) -> Floats:
         return np.clip(model(values), _LEAST_PROBABILITY, 1 - _LEAST_PROBABILITY)
 
@@ -144,7 +150,7 @@ def fit_binomial(
         k / n,
         variance,
         variance((k + 0.5) / (n + 1)),
-        CountStatistics(n, excess),
+        CountStatistics(n, excess, deviance),
         what=what,
         may_vanish=may_vanish,
     )
@@ -186,7 +192,7 @@ def fit_poisson(
         n,
         lambda mu: mu,
         np.maximum(n, 1.0),
-        CountStatistics(np.ones_like(n), lambda mu: 1 / mu),
+        CountStatistics(np.ones_like(n), lambda mu: 1 / mu, lambda mu: _poisson_deviance(n, mu)),
         what=what,
         may_vanish=may_vanish,
         lost_ndof=fixed_sums,
@@ -226,7 +232,7 @@ def fit(
     current = start.copy()
     weights = first_variance
     while True:
-        result = _converged(model, current, observed, variance, weights, what, lost_ndof)
+        result = _converged(model, current, observed, variance, weights, counts, what, lost_ndof)
         vanished = [
             name for name in result.var_names if name in may_vanish and _at(result, name, "min")
         ]
@@ -244,6 +250,7 @@ def _converged(
     observed: Floats,
     variance: Callable[[Floats], Floats],
     weights: Floats,
+    counts: CountStatistics | None,
     what: str,
     lost_ndof: int,
 ) -> Any:
@@ -254,6 +261,14 @@ def _converged(
             "whether they fit; measure more points"
         )
     current = start
+    if counts is not None:
+
+        def likelihood(tried: lmfit.Parameters) -> Floats:
+            expected = model(tried.valuesdict())
+            return np.sign(observed - expected) * np.sqrt(counts.deviance(expected))
+
+        current = _minimised(likelihood, start, what).params
+        weights = variance(model(current.valuesdict()))
     for _ in range(ROUNDS_MAX):
         scale = 1 / np.sqrt(weights)
 
@@ -261,11 +276,9 @@ def _converged(
             difference: Floats = (observed - model(tried.valuesdict())) * scale
             return difference
 
-        result = lmfit.minimize(
-            residuals, current, method="leastsq", scale_covar=False, max_nfev=EVALUATIONS_MAX
-        )
-        if not result.success:
-            raise FitError(f"{what}: the fit failed: {result.message}", lmfit.fit_report(result))
+        result = _minimised(residuals, current, what)
+        if counts is not None:
+            return result
         moved = max(
             (
                 abs(result.params[name].value - current[name].value)
@@ -282,6 +295,26 @@ def _converged(
         f"{what}: no convergence in {ROUNDS_MAX} rounds; take more shots",
         lmfit.fit_report(result),
     )
+
+
+def _minimised(
+    residuals: Callable[[lmfit.Parameters], Floats], start: lmfit.Parameters, what: str
+) -> Any:
+    result = lmfit.minimize(
+        residuals, start, method="leastsq", scale_covar=False, max_nfev=EVALUATIONS_MAX
+    )
+    if not result.success:
+        raise FitError(f"{what}: the fit failed: {result.message}", lmfit.fit_report(result))
+    return result
+
+
+def _poisson_deviance(counts: Floats, expected: Floats) -> Floats:
+    """2 (n ln(n / mu) - n + mu), without loss of precision where it is small."""
+    some = counts > 0
+    relative = (expected - counts) / np.where(some, counts, 1.0)
+    with_counts = counts * (relative - np.log1p(np.where(some, relative, 0.0)))
+    deviance: Floats = 2 * np.maximum(np.where(some, with_counts, expected), 0.0)
+    return deviance
 
 
 def _checked(

@@ -102,9 +102,11 @@ class SingleShotReadout(Measurement[CalibrationNode]):
         """Rates from a fit of the first photons; fidelities from the counts themselves."""
         fit = _fit_rates(data)
         window = int(data.context["window_us"])
-        best, best_sigma = fit.derived(_best_duration)
+        best, best_sigma = math.inf, 0.0
+        if fit.values["dark"] > 0:
+            best, best_sigma = fit.derived(_best_duration)
         chosen = data.context["duration_us"]
-        duration = int(min(max(1, round(best)), window)) if chosen is None else int(chosen)
+        duration = round(min(max(1.0, best), window)) if chosen is None else int(chosen)
         observed = {state: _clicks(data, state, duration) for state in (0, 1)}
         values = _corrected(observed[0], observed[1], data.context)
         values |= {
@@ -342,9 +344,9 @@ def _silent(time_us: Floats, values: Mapping[str, float]) -> tuple[Floats, Float
 
 
 def _best_duration(values: Mapping[str, float]) -> float:
-    """Where F0 + F1 is largest, in microseconds; infinite without dark counts."""
+    """Where F0 + F1 is largest, in microseconds; there is no such place without dark counts."""
     rate, dark = values["rate"], values["dark"]
-    return math.log1p(rate / dark) / rate if dark > 0 else math.inf
+    return math.log1p(rate / dark) / rate
 
 
 def _scaled(fit: Fit, name: str) -> Value:
