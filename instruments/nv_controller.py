@@ -34,6 +34,7 @@ SPI_MODULE: Final = 7
 REPUMP_DAC: Final = 1
 E_DAC: Final = 2
 A_DAC: Final = 3
+GATED_A_DAC: Final = 4
 PHOTON_COUNTER: Final = 1
 CPLD_RESET_LINE: Final = 12
 READY_LINE: Final = 13
@@ -126,9 +127,6 @@ LIMITS: Final = {
     "log_shots": (0, 1),
 }
 
-VOLTAGES: Final = ("e_readout_volts", "e_cr_volts", "a_cr_volts", "repump_volts")
-"""Names of the lasers' voltages, in the order of DATA_21."""
-
 COUNTERS: Final = {
     "ticks": 1,
     "corrupted_frames": 2,
@@ -185,19 +183,12 @@ class NVController:
         for index, field in enumerate(fields(ControllerSettings), start=1):
             name, unit = field.name, "us" if field.name.endswith("_us") else ""
             self._parameters[name] = add(name, 20, index, vals=Ints(*LIMITS[name]), unit=unit)
-        for index, name in enumerate(VOLTAGES, start=1):
-            self._parameters[name] = add(name, 21, index, unit="V")
         for name, index in COUNTERS.items():
             self._parameters[name] = self.adwin.add_par(name, index)
 
     def configure(self, settings: ControllerSettings) -> None:
         """Set all parameters; while no instruction is executed."""
         for name, value in vars(settings).items():
-            self._parameters[name].set(value)
-
-    def set_voltages(self, volts: dict[str, float]) -> None:
-        """Set voltages of the lasers by their names in `VOLTAGES`."""
-        for name, value in volts.items():
             self._parameters[name].set(value)
 
     def set_heralds(self, outcomes: tuple[int, int], bell_codes: tuple[int, int]) -> None:

@@ -7,12 +7,13 @@ system. What it reads is `NetworkConfig`, a YAML file or a preset.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from random import Random
-from typing import Annotated, Final, Self
+from typing import TYPE_CHECKING, Annotated, Final, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -23,16 +24,25 @@ from qnodeos.cnpu.latency import LatencyProfile
 from qnodeos.cnpu.virtual import MessageBoard, VirtualCnpu
 from qnodeos.config.loader import load_config, parse_config
 from qnodeos.errors import ConfigurationError
+from qnodeos.qdevice.protocols import SimulatedQDevice
 from qnodeos.qnpu.kernel import Kernel, KernelConfig
 from qnodeos.qnpu.schedule import NetworkSchedule
 from qnodeos.trace.recorder import TraceRecorder
+from sim.charge import ChargeCheck
 from sim.clock import VirtualClock
+from sim.entangled_state import SinglePhotonProtocol
 from sim.link import EntanglementLink, LinkParameters
 from sim.network import PeerNetwork, VirtualNetwork
 from sim.node import VirtualNode
 from sim.noise import NVNoise
 from sim.nv_device import BehaviouralNVDevice
 from sim.nv_timing import NVTiming
+
+if TYPE_CHECKING:
+    from sim.lab.build import NodeSpec
+
+BACKENDS: Final = ("behavioural", "instrument")
+"""Depths of the simulation: devices that answer from a model, or nodes instrument by instrument."""
 
 PROFILES: Final = ("paper", "zero")
 """Latency profiles that come with the package."""
@@ -152,6 +162,19 @@ def load_profile(name: str) -> LatencyProfile:
     return parse_config(text, LatencyProfile, f"{name}.yaml")
 
 
+class ExperimentDevice(SimulatedQDevice, Protocol):
+    """A simulated device as experiments use it, at either depth."""
+
+    @property
+    def charge_checks(self) -> list[ChargeCheck]:
+        """For every readout, in order, the first charge check after it."""
+        ...
+
+    def verify_charge(self, tick: int) -> bool:
+        """Do a charge check, as at the end of an experiment; whether it passed."""
+        ...
+
+
 @dataclass(frozen=True)
 class NodeHandles:
     """What an experiment can look at in a node.
@@ -162,7 +185,7 @@ class NodeHandles:
     """
 
     node: VirtualNode
-    device: BehaviouralNVDevice
+    device: ExperimentDevice
     cnpu: VirtualCnpu
     qnpu_trace: TraceRecorder
     host_trace: TraceRecorder
@@ -170,11 +193,22 @@ class NodeHandles:
 
 @dataclass(frozen=True)
 class TwoNodeSystem:
-    """Client and server, ready to run programs."""
+    """Client and server, ready to run programs. Close it, or use it as a context manager."""
 
     network: VirtualNetwork
     client: NodeHandles
     server: NodeHandles
+    cleanup: ExitStack = field(default_factory=ExitStack)
+
+    def close(self) -> None:
+        """Close the instruments, if there are any; more than once does no harm."""
+        self.cleanup.close()
+
+    def __enter__(self) -> TwoNodeSystem:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
 
 def build_two_nodes(
@@ -182,6 +216,7 @@ def build_two_nodes(
     profile: LatencyProfile,
     seed: int | str,
     trace_capacity: int = TRACE_CAPACITY,
+    backend: str = BACKENDS[0],
 ) -> TwoNodeSystem:
     """Two NV nodes in virtual time.
 
@@ -190,16 +225,106 @@ def build_two_nodes(
         profile: latencies of the software.
         seed: of all randomness; every component draws from a stream of its own.
         trace_capacity: events kept per recorder.
+        backend: depth of the simulation, one of `BACKENDS`.
+
+    Raises:
+        ConfigurationError: there is no such backend, its packages are missing, or the
+            configuration cannot be simulated at that depth.
     """
+    _require_known("backend", backend, BACKENDS)
 
     def stream(purpose: str) -> Random:
         return Random(f"{seed}/{purpose}")
 
+    names = ("client", "server")
+    with ExitStack() as cleanup:
+        if backend == "behavioural":
+            devices = _behavioural_devices(config, stream)
+        else:
+            devices = _instrument_devices(config, seed, cleanup)
+        handles, network = _nodes(config, profile, stream, trace_capacity, devices, names)
+        return TwoNodeSystem(network, handles["client"], handles["server"], cleanup.pop_all())
+
+
+def _behavioural_devices(
+    config: NetworkConfig, stream: Callable[[str], Random]
+) -> dict[str, ExperimentDevice]:
+    link = EntanglementLink(config.link, stream("link"), tick_ns=config.client.timing.tick_ns)
+    return {
+        name: BehaviouralNVDevice(node.timing, node.noise, link, stream(f"{name}/device"), name)
+        for name, node in (("client", config.client), ("server", config.server))
+    }
+
+
+def _instrument_devices(
+    config: NetworkConfig, seed: int | str, cleanup: ExitStack
+) -> dict[str, ExperimentDevice]:
+    try:
+        from sim.lab.build import SimulatedLaboratory
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"the instrument level needs the package {error.name}; install the extra 'lab': "
+            "pip install 'qnodeos[lab]'"
+        ) from error
+    specs = [
+        instrument_spec("client", config.client, config.link, "alpha_a"),
+        instrument_spec("server", config.server, config.link, "alpha_b"),
+    ]
+    laboratory = cleanup.enter_context(SimulatedLaboratory(specs, config.link, seed=seed))
+    return {name: node.device for name, node in laboratory.nodes.items()}
+
+
+def instrument_spec(
+    name: str, node: NodeConfig, link: LinkParameters, alpha: str
+) -> NodeSpec:
+    """A node of the configuration at instrument level.
+
+    The centre errs as the behavioural device does, except for its gates, whose errors come from
+    the pulses, and its durations, which come from the programs.
+
+    Args:
+        name: of the node.
+        node: its configuration.
+        link: to its neighbour.
+        alpha: which of the protocol's populations is this node's.
+
+    Raises:
+        ConfigurationError: the node has a tick that the ADbasic program does not have.
+    """
+    from drivers.nv_setup import NVSettings
+    from sequences.nv_seqc import HeraldTiming
+    from sequences.waveform_table import TableSettings
+    from sim.lab.build import NodeSpec
+    from sim.lab.device import TICK_NS
+    from sim.nv.physics import NVPhysics
+
+    if node.timing.tick_ns != TICK_NS:
+        raise ConfigurationError(
+            f"{name}: timing.tick_ns is {node.timing.tick_ns}; at instrument level it is {TICK_NS}"
+        )
+    physics = NVPhysics.from_noise(node.noise)
+    table = TableSettings()
+    if isinstance(link.protocol, SinglePhotonProtocol):
+        table = TableSettings(alphas=(getattr(link.protocol, alpha),))
+    settings = NVSettings(
+        table=table,
+        herald=HeraldTiming(attempt_period_ns=link.attempt_period_ns),
+        attempts_per_batch=link.attempts_per_batch,
+    )
+    return NodeSpec(name, physics, settings)
+
+
+def _nodes(
+    config: NetworkConfig,
+    profile: LatencyProfile,
+    stream: Callable[[str], Random],
+    trace_capacity: int,
+    devices: Mapping[str, ExperimentDevice],
+    names: tuple[str, str],
+) -> tuple[dict[str, NodeHandles], VirtualNetwork]:
     clock = VirtualClock()
     tick_ns = config.client.timing.tick_ns
-    link = EntanglementLink(config.link, stream("link"), tick_ns=tick_ns)
     peers = PeerNetwork(clock, profile, stream("peers"))
-    names = ("client", "server")
     directory = NetworkDirectory(
         {name: number for number, name in enumerate(names)}, {name: name for name in names}
     )
@@ -207,9 +332,7 @@ def build_two_nodes(
     handles: dict[str, NodeHandles] = {}
     for number, name in enumerate(names):
         node_config: NodeConfig = getattr(config, name)
-        device = BehaviouralNVDevice(
-            node_config.timing, node_config.noise, link, stream(f"{name}/device"), name
-        )
+        device = devices[name]
         qnpu_trace = TraceRecorder(tick_ns, trace_capacity)
         host_trace = TraceRecorder(_HOST_TRACE_UNIT_NS, max(trace_capacity // 16, 1))
         other = 1 - number
@@ -244,7 +367,7 @@ def build_two_nodes(
         {name: handle.node for name, handle in handles.items()},
         {name: handle.cnpu for name, handle in handles.items()},
     )
-    return TwoNodeSystem(network, handles["client"], handles["server"])
+    return handles, network
 
 
 def _require_known(what: str, name: str, known: Collection[str]) -> None:

@@ -100,7 +100,8 @@
 #DEFINE e_readout_volts   DATA_21[1]
 #DEFINE e_cr_volts        DATA_21[2]
 #DEFINE a_cr_volts        DATA_21[3]
-#DEFINE repump_volts      DATA_21[4]
+#DEFINE a_pump_volts      DATA_21[4]
+#DEFINE repump_volts      DATA_21[5]
 
 ' For the host to look at.
 #DEFINE ticks             PAR_1
@@ -196,6 +197,8 @@ SUB look_at_awg()
 ENDSUB
 
 SUB check_charge()
+  ' What the AWG's marker lets through when it pumps the spin, later.
+  light(GATED_A_DAC, a_pump_volts)
   light(E_DAC, e_cr_volts)
   light(A_DAC, a_cr_volts)
   start_counting()

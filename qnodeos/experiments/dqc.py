@@ -63,6 +63,7 @@ class DqcSettings:
         profile: name of the latency profile.
         network: nodes, link and schedule.
         trace_directory: where to write the traces of the first block, None for nowhere.
+        backend: depth of the simulation, see `qnodeos.assembly.BACKENDS`.
         sets: (alpha, theta) in units of pi/16.
     """
 
@@ -71,6 +72,7 @@ class DqcSettings:
     profile: str
     network: NetworkConfig
     trace_directory: Path | None = None
+    backend: str = "behavioural"
     sets: Sequence[tuple[int, int]] = SETS
 
 

@@ -195,6 +195,15 @@ class InMemoryHardware:
         slave.received.append(word)
         return slave.ready.popleft() if slave.ready else None
 
+    def spi_fetch(self, module: int) -> int | None:
+        """What the slave has ready, without sending it a word; None if there is nothing.
+
+        Raises:
+            HardwareFault: the slave was not configured.
+        """
+        ready = self._slave(module).ready
+        return ready.popleft() if ready else None
+
     # --- analogue -----------------------------------------------------------------------
 
     def p2_dac(self, cycle: int, module: int, channel: int, code: int) -> None:

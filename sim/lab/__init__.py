@@ -1,0 +1,1 @@
+"""A simulated laboratory of NV nodes, instrument by instrument."""

@@ -1,0 +1,210 @@
+"""Simulated nodes as their drivers find them: opened, set up, and ready to answer frames.
+
+The drivers, the Station files, the SeqC program and the ADbasic program are those of the
+hardware. Only the objects at the lowest software seam are simulated: the ADwin's library, the
+AWG's data server, the VISA sessions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Final
+
+from drivers.nv_setup import AWG_CORE, NVInstruments, NVSettings
+from instruments.station import Connections, open_station, station_file
+from qnodeos.errors import ConfigurationError
+from sim.hdawg import HdawgTiming
+from sim.heralding import SerialLine, SimulatedCpld
+from sim.lab.device import InstrumentNVDevice
+from sim.lab.laboratory import MAX_NODES, Laboratory
+from sim.lab.node import LabNode
+from sim.lab.timing import LabTiming
+from sim.link import LinkParameters
+from sim.nv.physics import NVPhysics
+from sim.nv.spin import Microwaves
+from sim.visa import SimulatedSource
+
+NODES: Final = ("client", "server")
+"""Names of the nodes that have Station files."""
+SERIALS: Final[Mapping[str, str]] = {"client": "dev8001", "server": "dev8002"}
+"""Serial numbers of their AWGs, as in the Station files."""
+
+
+@dataclass(frozen=True)
+class NodeSpec:
+    """One node to be simulated.
+
+    Attributes:
+        name: of the node, one of `NODES`.
+        physics: what the simulator is given: the truth that a calibration is to find.
+        settings: what the node is set up with: what is believed to be true.
+        awg_timing: latencies of the AWG.
+    """
+
+    name: str
+    physics: NVPhysics = field(default_factory=NVPhysics)
+    settings: NVSettings = field(default_factory=NVSettings)
+    awg_timing: HdawgTiming = field(default_factory=HdawgTiming)
+
+
+class SimulatedMicrowaves:
+    """What reaches a spin of its microwave source and of its AWG's outputs.
+
+    Asking the simulated instruments takes long, so they are asked again only after `refresh`.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._node: LabNode | None = None
+        self._known = Microwaves(frequency_hz=1e9, power_dbm=-120.0, on=False)
+
+    def connect(self, node: LabNode) -> None:
+        """The node whose AWG drives the source."""
+        self._node = node
+
+    def refresh(self) -> None:
+        """Ask the instruments, after a driver has changed their settings."""
+        assert self._node is not None
+        source = SimulatedSource(self._address)
+        gains = self._node.output_gains(AWG_CORE) if source.modulated else (0.0, 0.0)
+        self._known = Microwaves(source.frequency_hz, source.power_dbm, source.on, gains)
+
+    def __call__(self) -> Microwaves:
+        return self._known
+
+
+class SimulatedNode:
+    """A node of a laboratory, with its drivers.
+
+    Attributes:
+        name: of the node.
+        lab_node: the simulation of the node.
+        instruments: its drivers.
+        device: the QDevice; set once the laboratory has begun.
+    """
+
+    device: InstrumentNVDevice
+
+    def __init__(
+        self, lab_node: LabNode, instruments: NVInstruments, microwaves: SimulatedMicrowaves
+    ) -> None:
+        self.name = lab_node.name
+        self.lab_node = lab_node
+        self.instruments = instruments
+        self._microwaves = microwaves
+
+    def apply(self, settings: NVSettings) -> None:
+        """Set up anew what differs; see `NVInstruments.apply`."""
+        self.instruments.apply(settings)
+        self._microwaves.refresh()
+
+    def set_up(self, settings: NVSettings) -> None:
+        """Set up for the first time; see `NVInstruments.set_up`."""
+        self.instruments.set_up(settings)
+        self._microwaves.refresh()
+
+
+class SimulatedLaboratory:
+    """One or two nodes, set up, with their common clock running.
+
+    Args:
+        specs: of the nodes.
+        link: physics of the link; its attempts and their period are the nodes' settings.
+        timing: delays.
+        seed: of all randomness; nodes and link draw from streams of their own.
+        skipping: leave out events in which nothing happens.
+
+    Attributes:
+        nodes: by name.
+        laboratory: the simulation.
+
+    Raises:
+        ConfigurationError: there are too many nodes, or no Station file for one.
+        InstrumentError: an instrument refuses its settings.
+    """
+
+    def __init__(
+        self,
+        specs: Sequence[NodeSpec],
+        link: LinkParameters | None = None,
+        timing: LabTiming | None = None,
+        seed: int | str = 0,
+        skipping: bool = True,
+    ) -> None:
+        self._cleanup = ExitStack()
+        self.nodes: dict[str, SimulatedNode] = {}
+        if not 1 <= len(specs) <= MAX_NODES:
+            raise ConfigurationError(f"{len(specs)} nodes; a simulated laboratory has 1 or 2")
+        timing = timing or LabTiming()
+        link = link or LinkParameters.fast()
+        self.laboratory = Laboratory(link, timing, str(seed))
+        self.cpld = SimulatedCpld()
+        try:
+            for index, spec in enumerate(specs):
+                node = self._add(spec, index, timing, f"{seed}/{spec.name}", skipping)
+                node.set_up(spec.settings)
+            self._begin(specs)
+        except BaseException:
+            self.close()
+            raise
+
+    def _add(
+        self, spec: NodeSpec, index: int, timing: LabTiming, seed: str, skipping: bool
+    ) -> SimulatedNode:
+        if spec.name not in NODES or spec.name in self.nodes:
+            raise ConfigurationError(
+                f"no second node {spec.name!r}; the simulated ones are {', '.join(NODES)}"
+            )
+        microwaves = SimulatedMicrowaves(f"TCPIP::mw-{spec.name}::INSTR")
+        node = LabNode(
+            name=spec.name,
+            serial=SERIALS[spec.name],
+            physics=spec.physics,
+            microwaves=microwaves,
+            station=self.laboratory.station,
+            index=index,
+            timing=timing,
+            awg_timing=spec.awg_timing,
+            seed=seed,
+            skipping=skipping,
+        )
+        microwaves.connect(node)
+        self.laboratory.add(node)
+        simulated: dict[str, object] = {"adwin": node.wrapper, "awg": node.data_server}
+        shared = {}
+        if index:
+            shared["heralding"] = next(iter(self.nodes.values())).instruments.station.heralding
+        else:
+            simulated["heralding"] = SerialLine(self.cpld)
+        station = open_station(
+            station_file(spec.name, simulation=True), Connections(simulated, shared)
+        )
+        self._cleanup.callback(station.close)
+        self.nodes[spec.name] = SimulatedNode(node, NVInstruments(station), microwaves)
+        return self.nodes[spec.name]
+
+    def _begin(self, specs: Sequence[NodeSpec]) -> None:
+        self.laboratory.begin()
+        for spec in specs:
+            node = self.nodes[spec.name]
+            node.device = InstrumentNVDevice(
+                self.laboratory,
+                node.lab_node,
+                node.instruments.controller,
+                spec.settings.controller.links,
+            )
+        devices = [node.device for node in self.nodes.values()]
+        for device in devices:
+            device.connect(*(other for other in devices if other is not device))
+
+    def close(self) -> None:
+        """Close all instruments; more than once does no harm."""
+        self._cleanup.close()
+
+    def __enter__(self) -> SimulatedLaboratory:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()

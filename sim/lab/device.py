@@ -1,0 +1,175 @@
+"""The QDevice of a simulated node at instrument level: frames in, frames out.
+
+Everything is done by the ADwin program of the node (`sim.lab.node`); here its time is brought
+together with that of the QNPU. The frame of tick k is exchanged just before the event with which
+tick k begins, so the response to it was written by the event before. When an instruction has
+been accepted, the laboratory runs ahead to its outcome; frames of the meantime, which the
+program would ignore, are answered with what it would say: the same as in the tick before, one
+tick later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from instruments.nv_controller import TICK_EVENTS, NVController
+from qnodeos.qdevice.capabilities import Capabilities
+from qnodeos.qdevice.frames import TICK_MASK, TICK_PATTERN, TICK_SHIFT
+from qnodeos.qdevice.instructions import Opcode
+from sim.charge import MAX_CHARGE_CHECKS, ChargeCheck
+from sim.lab.laboratory import Laboratory
+from sim.lab.node import IDLE, LabNode
+
+TICK_NS: Final = 10_000
+
+_STATUS: Final = ("v_outcome", "v_detail", "v_busy", "v_answered", "v_accepted")
+
+_LOCAL: Final = frozenset({Opcode.INI, Opcode.SQG, Opcode.MSR})
+_ENTANGLING: Final = frozenset({Opcode.ENT, Opcode.ENM, Opcode.PMG})
+
+
+class InstrumentNVDevice:
+    """A node as a `SimulatedQDevice`.
+
+    Args:
+        laboratory: begun.
+        node: which of its nodes.
+        controller: the driver of its ADwin program.
+        links: neighbours, 0 or 1.
+
+    Attributes:
+        on_wake: called with the tick of the next news when that changes outside `exchange`.
+    """
+
+    def __init__(
+        self, laboratory: Laboratory, node: LabNode, controller: NVController, links: int = 1
+    ) -> None:
+        self.node = node
+        self.name = node.name
+        self.on_wake: Callable[[int], None] | None = None
+        self._checks: list[ChargeCheck] = []
+        self._laboratory = laboratory
+        self._controller = controller
+        self._capabilities = Capabilities(
+            name="NV centre, electron spin (simulated, instrument level)",
+            communication_qubits=(0,),
+            memory_qubits=(),
+            instructions=_LOCAL | _ENTANGLING if links else _LOCAL,
+            tick_ns=TICK_NS,
+            links=links,
+        )
+        self._last_tick = -1
+        self._said = (0, 0)
+        self._announced: int | None = None
+        self._has_news = True
+        self._peers: tuple[InstrumentNVDevice, ...] = ()
+
+    def connect(self, *others: InstrumentNVDevice) -> None:
+        """Name the devices whose next news a run ahead of this one may change."""
+        self._peers = others
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this device can do."""
+        return self._capabilities
+
+    def exchange(self, tick: int, frame: int) -> int:
+        """Swap one 32-bit frame. Ticks of successive calls increase.
+
+        Raises:
+            ValueError: the tick is not later than that of the call before.
+        """
+        if tick <= self._last_tick:
+            raise ValueError(f"{self.name}: exchange at tick {tick} after {self._last_tick}")
+        node, laboratory = self.node, self._laboratory
+        begins = laboratory.zero_event + tick * TICK_EVENTS
+        if node.event < begins - 1:
+            laboratory.run_to(node, begins - 1)
+        self._last_tick = tick
+        self._has_news = False
+        if self._announced is not None and tick >= self._announced:
+            self._announced = None
+        if node.event >= begins:
+            # The node is ahead: it does in this tick what it did in the last, and says the same.
+            return self._repeated(begins)
+        response = node.response_for(begins)
+        self._said = (begins, response)
+        before = self._status()
+        node.receive(frame)
+        node.stop_at(begins + TICK_EVENTS - 1)
+        node.act(begins)
+        if node.state != IDLE:
+            laboratory.run_ahead()
+            for device in (self, *self._peers):
+                device.announce()
+        else:
+            self._has_news = self._status() != before
+        return response
+
+    def next_tick(self) -> int | None:
+        """First tick at which `exchange` has news without new input, None if never."""
+        if self._announced is not None:
+            return self._announced
+        return self._last_tick + 1 if self._has_news else None
+
+    def announce(self) -> None:
+        """Find out when the instruction at hand will have been answered."""
+        node = self.node
+        event = node.idle_since if node.state == IDLE else node.due_event
+        tick = (event - self._laboratory.zero_event) // TICK_EVENTS + 1
+        if tick <= self._last_tick or tick == self._announced:
+            return
+        self._announced = tick
+        if self.on_wake is not None:
+            self.on_wake(tick)
+
+    # --- for experiments and inspection -------------------------------------------------------
+
+    @property
+    def charge_checks(self) -> list[ChargeCheck]:
+        """For every readout, in order, the first charge check after it (see `sim.charge`)."""
+        tick = self._last_tick
+        log = self._controller.take_charge_log().tolist()
+        self._checks += [ChargeCheck(tick, bool(passed)) for passed in log]
+        del self._checks[:-MAX_CHARGE_CHECKS]
+        return self._checks
+
+    def verify_charge(self, tick: int) -> bool:
+        """Do a charge check, as at the end of an experiment; whether it passed at once.
+
+        Args:
+            tick: when; the device must have nothing else to do.
+
+        Raises:
+            ValueError: it executes an instruction then.
+        """
+        node = self.node
+        begins = self._laboratory.zero_event + tick * TICK_EVENTS
+        if node.event < begins:
+            self._laboratory.run_to(node, begins)
+        if node.state != IDLE:
+            raise ValueError(f"{self.name} is busy at tick {tick}; wait for its outcome")
+        failed = self._controller.read("failed_charge_checks")
+        self._controller.request_charge_check()
+        node.act(node.event + 1)
+        while node.state != IDLE:
+            node.act(node.next_action())
+        return self._controller.read("failed_charge_checks") == failed
+
+    # --- inside ---------------------------------------------------------------------------------
+
+    def _status(self) -> tuple[int, ...]:
+        """What a response says besides the tick."""
+        variable = self.node.process.variable
+        return tuple(int(variable(name)) for name in _STATUS)
+
+    def _repeated(self, begins: int) -> int:
+        """The response before, as it is some ticks later."""
+        event, word = self._said
+        first = self.node.first_response
+        if first is not None and first[0] > event:
+            event, word = first
+        number = word >> TICK_SHIFT & TICK_MASK
+        later = number + (begins - event) // TICK_EVENTS & TICK_MASK
+        return word ^ TICK_PATTERN[number] ^ TICK_PATTERN[later]
