@@ -90,9 +90,15 @@ class ArrivalHistogram:
 class CalibrationNode(Protocol):
     """One node, set up to be measured."""
 
-    name: str
-    calibration: NodeCalibration
-    """The values in use."""
+    @property
+    def name(self) -> str:
+        """Of the node."""
+        ...
+
+    @property
+    def calibration(self) -> NodeCalibration:
+        """The values in use."""
+        ...
 
     def snapshot(self) -> dict[str, Any]:
         """Of the QCoDeS station: every setting of every instrument."""
@@ -113,8 +119,15 @@ Side = Literal["client", "server"]
 class CalibrationPair(Protocol):
     """Two nodes on a link."""
 
-    client: CalibrationNode
-    server: CalibrationNode
+    @property
+    def client(self) -> CalibrationNode:
+        """One node."""
+        ...
+
+    @property
+    def server(self) -> CalibrationNode:
+        """The other."""
+        ...
 
     def pairs(
         self,

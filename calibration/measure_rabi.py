@@ -230,7 +230,7 @@ def _fit(data: Data) -> Fit:
 
 def _best_coarse(data: Data) -> tuple[float, float, float]:
     """Start of the coarse amplitude: the best of a grid, as the fit may have several minima."""
-    grid = np.geomspace(0.15, 1.5, 60)
+    grid = np.geomspace(0.15, 1.5, 40)
     observed = data["ones"] / data["shots"]
     misfit = []
     for amplitude in grid:

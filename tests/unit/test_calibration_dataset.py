@@ -94,6 +94,7 @@ def test_result_and_error(tmp_path):
     record_result(path, 1, result)
     record_result(path, 2, "no peak")
     first, second = read_run(path, 1), read_run(path, 2)
+    assert first.result is not None
     assert first.result["values"] == {"y_hz": {"value": 2.0, "sigma": 0.5}}
     assert first.result["details"] == {"curve": [0, 1]}
     assert (first.error, second.error, second.result) == (None, "no peak", None)

@@ -39,9 +39,12 @@ def test_everything_about_a_node(archive):
     assert kept.mw_frequency_hz.value == pytest.approx(2.0004e9, abs=1e5)
     assert kept.t_coh_ms.source == "run 5 at 2025-03-12T00:00:00+00:00"
     for outcome in outcomes:
+        assert outcome.plot is not None
         assert outcome.plot.is_file()
         stored = read_run(archive.database, outcome.run_id)
         assert stored.state == "complete"
+        assert stored.result is not None
+        assert stored.snapshot is not None
         assert stored.result["values"].keys() == outcome.result.values.keys()
         assert stored.snapshot["station"]["alice"] == node.snapshot()
 
@@ -85,6 +88,7 @@ def test_failed_analysis_keeps_data_and_changes_nothing(archive):
     stored = read_run(archive.database, 1)
     assert stored.state == "complete"
     assert stored.data.rows > 5
+    assert stored.error is not None
     assert "does not describe" in stored.error
     assert node.calibration == before
     assert not archive.calibrations.exists()
@@ -124,10 +128,10 @@ def test_wrong_bench(archive, name, bench, message):
         calibrate(measurement(name), bench, archive)
 
 
-def test_settings_are_checked_before_anything_runs(archive):
-    for settings in ({"rabbi": {}}, {"t-coh": {"colour": 1}}):
-        with pytest.raises(CalibrationError):
-            next(calibrate_all(FakeNode(), archive, settings))
+@pytest.mark.parametrize("settings", [{"rabbi": {}}, {"t-coh": {"colour": 1}}])
+def test_settings_are_checked_before_anything_runs(archive, settings):
+    with pytest.raises(CalibrationError):
+        next(calibrate_all(FakeNode(), archive, settings))
     assert not archive.database.exists()
 
 
