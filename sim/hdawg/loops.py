@@ -66,7 +66,10 @@ class LoopFinder:
         self._patterns: dict[Pattern, Pattern] = {}
 
     def leave(self) -> None:
-        """Something happened that a loop must not do, or an input has changed."""
+        """Something happened that a loop must not do, or an input has changed.
+
+        The visits are forgotten too: between them periods may have been passed over.
+        """
         self.steady = None
         self._visits.clear()
 
@@ -94,13 +97,12 @@ class LoopFinder:
         if loop is None:
             if self.steady is not None and unchanged_since <= self.visited_at:
                 return None  # a loop with several heads, or several rounds to a period
-            self.steady = None
+            if self.steady is not None:
+                self.leave()
             earlier = self._visits.get(state)
             if earlier is not None and unchanged_since <= earlier.now < now:
                 loop = self._found(state, earlier, now, timeline)
         if loop is not None:
-            # Periods will be passed over, so that no visit before bounds a single one any more.
-            self._visits.clear()
             self.steady, self.visited_at = loop, now
             return loop
         if len(self._visits) >= MAX_VISITS:

@@ -202,6 +202,24 @@ def test_a_stopped_core_orders_nothing_more():
     assert len(device.cores[0].player.timeline) == ordered
 
 
+def test_a_program_started_again_makes_its_edges_again():
+    device = running("setTrigger(1); setDIO(1);")
+    for _ in range(2):
+        device.run_until(device.now + 10_000)
+        assert [word for _, word in device.cores[0].trigger_edges] == [1]
+        assert [word for _, word in device.cores[0].dio_edges] == [1]
+        device.nodes.write(f"/{SERIAL}/awgs/0/enable", 1)
+
+
+def test_an_edge_is_recorded_though_the_one_before_was_forgotten():
+    device = running("setTrigger(1); wait(2000); setTrigger(0);")
+    device.run_until(10_000)
+    device.forget_before(10_000)
+    assert device.cores[0].trigger_edges == []
+    device.run_until(50_000)
+    assert [word for _, word in device.cores[0].trigger_edges] == [0]
+
+
 def test_wait_for_the_player_ends_when_it_has_nothing_left():
     timing = HdawgTiming(output_latency_samples=0, trigger_latency_samples=0)
     device = running("playZero(1600); waitWave(); setTrigger(1);", timing)
