@@ -87,6 +87,7 @@ class HeraldingStation:
     Attributes:
         attempts: pairs of attempts that coincided so far.
         heralds: how many of them were heralded.
+        last_arrival: of the photons of the last pair, in samples, at the first node's clock.
     """
 
     def __init__(self, parameters: LinkParameters, timing: LabTiming, rng: random.Random) -> None:
@@ -101,7 +102,7 @@ class HeraldingStation:
         self._drawn_for = -1.0
         self._remaining = 0
         self._prepared_at: float | None = None
-        self._last_arrival = -math.inf
+        self.last_arrival = -math.inf
         self._last_period = 0
 
     def add(self, node: int, attempts: Attempts) -> None:
@@ -158,7 +159,7 @@ class HeraldingStation:
         """How many more pairs of attempts it takes, if they go on as the last ones did."""
         if self._prepared_at is None:
             return 1
-        missing = self._prepared_at - (self._last_arrival + self._last_period)
+        missing = self._prepared_at - (self.last_arrival + self._last_period)
         useless = max(0, math.ceil(missing / self._last_period)) if self._last_period else 0
         return useless + self._remaining
 
@@ -166,7 +167,7 @@ class HeraldingStation:
         """Count pairs of attempts; which of them, from 1, is heralded, or None."""
         arrival, period = a.arrival_sample, a.period_samples
         idle_samples = self.parameters.idle_reset_ms * NS_PER_MS * SAMPLES_PER_NS
-        if self._prepared_at is None or arrival - self._last_arrival > idle_samples:
+        if self._prepared_at is None or arrival - self.last_arrival > idle_samples:
             preparation_ns = self.parameters.preparation_ms * NS_PER_MS
             self._prepared_at = arrival + preparation_ns * SAMPLES_PER_NS
         self._draw(self._chance(a, b))
@@ -175,7 +176,7 @@ class HeraldingStation:
         if self._prepared_at > arrival:
             useless = math.ceil((self._prepared_at - arrival) / period) if period else 1
         useful = max(0, count - useless)
-        self._last_arrival = arrival + (count - 1) * period
+        self.last_arrival = arrival + (count - 1) * period
         self._last_period = period
         if useful < self._remaining:
             self._remaining -= useful

@@ -113,17 +113,15 @@ class Laboratory:
         best: tuple[LabNode, int] | None = None
         for node in self.nodes:
             event = node.next_action()
-            if event == NEVER or self._is_parked(node, event):
+            if event == NEVER or self._is_parked(node):
                 continue
             if best is None or event < best[1]:
                 best = node, event
         return best
 
-    def _is_parked(self, node: LabNode, event: int) -> bool:
-        if node.state not in LISTENING or event != node.due_event or node.peer is None:
-            # A node without a neighbour waits as long: only its QNPU knows that it is in vain.
-            return node.state in LISTENING and node.peer is None and event == node.due_event
-        return node.peer.state == IDLE
+    def _is_parked(self, node: LabNode) -> bool:
+        # An idle neighbour may be given an instruction at any time, and then change its lines.
+        return node.state in LISTENING and (node.peer is None or node.peer.state == IDLE)
 
     def _is_attempting(self, node: LabNode, event: int) -> bool:
         """Whether it depends on the AWGs what the node does at that event."""
@@ -158,7 +156,13 @@ class Laboratory:
         """Up to where the AWGs can run without passing the decision on a herald."""
         node = both[0]
         period, start = node.attempt_period_samples, node.last_attempt_sample
-        if len(both) < MAX_NODES or period is None or start is None or node.state != ATTEMPTS:
+        if (
+            len(both) < MAX_NODES
+            or period is None
+            or start is None
+            or any(other.state != ATTEMPTS for other in both)
+            or node.last_arrival != self.station.last_arrival
+        ):
             return reached + _STRIDE
         return max(
             reached + 1, start + self.station.attempts_to_herald() * period + _AFTER_START

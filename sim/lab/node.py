@@ -97,6 +97,7 @@ class LabNode:
         attempt_period_samples: period of its attempts, once it is known.
         first_response: the first frame prepared since the last one arrived, and the event before
             which it is exchanged.
+        last_arrival: when the photon of its last attempt arrives, in samples.
         idle_since: the event in which the last instruction was answered.
     """
 
@@ -153,6 +154,7 @@ class LabNode:
         self._known_edge: tuple[int, int] | None = None
         self._pending: deque[Play | Repeat] = deque()
         self._last_attempt: Play | None = None
+        self.last_arrival = 0.0
         self.attempt_period_samples: int | None = None
         self._program = self._core.program
         self._response: tuple[int, int] | None = None
@@ -430,11 +432,12 @@ class LabNode:
         elif before is not None and self.attempt_period_samples is None:
             self.attempt_period_samples = play.start_sample - before.start_sample
         self._last_attempt = play._replace(start_sample=play.start_sample + (count - 1) * period)
-        if self._station is None:
-            return
         optical = meaning.optical_sample
         assert optical is not None
         flight = self._timing.photon_flight_ns * SAMPLES_PER_NS
+        self.last_arrival = self._last_attempt.start_sample + optical + flight
+        if self._station is None:
+            return
         self._station.add(
             self.index,
             Attempts(
