@@ -1,7 +1,19 @@
 """Measurements that find a device's parameters, and the analysis of results.
 
-`readout` corrects counts for imperfect single-shot readout, `fidelity` turns corrected
-counts into fidelities and latency bounds, `tomography` reconstructs single-qubit states.
-They work on counts, whoever produced them: nothing here imports `sim`. The measurements
-themselves (readout, Rabi, pulse amplitude, coherence time) arrive with the instruments.
+===========================  ==============================================================
+`calibration.bench`          what a measurement needs of a node, or of a pair of them
+`calibration.file`           a node's calibration and the file that keeps it
+`calibration.measurement`    what all measurements share: points, data, result
+`calibration.measure_*`      the measurements, by name in `calibration.registry`
+`calibration.runner`         record, analyse, draw, and use what was found
+`calibration.dataset`        runs in a QCoDeS database
+`calibration.fits`           maximum likelihood fits of counts
+`calibration.pulse_model`    what calibrated pulses do to a spin with hyperfine lines
+`calibration.readout`        correction of counts for imperfect readout
+`calibration.fidelity`       fidelities from corrected counts, and latency bounds
+`calibration.tomography`     single-qubit states
+===========================  ==============================================================
+
+All of it works on counts, whoever produced them: nothing here imports `sim`. None of the
+measurements has been made on hardware.
 """

@@ -177,7 +177,11 @@ def _unitary(
 
 @dataclass
 class FakePair:
-    """Equal nodes under the single-photon protocol, heralding both Psi states."""
+    """Equal nodes under the single-photon protocol, heralding both Psi states.
+
+    With ``phi`` the server's qubit is flipped and Phi states are heralded, whose XX and YY
+    differ in sign.
+    """
 
     seed: int = 1
     detection: float = 4e-4
@@ -185,6 +189,7 @@ class FakePair:
     contrast: float = 0.84
     f0: float = 0.95
     f1: float = 0.995
+    phi: bool = False
     client_delay_ns: float = 120.0
     server_delay_ns: float = 97.5
 
@@ -214,11 +219,15 @@ class FakePair:
         pairs: int,
     ) -> PairShots:
         rho, success = self.density(self.client.calibration.alpha.value)
-        heralds = self.rng.choice([BellState.PSI_PLUS, BellState.PSI_MINUS], pairs)
+        states = [BellState.PSI_PLUS, BellState.PSI_MINUS]
+        if self.phi:
+            states = [BellState.PHI_PLUS, BellState.PHI_MINUS]
+            rho = rho[np.ix_([1, 0, 3, 2], [1, 0, 3, 2])]
+        heralds = self.rng.choice(states, pairs)
         bits = np.zeros((pairs, 2), dtype=np.int8)
         for herald in BellState:
             mine = heralds == herald
-            sign = np.diag([1.0, 1.0, -1.0, -1.0]) if herald == BellState.PSI_MINUS else np.eye(4)
+            sign = np.diag([1.0, 1.0, -1.0, -1.0]) if herald == states[1] else np.eye(4)
             both = np.kron(ideal(basis_client), ideal(basis_server)) @ sign
             p = (both @ rho @ both.conj().T).diagonal().real.clip(0)
             drawn = self.rng.choice(4, int(mine.sum()), p=p / p.sum())

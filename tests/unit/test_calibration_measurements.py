@@ -171,6 +171,16 @@ def test_readout_correction():
     assert_near(result.values["f1"], f1, 0.002)
 
 
+@pytest.mark.parametrize("error", [0.0, 0.1])
+def test_initialisation_error_is_corrected(error):
+    truth = Truth(initialisation_error=error, dark_rate_hz=200.0)
+    node = FakeNode(truth, seed=9)
+    result = measured(ReadoutCorrection(initialisation_error=error), node)
+    f0, f1 = truth.fidelities(node.calibration.readout_us.value)
+    assert_near(result.values["f0"], f0, 0.006)
+    assert_near(result.values["f1"], f1, 0.006)
+
+
 def test_assumed_initialisation_error_counts():
     """Its uncertainty goes into the fidelities."""
     data = ReadoutCorrection().run(FakeNode(seed=9))
@@ -244,8 +254,9 @@ def test_coherence_times_are_bounded():
 # --- pairs --------------------------------------------------------------------------------
 
 
-def test_fidelity_alpha():
-    pair = FakePair(seed=13)
+@pytest.mark.parametrize("phi", [False, True])
+def test_fidelity_alpha(phi):
+    pair = FakePair(seed=13, phi=phi)
     what = FidelityAlpha(pairs=2000)
     result = measured(what, pair)
     alpha = result.values["alpha"]

@@ -67,3 +67,8 @@ def test_loss_between_repeats():
     """Two quarter turns: what is left of the coherence turns on to |1>."""
     made = turns([math.pi / 2], 144, HERMITE_PI_HALF, lines_hz(0.0, 0.0))
     assert repeated_flip(made, 2, 0.1)[0] == pytest.approx(0.95)
+
+
+def test_lines():
+    assert lines_hz(1e6) == pytest.approx([-1.16e6, 1e6, 3.16e6])
+    assert lines_hz([0.0, 1e6]).shape == (2, 3)
