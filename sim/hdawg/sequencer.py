@@ -30,6 +30,8 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import lru_cache
+from types import CodeType
 from typing import Any, Final, Protocol
 
 from sim.hdawg.elf import CompiledProgram, Instruction
@@ -41,6 +43,9 @@ N_USER_REGISTERS: Final = 16
 
 MAX_RUN: Final = 256
 """Instructions translated into one function."""
+
+MAX_CODE: Final = 4096
+"""Translated functions that are kept, of all programs together."""
 
 _WORD: Final = (1 << 32) - 1
 _SIGN: Final = 1 << 31
@@ -318,10 +323,16 @@ class Sequencer:
             "SIGN": _SIGN,
             "CYCLE": CYCLE_SAMPLES,
         }
-        # The text holds nothing but the templates above and numbers that were parsed.
-        exec(compile(text, f"<listing from line {self._instructions[first].line}>", "exec"), names)
+        exec(_code(text, f"<listing from line {self._instructions[first].line}>"), names)
         run: Callable[[int], int] = names["run"]
         return run
+
+
+@lru_cache(maxsize=MAX_CODE)
+def _code(text: str, name: str) -> CodeType:
+    """Compiled once for every core that runs the same program; that is what takes the time."""
+    # The text holds nothing but the templates above and numbers that were parsed.
+    return compile(text, name, "exec")
 
 
 def _translate(instruction: Instruction, labels: Mapping[str, int]) -> _Translated:
