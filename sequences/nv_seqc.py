@@ -100,8 +100,8 @@ class HeraldTiming:
             Assumed.
         decision_margin_ns: silence queued beyond the look. More than the time from a command
             of the sequencer to the output, so that the player never runs dry. Assumed.
-        attempt_period_ns: from one attempt to the next, to the nearest granule; 5.5 us with
-            the heralding station nearby (Delle Donne et al.).
+        attempt_period_ns: from one attempt to the next, to the nearest granule; 5.5 us
+            (Delle Donne et al.).
 
     Raises:
         ProgramError: one of them is longer than the longest silence.

@@ -109,7 +109,7 @@ class DioInput:
         seen = sample + -sample % self._period + self._latency
         if self._times[-1] == seen:
             self._words[-1] = word
-        else:
+        elif word != self._words[-1]:
             self._times.append(seen)
             self._words.append(word)
         if len(self._times) > MAX_REMEMBERED:

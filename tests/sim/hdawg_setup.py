@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from sim.hdawg import HdawgTiming, SimulatedDataServer, SimulatedHdawg
 SERIAL = "dev8001"
 
 
+@cache
 def compiled(source: str) -> bytes:
     """The ELF file of a SeqC program."""
     elf, info = compile_seqc(source, "HDAWG8", "", 0, samplerate=2.4e9)

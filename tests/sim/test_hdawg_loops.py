@@ -387,6 +387,10 @@ def test_a_free_core_costs_nothing(depth, spacing, entry, period, monkeypatch):
     assert core.steady_period_samples is None
     device.run_until(device.now + 60 * 24_102)
     assert core.steady_period_samples == period
+    # The same word again is no change.
+    device.write_dio(device.now, controller.word | 1 << 20)
+    device.run_until(device.now + timing.dio_latency_samples + 100)
+    assert core.steady_period_samples == period
     controller.send(READOUT)
     device.run_until(device.now + 60 * 24_102)
     assert core.is_waiting
