@@ -46,6 +46,8 @@ from sequences.pulses import ANGLE_STEPS
 _QUARTER: Final = ANGLE_STEPS // 4
 _OVERHEAD_TICKS: Final = 1.5
 """From a rotation to the next one besides the wait, on average (assumed)."""
+_AHEAD_TICKS: Final = 2.5
+"""How long before the end of a block the AWG looks for a word (found with its simulation)."""
 
 _FRACTIONS: Final = (0.0, 0.08, 0.16, 0.3, 0.45, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0)
 """Times measured, in units of the expected 1/e time."""
@@ -110,9 +112,10 @@ class CoherenceTime(Measurement[CalibrationNode]):
         with restored(bench):
             bench.apply(self._used(bench.calibration))
             for blocks in sorted({max(1, round(time / block_ms)) for time in times}):
-                # The second rotation waits for the end of a block: aim at the middle of it.
+                # The second rotation waits for the end of a block. Aim at the middle of the
+                # time in which its word may come for so many blocks.
                 middle = (blocks - 0.5) * block_ms * 1e3 / TICK_US
-                wait = Wait(max(0, round(middle - _OVERHEAD_TICKS)))
+                wait = Wait(max(0, round(middle - _OVERHEAD_TICKS - _AHEAD_TICKS)))
                 row: dict[str, float] = {"blocks": blocks, "time": blocks * block_ms}
                 for sign, back in (("plus", -_QUARTER), ("minus", _QUARTER)):
                     program: Program = [

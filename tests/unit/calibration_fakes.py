@@ -145,7 +145,8 @@ def _evolve(program: tuple[Any, ...], calibration: NodeCalibration, truth: Truth
             result.append(float(rho[:, 1, 1].real.mean()))
         else:
             if played:
-                blocks = max(1, math.ceil(wait_ms / BLOCK_MS))
+                # A word comes 1.5 ticks later, and is seen 2.5 ticks before a block ends.
+                blocks = math.ceil((wait_ms + 4 * TICK_US * 1e-3) / BLOCK_MS)
                 # Every line turns with the slip of its own sign.
                 phase = 2 * math.pi * truth.slip_hz * blocks * BLOCK_MS / 1e3
                 keep = math.exp(-blocks * BLOCK_MS / truth.t_coh_ms)

@@ -1,0 +1,343 @@
+"""The bench of real and simulated nodes: instruments that are set up, and a QDevice.
+
+Programs of physical instructions go over the wire as the QNPU's do, frame by frame; photons and
+charge checks come from the logs of the ADbasic program. The same code runs on hardware and in a
+simulated laboratory; a device that can say when its next news comes (`SimulatedQDevice`) spares
+the ticks until then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.bench import PairShots, Program, Shots, Wait
+from calibration.errors import CalibrationError
+from calibration.file import NodeCalibration
+from drivers.nv_setup import NVInstruments, NVSettings
+from qnodeos.qdevice import instructions
+from qnodeos.qdevice.endpoint import FrameMaster, Response
+from qnodeos.qdevice.instructions import Axis, Opcode, PhysicalInstruction
+from qnodeos.qdevice.outcomes import HERALDS, Outcome
+from qnodeos.qdevice.protocols import QDevice
+from sequences.nv_seqc import attempt_period_ns
+
+LOGGED_SHOTS: Final = 500
+"""Shots after which the logs are fetched."""
+LOG_LENGTH: Final = 20_000
+"""Entries that a log of the ADbasic program holds."""
+PATIENCE_TICKS: Final = 1_000_000
+"""Bound on the time of one instruction, 10 s."""
+BATCHES_MAX: Final = 1_000_000
+"""Bound on the batches of attempts for one pair."""
+_FLIP: Final = instructions.sqg(Axis.X, 16)
+
+
+def node_settings(calibration: NodeCalibration, base: NVSettings) -> NVSettings:
+    """What a node is set up with, according to its calibration.
+
+    Args:
+        calibration: of the node.
+        base: everything that is chosen rather than measured.
+    """
+    table = calibration.to_table_settings()
+    attempt = base.table.attempt
+    shifted = replace(
+        attempt,
+        alpha_to_optical_ns=attempt.alpha_to_optical_ns + calibration.attempt_offset_ns.value,
+    )
+    return replace(
+        base,
+        table=replace(table, attempt=shifted),
+        controller=replace(
+            base.controller,
+            cr_us=round(calibration.cr_us.value),
+            cr_threshold=round(calibration.cr_threshold.value),
+            readout_us=round(calibration.readout_us.value),
+            log_shots=1,
+        ),
+        mw_frequency_hz=calibration.mw_frequency_hz.value,
+        mw_power_dbm=calibration.mw_power_dbm.value,
+    )
+
+
+class TickClock:
+    """The ticks of one or more devices that are exchanged with together."""
+
+    def __init__(self) -> None:
+        self.tick = 0
+
+
+class Line:
+    """One device and the QNPU's end of the wire to it.
+
+    Args:
+        device: at the other end.
+        clock: shared by all devices of a bench.
+    """
+
+    def __init__(self, device: QDevice, clock: TickClock) -> None:
+        self._device = device
+        self._clock = clock
+        self._master = FrameMaster()
+        self._next_tick: Callable[[], int | None] | None = getattr(device, "next_tick", None)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether an instruction can be handed over."""
+        return self._master.idle
+
+    def submit(self, instruction: PhysicalInstruction) -> None:
+        """Hand over an instruction; it goes out with the next exchange."""
+        self._master.submit(instruction)
+
+    def exchange(self) -> Response | None:
+        """Exchange the frames of this tick."""
+        frame = self._device.exchange(self._clock.tick, self._master.outgoing())
+        return self._master.incoming(frame)
+
+    def next_news(self) -> int | None:
+        """The first tick from now at which an exchange may bring something; None for never."""
+        if self._master.has_news or self._next_tick is None:
+            return self._clock.tick
+        news = self._next_tick()
+        return None if news is None else max(news, self._clock.tick)
+
+    def run(self, instruction: PhysicalInstruction) -> Outcome:
+        """Have one instruction executed.
+
+        Raises:
+            CalibrationError: the device does not answer, or refuses.
+        """
+        clock = self._clock
+        self.submit(instruction)
+        started = clock.tick
+        while True:
+            response = self.exchange()
+            clock.tick += 1
+            if response is not None:
+                break
+            news = self.next_news()
+            clock.tick = clock.tick if news is None else news
+            if clock.tick - started > PATIENCE_TICKS:
+                raise CalibrationError(
+                    f"{instruction} is not answered within {PATIENCE_TICKS} ticks; look at the "
+                    "state of the ADwin's program"
+                )
+        if not response.outcome.is_success:
+            raise CalibrationError(
+                f"{instruction} was answered {response.outcome.name}; look at the instruments of "
+                f"{self._device.capabilities.name}"
+            )
+        return response.outcome
+
+
+class InstrumentBench:
+    """A node to be calibrated: a `calibration.bench.CalibrationNode`.
+
+    Args:
+        name: of the node.
+        instruments: set up.
+        device: of these instruments.
+        calibration: what the instruments were set up with.
+        base: everything that is chosen rather than measured.
+        apply_settings: sets the instruments up anew.
+        clock: of a bench of two nodes; None for one of its own.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        instruments: NVInstruments,
+        device: QDevice,
+        calibration: NodeCalibration,
+        base: NVSettings,
+        apply_settings: Callable[[NVSettings], None],
+        clock: TickClock | None = None,
+    ) -> None:
+        self._name = name
+        self._base = base
+        self._calibration = calibration
+        self._apply_settings = apply_settings
+        self._clock = clock or TickClock()
+        self.instruments = instruments
+        self.line = Line(device, self._clock)
+        apply_settings(node_settings(calibration, base))
+
+    @property
+    def name(self) -> str:
+        """Of the node."""
+        return self._name
+
+    @property
+    def calibration(self) -> NodeCalibration:
+        """The values in use."""
+        return self._calibration
+
+    def snapshot(self) -> dict[str, Any]:
+        """Of the QCoDeS station: every setting of every instrument."""
+        return self.instruments.snapshot()
+
+    def apply(self, calibration: NodeCalibration) -> None:
+        """Use other values: builds and uploads what depends on them."""
+        self._apply_settings(node_settings(calibration, self._base))
+        self._calibration = calibration
+
+    def shots(self, program: Program, shots: int) -> Shots:
+        """Run a program many times.
+
+        Raises:
+            CalibrationError: an instruction fails, or a log was lost.
+        """
+        steps = list(self._with_preparation(program))
+        readouts = sum(not isinstance(s, Wait) and s.opcode is Opcode.MSR for s in steps)
+        inits = sum(not isinstance(s, Wait) and s.opcode is Opcode.INI for s in steps)
+        if max(readouts, inits) * LOGGED_SHOTS > LOG_LENGTH:
+            raise CalibrationError(
+                f"a program with {readouts} readouts and {inits} initialisations; at most "
+                f"{LOG_LENGTH // LOGGED_SHOTS} of each fit the logs"
+            )
+        bits: list[int] = []
+        photons: list[NDArray[Any]] = []
+        counts: list[NDArray[Any]] = []
+        controller = self.instruments.controller
+        controller.take_photon_log()
+        controller.take_check_log()
+        for start in range(0, shots, LOGGED_SHOTS):
+            for _ in range(min(LOGGED_SHOTS, shots - start)):
+                for step in steps:
+                    if isinstance(step, Wait):
+                        self._clock.tick += step.ticks
+                    elif step.opcode is Opcode.MSR:
+                        bits.append(int(self.line.run(step) is Outcome.SUCCESS_ONE))
+                    else:
+                        self.line.run(step)
+            photons.append(controller.take_photon_log())
+            counts.append(controller.take_check_log())
+        return Shots(
+            np.array(bits, np.int8).reshape(shots, readouts),
+            self._logged(photons, shots, readouts, "photon"),
+            self._logged(counts, shots, inits, "charge check"),
+        )
+
+    def _with_preparation(self, program: Program) -> Iterable[PhysicalInstruction | Wait]:
+        for step in program:
+            yield step
+            is_init = not isinstance(step, Wait) and step.opcode is Opcode.INI
+            if is_init and self._calibration.ini_state == 1:
+                yield _FLIP
+
+    def _logged(
+        self, parts: Sequence[NDArray[Any]], shots: int, each: int, what: str
+    ) -> NDArray[np.int32]:
+        log = np.concatenate(parts) if parts else np.zeros(0)
+        if log.size != shots * each:
+            raise CalibrationError(
+                f"{self.name}: the {what} log has {log.size} entries and {shots * each} were "
+                "expected; does somebody else use the node?"
+            )
+        return log.astype(np.int32).reshape(shots, each)
+
+
+class InstrumentPair:
+    """Two nodes on a link: a `calibration.bench.CalibrationPair`.
+
+    Args:
+        client: one node.
+        server: the other; both on the same clock.
+    """
+
+    def __init__(self, client: InstrumentBench, server: InstrumentBench, clock: TickClock) -> None:
+        self._client = client
+        self._server = server
+        self._clock = clock
+
+    @property
+    def client(self) -> InstrumentBench:
+        """One node."""
+        return self._client
+
+    @property
+    def server(self) -> InstrumentBench:
+        """The other."""
+        return self._server
+
+    def pairs(
+        self,
+        basis_client: Sequence[PhysicalInstruction],
+        basis_server: Sequence[PhysicalInstruction],
+        pairs: int,
+    ) -> PairShots:
+        """Entangle, rotate at both nodes and read out, until there are so many pairs.
+
+        Raises:
+            CalibrationError: no pair comes, or an instruction fails.
+        """
+        heralds = np.zeros(pairs, np.int8)
+        bits = np.zeros((pairs, 2), np.int8)
+        attempts = np.zeros(pairs, np.int64)
+        counter = self._client.instruments.station.heralding.attempts
+        before = int(counter())
+        plans = ([*basis_client, instructions.msr()], [*basis_server, instructions.msr()])
+        for pair in range(pairs):
+            heralds[pair] = self._entangle()
+            after = int(counter())
+            attempts[pair], before = (after - before) & 0xFFFF_FFFF, after
+            for side, outcomes in enumerate(self._together(plans)):
+                bits[pair, side] = outcomes[-1] is Outcome.SUCCESS_ONE
+        table, settings = self._client.instruments.table, self._client.instruments.settings
+        assert table is not None
+        assert settings is not None
+        return PairShots(heralds, bits, attempts, attempt_period_ns(table, settings.herald))
+
+    def _entangle(self) -> int:
+        request = [instructions.ent()]
+        for _ in range(BATCHES_MAX):
+            first, second = (outcomes[-1] for outcomes in self._together((request, request)))
+            if first in HERALDS and first is second:
+                return int(HERALDS[first])
+            if first.is_success or second.is_success:
+                raise CalibrationError(
+                    f"the nodes disagree on a herald: {first.name} and {second.name}"
+                )
+            if Outcome.HARDWARE_FAILURE in (first, second):
+                raise CalibrationError("a batch of attempts ended with HARDWARE_FAILURE")
+        raise CalibrationError(
+            f"no herald in {BATCHES_MAX} batches; check lasers, detection window and alpha"
+        )
+
+    def _together(self, plans: Sequence[Sequence[PhysicalInstruction]]) -> list[list[Outcome]]:
+        """Have both nodes execute their instructions, side by side."""
+        clock = self._clock
+        lines = self._client.line, self._server.line
+        outcomes: list[list[Outcome]] = [[], []]
+        started = clock.tick
+        submitted = [0, 0]
+        while any(len(done) < len(plan) for done, plan in zip(outcomes, plans, strict=True)):
+            wanted = []
+            for side, line in enumerate(lines):
+                if line.is_idle and submitted[side] < len(plans[side]):
+                    line.submit(plans[side][submitted[side]])
+                    submitted[side] += 1
+                if line.next_news() == clock.tick:
+                    response = line.exchange()
+                    if response is not None:
+                        outcomes[side].append(response.outcome)
+            clock.tick += 1
+            for side, line in enumerate(lines):
+                if line.is_idle and submitted[side] < len(plans[side]):
+                    wanted.append(clock.tick)
+                elif (news := line.next_news()) is not None:
+                    wanted.append(news)
+            if wanted:
+                clock.tick = max(clock.tick, min(wanted))
+            if clock.tick - started > PATIENCE_TICKS:
+                raise CalibrationError(
+                    f"the nodes have not finished within {PATIENCE_TICKS} ticks; look at the "
+                    "states of the ADwins' programs"
+                )
+        return outcomes
