@@ -22,6 +22,7 @@ from sequences.nv_seqc import TOGGLE_LINE, HeraldTiming, attempt_period_ns, nv_p
 from sequences.waveform_table import FIRST_ATTEMPT, TableSettings, WaveformTable, build_table
 
 AWG_CORE: Final = 0
+HERALDING: Final = "heralding"
 DIO_MODE: Final = "awg_sequencer_commands"
 DETECTORS: Final = (BellState.PSI_PLUS, BellState.PSI_MINUS)
 """What a click of each detector heralds in the single-photon protocol."""
@@ -116,6 +117,10 @@ class NVInstruments:
             (OUTCOME_OF_HERALD[settings.detectors[0]], OUTCOME_OF_HERALD[settings.detectors[1]]),
             settings.detectors,
         )
+        if HERALDING in self.station.instruments:
+            # The gate of the AWG opens the window.
+            self.station.heralding.window_delay_ns(0)
+            self.station.heralding.window_length_ns(round(settings.table.attempt.gate_ns))
         source = self.station.microwave
         source.frequency(settings.mw_frequency_hz)
         source.power(settings.mw_power_dbm)

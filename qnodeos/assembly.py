@@ -274,9 +274,7 @@ def _instrument_devices(
     return {name: node.device for name, node in laboratory.nodes.items()}
 
 
-def instrument_spec(
-    name: str, node: NodeConfig, link: LinkParameters, alpha: str
-) -> NodeSpec:
+def instrument_spec(name: str, node: NodeConfig, link: LinkParameters, alpha: str) -> NodeSpec:
     """A node of the configuration at instrument level.
 
     The centre errs as the behavioural device does, except for its gates, whose errors come from

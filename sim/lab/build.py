@@ -16,7 +16,7 @@ from drivers.nv_setup import AWG_CORE, NVInstruments, NVSettings
 from instruments.station import Connections, open_station, station_file
 from qnodeos.errors import ConfigurationError
 from sim.hdawg import HdawgTiming
-from sim.heralding import SerialLine, SimulatedCpld
+from sim.heralding import SerialLine
 from sim.lab.device import InstrumentNVDevice
 from sim.lab.laboratory import MAX_NODES, Laboratory
 from sim.lab.node import LabNode
@@ -140,7 +140,6 @@ class SimulatedLaboratory:
         timing = timing or LabTiming()
         link = link or LinkParameters.fast()
         self.laboratory = Laboratory(link, timing, str(seed))
-        self.cpld = SimulatedCpld()
         try:
             for index, spec in enumerate(specs):
                 node = self._add(spec, index, timing, f"{seed}/{spec.name}", skipping)
@@ -177,7 +176,7 @@ class SimulatedLaboratory:
         if index:
             shared["heralding"] = next(iter(self.nodes.values())).instruments.station.heralding
         else:
-            simulated["heralding"] = SerialLine(self.cpld)
+            simulated["heralding"] = SerialLine(self.laboratory.station.cpld)
         station = open_station(
             station_file(spec.name, simulation=True), Connections(simulated, shared)
         )

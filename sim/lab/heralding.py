@@ -26,6 +26,7 @@ from typing import Final, NamedTuple
 from qnodeos.errors import LimitError
 from qnodeos.qdevice.outcomes import BellState
 from sim.entangled_state import ALPHA_MAX, ALPHA_MIN, SinglePhotonProtocol
+from sim.heralding import SimulatedCpld
 from sim.lab.timing import SAMPLES_PER_NS, LabTiming
 from sim.link import LinkParameters
 from sim.noise import NS_PER_MS
@@ -41,6 +42,8 @@ class Attempts:
 
     Attributes:
         arrival_sample: when the photon of the first one arrives at the detectors.
+        gate: how long before that its detection gate opened, and how long it is, in samples;
+            None without a gate.
         period_samples: from one to the next.
         count: how many.
         alpha: bright-state population that the microwave pulse makes.
@@ -48,6 +51,7 @@ class Attempts:
     """
 
     arrival_sample: float
+    gate: tuple[float, int] | None
     period_samples: int
     count: int
     alpha: float
@@ -83,6 +87,7 @@ class HeraldingStation:
         parameters: protocol, preparation and mocking; periods and batches are the nodes' own.
         timing: delays.
         rng: decides about heralds only.
+        cpld: its chip, with the detection window and the counters.
 
     Attributes:
         attempts: pairs of attempts that coincided so far.
@@ -90,7 +95,14 @@ class HeraldingStation:
         last_arrival: of the photons of the last pair, in samples, at the first node's clock.
     """
 
-    def __init__(self, parameters: LinkParameters, timing: LabTiming, rng: random.Random) -> None:
+    def __init__(
+        self,
+        parameters: LinkParameters,
+        timing: LabTiming,
+        rng: random.Random,
+        cpld: SimulatedCpld | None = None,
+    ) -> None:
+        self.cpld = cpld or SimulatedCpld()
         self.parameters = parameters
         self.attempts = 0
         self.heralds = 0
@@ -172,8 +184,11 @@ class HeraldingStation:
             self._prepared_at = arrival + preparation_ns * SAMPLES_PER_NS
         self._draw(self._chance(a, b))
         self.attempts += count
+        self.cpld.count_attempts(count)
         useless = 0
-        if self._prepared_at > arrival:
+        if not (self._is_in_window(a) and self._is_in_window(b)):
+            useless = count
+        elif self._prepared_at > arrival:
             useless = math.ceil((self._prepared_at - arrival) / period) if period else 1
         useful = max(0, count - useless)
         self.last_arrival = arrival + (count - 1) * period
@@ -182,6 +197,13 @@ class HeraldingStation:
             self._remaining -= useful
             return None
         return min(useless, count) + self._remaining
+
+    def _is_in_window(self, attempts: Attempts) -> bool:
+        if attempts.gate is None:
+            return False
+        late, length = attempts.gate
+        opens_ns, closes_ns = self.cpld.window_ns
+        return 0 <= late < length and opens_ns <= late / SAMPLES_PER_NS < closes_ns
 
     def _chance(self, a: Attempts, b: Attempts) -> float:
         protocol = self.parameters.protocol
@@ -229,6 +251,9 @@ class HeraldingStation:
         spins = pair.qubits[0], pair.qubits[1]
         if self.parameters.mocked:
             spins = pair.reduced(0).qubits[0], pair.reduced(1).qubits[0]
+        assert a.gate is not None
+        self.cpld.click(protocol.heralds.index(bell), a.gate[0] / SAMPLES_PER_NS)
+        self.cpld.count_herald()
         for attempts in (a, b):
             attempts.drop(number - 1)
         late = max(a.arrival_sample, b.arrival_sample)

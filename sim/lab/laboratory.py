@@ -164,6 +164,4 @@ class Laboratory:
             or node.last_arrival != self.station.last_arrival
         ):
             return reached + _STRIDE
-        return max(
-            reached + 1, start + self.station.attempts_to_herald() * period + _AFTER_START
-        )
+        return max(reached + 1, start + self.station.attempts_to_herald() * period + _AFTER_START)

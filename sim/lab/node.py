@@ -411,9 +411,7 @@ class LabNode:
             cable = self._timing.trigger_cable_ns * SAMPLES_PER_NS
             for offset, level in zip(meaning.played, (True, False), strict=True):
                 cycle = ns_of_sample(first.start_sample + offset + cable)
-                self._hardware.schedule_input(
-                    cycle, wiring.DIO_MODULE, wiring.PLAYED_LINE, level
-                )
+                self._hardware.schedule_input(cycle, wiring.DIO_MODULE, wiring.PLAYED_LINE, level)
                 if level:
                     self._played_event = cycle // NS_PER_EVENT
 
@@ -442,6 +440,11 @@ class LabNode:
             self.index,
             Attempts(
                 arrival_sample=play.start_sample + optical + flight,
+                gate=meaning.gate
+                and (
+                    optical + flight - meaning.gate[0],
+                    meaning.gate[1] - meaning.gate[0],
+                ),
                 period_samples=period,
                 count=count,
                 alpha=self._alphas.of(meaning.waveform, self._drive()),
@@ -488,9 +491,7 @@ class LabNode:
                 spin.play(ready)
                 ready = []
                 start = now.start_sample / SAMPLES_PER_NS
-                self.centre.pump(
-                    start + pump[0] / SAMPLES_PER_NS, start + pump[1] / SAMPLES_PER_NS
-                )
+                self.centre.pump(start + pump[0] / SAMPLES_PER_NS, start + pump[1] / SAMPLES_PER_NS)
             if later is not None:
                 break
         spin.play(ready)

@@ -30,6 +30,7 @@ class Meaning:
         pump: samples between which the spin-pump laser shines; None for never.
         played: samples between which the ADwin is told that an instruction is played.
         optical_sample: where the optical pulse starts; None if it is no attempt.
+        gate: samples between which the detectors are looked at; None for never.
         pulse_centre_sample: middle of its microwave pulse, 0 without one.
     """
 
@@ -37,6 +38,7 @@ class Meaning:
     pump: tuple[int, int] | None
     played: tuple[int, int] | None
     optical_sample: int | None
+    gate: tuple[int, int] | None
     pulse_centre_sample: int
 
 
@@ -81,6 +83,7 @@ def _meaning(waveform: Waveform) -> Meaning:
         pump=_window(waveform, Marker.SPIN_PUMP),
         played=_window(waveform, Marker.PLAYED),
         optical_sample=None if optical is None else optical[0],
+        gate=_window(waveform, Marker.DETECTION_GATE),
         pulse_centre_sample=_centre(waveform),
     )
 

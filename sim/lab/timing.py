@@ -30,7 +30,7 @@ class LabTiming(BaseModel):
         ),
     )
     photon_flight_ns: Annotated[float, Field(ge=0, le=100_000)] = Field(
-        100.0, description="from the optical pulse to the detectors (some 20 m of fibre)"
+        170.0, description="from the optical pulse to the detectors (some 35 m of fibre)"
     )
     herald_ns: Annotated[float, Field(ge=0, le=100_000)] = Field(
         300.0,
