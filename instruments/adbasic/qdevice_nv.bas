@@ -348,6 +348,17 @@ INIT:
 
 EVENT:
   INC(now)
+  ' The attempts of both nodes must start on the same sample, so this comes before anything that
+  ' may take longer in one node than in the other.
+  IF (state = COUNTDOWN) THEN
+    IF (now = due) THEN
+      send_word(alpha_entry OR AWG_ATTEMPT)
+      P2_DIGOUT(DIO_MODULE, READY_LINE, 0)
+      INC(batches)
+      due = now + batch_us
+      state = ATTEMPTS
+    ENDIF
+  ENDIF
   INC(phase)
   IF (phase = TICK_US) THEN
     phase = 0
@@ -469,7 +480,8 @@ EVENT:
       counts = counts_so_far()
       IF (counts > 0) THEN
         light(E_DAC, 0)
-        first_photon = now - started
+        ' Whole microseconds: it came since the event before.
+        first_photon = now - started - 1
         state = HELD
       ENDIF
       IF (now = due) THEN state = HELD
@@ -492,13 +504,7 @@ EVENT:
       ENDIF
 
     CASE COUNTDOWN
-      IF (now = due) THEN
-        P2_DIGOUT(DIO_MODULE, READY_LINE, 0)
-        send_word(alpha_entry OR AWG_ATTEMPT)
-        INC(batches)
-        due = now + batch_us
-        state = ATTEMPTS
-      ENDIF
+      ' Ends at the start of an event, see there.
 
     CASE ATTEMPTS, STOPPING
       IF (state = STOPPING) THEN
