@@ -114,6 +114,11 @@ class Process:
         """A scalar of the program, by its Python name."""
         return self.variables[self._places[name]]
 
+    def integers(self, names: tuple[str, ...]) -> list[int]:
+        """Several LONG scalars of the program, by their Python names."""
+        values, places = self.variables, self._places
+        return [int(values[places[name]]) for name in names]
+
     def end(self, cycle: int, horizon: Horizon) -> None:
         """Run FINISH, from outside.
 

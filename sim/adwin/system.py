@@ -158,6 +158,20 @@ class AdwinSystem:
                 self._occupy(process)
         return self._now
 
+    def run_event(self, number: int) -> None:
+        """Run the next event of the only process that runs.
+
+        Raises:
+            ProcessFault: the program did something illegal; it has stopped.
+        """
+        process = self.processes[number]
+        self._horizon.until = process.start + 1
+        try:
+            process.run(self._horizon)
+        finally:
+            self._now = max(self._now, process.cycle)
+            self._occupy(process)
+
     def skip(self, number: int, events: int, changes: Mapping[str, int], busy_cycles: int) -> None:
         """Leave out events of the only process that runs; see `Process.skip`."""
         process = self.processes[number]

@@ -73,6 +73,7 @@ class AwgCore:
         self._loops = LoopFinder()
         self._horizon = 0
         self._trigger_word = self._dio_word = 0
+        self._trigger_settings: TriggerSettings | None = None
 
     # --- what the data server does ----------------------------------------------------
 
@@ -162,6 +163,7 @@ class AwgCore:
         self.trigger_edges, self.dio_edges = [], []
         self._trigger_word = self._dio_word = 0
         self._loops.forget()
+        self._trigger_settings = None
         self._horizon = now
         self._sequencer.start(now)
         self._is_running = True
@@ -176,6 +178,7 @@ class AwgCore:
         """Do what was put off, because something the program reads is going to change."""
         self._catch_up(None)
         self._loops.forget()
+        self._trigger_settings = None
 
     # --- what the laboratory does -----------------------------------------------------
 
@@ -248,12 +251,14 @@ class AwgCore:
     def dio_trigger(self, since: int, until: int) -> tuple[int, int] | None:
         """Sample and word of the first DIO trigger in [since, until)."""
         self._loops.leave()
-        settings = TriggerSettings(
-            strobe_line=self._read_setting("dio/strobe/index"),
-            slope=StrobeSlope(self._read_setting("dio/strobe/slope")),
-            valid_line=self._read_setting("dio/valid/index"),
-            polarity=ValidPolarity(self._read_setting("dio/valid/polarity")),
-        )
+        settings = self._trigger_settings
+        if settings is None:
+            settings = self._trigger_settings = TriggerSettings(
+                strobe_line=self._read_setting("dio/strobe/index"),
+                slope=StrobeSlope(self._read_setting("dio/strobe/slope")),
+                valid_line=self._read_setting("dio/valid/index"),
+                polarity=ValidPolarity(self._read_setting("dio/valid/polarity")),
+            )
         return self._dio.next_trigger(since, until, settings)
 
     def dio_table_index(self, word: int) -> int:

@@ -38,6 +38,10 @@ TABLE_JSON_ERROR: Final = 1 << 3
 SETTINGS_READ: Final = (
     "dio/mask/value",
     "dio/mask/shift",
+    "dio/strobe/index",
+    "dio/strobe/slope",
+    "dio/valid/index",
+    "dio/valid/polarity",
     *(f"userregs/{register}" for register in range(N_USER_REGISTERS)),
 )
 """Nodes below `/awgs/n/` that a program reads while it runs."""

@@ -15,7 +15,7 @@ from typing import Final
 
 from instruments.nv_controller import TICK_EVENTS, NVController
 from qnodeos.qdevice.capabilities import Capabilities
-from qnodeos.qdevice.frames import TICK_MASK, TICK_PATTERN, TICK_SHIFT
+from qnodeos.qdevice.frames import TICK_MASK, TICK_SHIFT, encode_response
 from qnodeos.qdevice.instructions import Opcode
 from sim.charge import MAX_CHARGE_CHECKS, ChargeCheck
 from sim.lab.laboratory import Laboratory
@@ -60,7 +60,8 @@ class InstrumentNVDevice:
             links=links,
         )
         self._last_tick = -1
-        self._said = (0, 0)
+        self._said = (0, (0, 0, 0, 0, 0))
+        self._said_tick = 0
         self._announced: int | None = None
         self._has_news = True
         self._peers: tuple[InstrumentNVDevice, ...] = ()
@@ -92,19 +93,18 @@ class InstrumentNVDevice:
             self._announced = None
         if node.event >= begins:
             # The node is ahead: it does in this tick what it did in the last, and says the same.
-            return self._repeated(begins)
+            return self._repeated(tick)
         response = node.response_for(begins)
-        self._said = (begins, response)
         before = self._status()
         node.receive(frame)
-        node.stop_at(begins + TICK_EVENTS - 1)
         node.act(begins)
+        self._said, self._said_tick = (response, self._status()), tick
         if node.state != IDLE:
             laboratory.run_ahead()
             for device in (self, *self._peers):
                 device.announce()
         else:
-            self._has_news = self._status() != before
+            self._has_news = self._said[1] != before
         return response
 
     def next_tick(self) -> int | None:
@@ -159,17 +159,13 @@ class InstrumentNVDevice:
 
     # --- inside ---------------------------------------------------------------------------------
 
-    def _status(self) -> tuple[int, ...]:
+    def _status(self) -> tuple[int, int, int, int, int]:
         """What a response says besides the tick."""
-        variable = self.node.process.variable
-        return tuple(int(variable(name)) for name in _STATUS)
+        outcome, detail, busy, answered, accepted = self.node.process.integers(_STATUS)
+        return outcome, detail, busy, answered, accepted
 
-    def _repeated(self, begins: int) -> int:
-        """The response before, as it is some ticks later."""
-        event, word = self._said
-        first = self.node.first_response
-        if first is not None and first[0] > event:
-            event, word = first
-        number = word >> TICK_SHIFT & TICK_MASK
-        later = number + (begins - event) // TICK_EVENTS & TICK_MASK
-        return word ^ TICK_PATTERN[number] ^ TICK_PATTERN[later]
+    def _repeated(self, tick: int) -> int:
+        """What the program says as long as nothing changes, in another tick."""
+        word, (outcome, detail, busy, answered, accepted) = self._said
+        number = (word >> TICK_SHIFT) + tick - self._said_tick & TICK_MASK
+        return encode_response(outcome, detail, number, busy, answered, accepted)

@@ -21,6 +21,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 from instruments import nv_controller as wiring
@@ -58,6 +59,8 @@ AGREE: Final = wiring.STATES.index("agree")
 
 ATTEMPTING: Final = frozenset({ATTEMPTS, STOPPING})
 LISTENING: Final = frozenset({NEIGHBOUR, AGREE})
+_LEVELS: Final = LISTENING | ATTEMPTING
+"""States that may end at once, by a level that is there already."""
 _WATCHING: Final = frozenset({PLAYING, ATTEMPTS, STOPPING})
 """States in which the program looks at what the AWG does."""
 
@@ -95,8 +98,6 @@ class LabNode:
         peer: the other node.
         executed: how many events were really executed.
         attempt_period_samples: period of its attempts, once it is known.
-        first_response: the first frame prepared since the last one arrived, and the event before
-            which it is exchanged.
         last_arrival: when the photon of its last attempt arrives, in samples.
         idle_since: the event in which the last instruction was answered.
     """
@@ -143,7 +144,6 @@ class LabNode:
         self.event = 0
         self.executed = 0
         self._state_changed = False
-        self._stop_at = NEVER
         self._outputs = 0
         self._dio_word = 0
         self._herald_edges: deque[tuple[int, int]] = deque()
@@ -151,14 +151,12 @@ class LabNode:
         self._peer_events: deque[int] = deque()
         self._played_event: int | None = None
         self._edges = self._core.trigger_edges
-        self._known_edge: tuple[int, int] | None = None
         self._pending: deque[Play | Repeat] = deque()
         self._last_attempt: Play | None = None
         self.last_arrival = 0.0
         self.attempt_period_samples: int | None = None
         self._program = self._core.program
         self._response: tuple[int, int] | None = None
-        self.first_response: tuple[int, int] | None = None
         self.idle_since = 0
 
     # --- the program ---------------------------------------------------------------------
@@ -191,10 +189,6 @@ class LabNode:
         self.awg.run_until(max(self.awg.now, event * SAMPLES_PER_EVENT))
         self._collect()
 
-    def stop_at(self, event: int) -> None:
-        """Have `next_action` not go beyond an event."""
-        self._stop_at = event
-
     def act(self, event: int) -> None:
         """Go to an event, later than the last one, and execute it."""
         left_out = event - self.event - 1
@@ -210,7 +204,7 @@ class LabNode:
         before = self.state
         if before in _WATCHING:
             self.run_awg(event * SAMPLES_PER_EVENT)
-        self.system.run_until_cycle(event * NS_PER_EVENT + 1)
+        self.system.run_event(wiring.PROCESS)
         self.event = event
         self.executed += 1
         state = self.state
@@ -221,8 +215,6 @@ class LabNode:
         word = self._hardware.spi_fetch(wiring.SPI_MODULE)
         if word is not None:
             self._response = (event + 1, word)
-            if self.first_response is None:
-                self.first_response = self._response
 
     def _leave_out(self, events: int) -> None:
         process = self.process
@@ -246,7 +238,6 @@ class LabNode:
     def receive(self, frame: int) -> None:
         """A frame of the QNPU arrives, just before the next event."""
         self._hardware.spi_exchange(wiring.SPI_MODULE, frame)
-        self.first_response = None
 
     # --- what comes next --------------------------------------------------------------------
 
@@ -255,8 +246,8 @@ class LabNode:
         following = self.event + 1
         state = self.state
         if state == IDLE:
-            return self._stop_at if self._stop_at > self.event else NEVER
-        if self._state_changed:
+            return NEVER
+        if self._state_changed and state in _LEVELS:
             return following
         due = self.due_event
         wanted = due
@@ -274,8 +265,7 @@ class LabNode:
             wanted = self._next_of(self._herald_events, due)
             if state == STOPPING and self._played_event is not None:
                 wanted = min(wanted, self._played_event)
-        wanted = max(following, min(wanted, due))
-        return min(wanted, self._stop_at) if self._stop_at > self.event else wanted
+        return max(following, min(wanted, due))
 
     def _next_of(self, events: deque[int], due: int) -> int:
         # An edge may come after the program has looked in its event, so the next counts too.
@@ -372,21 +362,15 @@ class LabNode:
         edges = self._core.trigger_edges
         if edges is not self._edges:
             # The core was started anew, with its trigger outputs low.
-            self._edges, self._known_edge = edges, None
+            self._edges = edges
             self._hardware.schedule_input(
                 self.system.now_cycle, wiring.DIO_MODULE, wiring.ACKNOWLEDGE_LINE, False
             )
         cable = self._timing.trigger_cable_ns * SAMPLES_PER_NS
         for sample, word in edges:
-            if (sample, word) != self._known_edge:
-                cycle, level = ns_of_sample(sample + cable), bool(word & 1)
-                self._hardware.schedule_input(
-                    cycle, wiring.DIO_MODULE, wiring.ACKNOWLEDGE_LINE, level
-                )
-        if edges:
-            # The last one stays: the core compares the next with it.
-            self._known_edge = edges[-1]
-            del edges[:-1]
+            cycle, level = ns_of_sample(sample + cable), bool(word & 1)
+            self._hardware.schedule_input(cycle, wiring.DIO_MODULE, wiring.ACKNOWLEDGE_LINE, level)
+        edges.clear()
         for item in self._core.player.timeline.take(_END_OF_TIME):
             self._take_play(item)
 
@@ -524,12 +508,8 @@ def _not_before(item: Play | Repeat, sample: int) -> Play | Repeat | None:
         return item
     if isinstance(item, Play):
         return None
-    lost = -(-(sample - item.start_sample) // item.period_samples)
-    if lost >= item.count:
-        return None
-    return item._replace(
-        start_sample=item.start_sample + lost * item.period_samples, count=item.count - lost
-    )
+    lost, left = item.split(sample)
+    return item.without(lost) if left else None
 
 
 def _split(item: Play | Repeat, sample: int) -> tuple[Play | Repeat | None, Play | Repeat | None]:
@@ -541,7 +521,4 @@ def _split(item: Play | Repeat, sample: int) -> tuple[Play | Repeat | None, Play
         return item, None
     if not whole:
         return None, item
-    later = item._replace(
-        start_sample=item.start_sample + whole * item.period_samples, count=item.count - whole
-    )
-    return item._replace(count=whole), later
+    return replace(item, count=whole), item.without(whole)
