@@ -48,7 +48,7 @@ clean:
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(RUN)
 	@echo "Installing qnodeos and its dependencies in $(VENV) (some minutes the first time)"
-	$(PIP) --editable .
+	$(PIP) --editable '.[lab]'
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(RUN)

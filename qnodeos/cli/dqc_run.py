@@ -187,7 +187,7 @@ def _metadata(settings: DqcSettings) -> dict[str, Any]:
     """What was run, as text and numbers."""
     return {
         "version": __version__,
-        "backend": "behavioural (simulated)",
+        "backend": f"{settings.backend} (simulated)",
         "seed": settings.seed,
         "profile": settings.profile,
         "circuits_per_set": settings.circuits_per_set,

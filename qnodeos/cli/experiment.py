@@ -36,6 +36,7 @@ class Backend(StrEnum):
     """How deep the simulation goes."""
 
     BEHAVIOURAL = "behavioural"
+    INSTRUMENT = "instrument"
 
 
 @app.callback()
@@ -53,7 +54,11 @@ def dqc(
         Profile, typer.Option(help="Software latencies: the paper's, or none.")
     ] = Profile.PAPER,
     backend: Annotated[
-        Backend, typer.Option(help="Depth of the simulation.")
+        Backend,
+        typer.Option(
+            help="Depth of the simulation: devices that answer from a model, or nodes down to "
+            "their instruments (needs the extra 'lab')."
+        ),
     ] = Backend.BEHAVIOURAL,
     link: Annotated[
         Link,
@@ -89,6 +94,7 @@ def dqc(
         profile=profile.value,
         network=network,
         trace_directory=out,
+        backend=backend.value,
     )
     run_and_report(
         settings, workers=workers or os.cpu_count() or 1, json_path=json, out=out, quiet=quiet

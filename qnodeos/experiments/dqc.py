@@ -114,28 +114,29 @@ def run_block(
     alpha, theta = settings.sets[block.set_index]
     seed = f"{settings.seed}/set {block.set_index}/block {block.number}"
     capacity = _trace_capacity(settings.network, block.circuits)
-    system = build_two_nodes(settings.network, load_profile(settings.profile), seed, capacity)
-    client_outcomes, outcomes = system.network.run(
-        [
-            ProgramSpec(
-                "client",
-                "dqc_client",
-                dqc_client.main,
-                {
-                    "alpha_steps": alpha,
-                    "theta_steps": theta,
-                    "circuits": block.circuits,
-                    "on_circuit": on_circuit,
-                },
-            ),
-            ProgramSpec(
-                "server",
-                "dqc_server",
-                dqc_server.main,
-                {"alpha_steps": alpha, "circuits": block.circuits},
-            ),
-        ]
-    )
+    programs = [
+        ProgramSpec(
+            "client",
+            "dqc_client",
+            dqc_client.main,
+            {
+                "alpha_steps": alpha,
+                "theta_steps": theta,
+                "circuits": block.circuits,
+                "on_circuit": on_circuit,
+            },
+        ),
+        ProgramSpec(
+            "server",
+            "dqc_server",
+            dqc_server.main,
+            {"alpha_steps": alpha, "circuits": block.circuits},
+        ),
+    ]
+    profile = load_profile(settings.profile)
+    with build_two_nodes(settings.network, profile, seed, capacity, settings.backend) as system:
+        client_outcomes, outcomes = system.network.run(programs)
+        charge_ok = _charge_ok(system, block.circuits)
     if settings.trace_directory is not None and (block.set_index, block.number) == (0, 0):
         _write_traces(settings.trace_directory, system)
     client = NodeTrace.from_recorders("client", system.client.host_trace, system.client.qnpu_trace)
@@ -146,7 +147,7 @@ def run_block(
         orientation=np.arange(block.circuits, dtype=np.int8) % 2,
         outcome=np.array(outcomes, dtype=np.int8),
         client_outcome=np.array(client_outcomes, dtype=np.int8),
-        charge_ok=_charge_ok(system, block.circuits),
+        charge_ok=charge_ok,
         segments=circuit_segments_ms(client, server, block.circuits),
     )
 
