@@ -135,6 +135,9 @@ class Laboratory:
         """Let the AWGs attempt on, until an event at most; whether there was something left."""
         both = [node for node in self.nodes if node.state in ATTEMPTING]
         limit = event * SAMPLES_PER_EVENT
+        # What was ordered while a node executed an event may be heralded before a stride is over.
+        if self._match():
+            return True
         reached = min(node.awg_sample for node in both)
         if reached >= limit:
             return False
@@ -142,14 +145,18 @@ class Laboratory:
         for node in both:
             if node.awg_sample < goal:
                 node.run_awg(goal)
+        self._match()
+        return True
+
+    def _match(self) -> bool:
+        """Have the station pair what was attempted, and tell both nodes of a herald, if any."""
         herald = self.station.match()
-        if herald is not None:
-            detector = self.station.parameters.protocol.heralds.index(herald.bell)
-            for node, spin, sample in zip(
-                self.nodes, herald.spins, herald.alpha_samples, strict=True
-            ):
-                node.raise_herald(herald.time_ns, detector)
-                node.centre.spin.adopt(spin, sample)
+        if herald is None:
+            return False
+        detector = self.station.parameters.protocol.heralds.index(herald.bell)
+        for node, spin, sample in zip(self.nodes, herald.spins, herald.alpha_samples, strict=True):
+            node.raise_herald(herald.time_ns, detector)
+            node.centre.spin.adopt(spin, sample)
         return True
 
     def _stride(self, both: Sequence[LabNode], reached: int) -> int:
