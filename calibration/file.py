@@ -69,7 +69,7 @@ class NodeCalibration(BaseModel):
     pi_half_ns: float = Field(PulseCalibration.pi_half_ns, gt=0, le=1e3, description="pi/2 pulse")
     pi_amplitude: Calibrated = _assumed(PulseCalibration.pi_amplitude)
     pi_half_amplitude: Calibrated = _assumed(PulseCalibration.pi_half_amplitude)
-    readout_us: Calibrated = _assumed(230.0)
+    readout_us: Calibrated = _assumed(190.0)
     f0: Calibrated = Field(
         default_factory=lambda: Calibrated(
             value=0.95, source="Delle Donne et al., Nature 639, 321 (2025)"
@@ -80,8 +80,8 @@ class NodeCalibration(BaseModel):
             value=0.995, source="Delle Donne et al., Nature 639, 321 (2025)"
         )
     )
-    cr_us: Calibrated = _assumed(50.0)
-    cr_threshold: Calibrated = _assumed(20.0)
+    cr_us: Calibrated = _assumed(15.0)
+    cr_threshold: Calibrated = _assumed(3.0)
     ini_state: Literal[0, 1] = Field(
         0, description="state INI pumps to; 1 only while the readout is calibrated"
     )

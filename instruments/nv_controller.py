@@ -99,7 +99,7 @@ class ControllerSettings:
     repump_us: int = 300
     max_repumps: int = 20
     pump_us: int = 3
-    readout_us: int = 230
+    readout_us: int = 190
     play_timeout_us: int = 1000
     sync_window_us: int = 500
     start_delay_us: int = 3

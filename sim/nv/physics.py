@@ -25,7 +25,7 @@ from sim.noise import NS_PER_MS, NVNoise, Probability
 from sim.nv.propagator import Drive
 
 US_PER_S: Final = 1e6
-READOUT_US: Final = 230.0
+READOUT_US: Final = 190.0
 """Duration of a readout (assumed: fits the published durations of two gates and a readout)."""
 
 HIGH_FIDELITY: Final = 0.98
@@ -89,9 +89,9 @@ class NVPhysics(BaseModel):
         1.0, gt=0, le=4, description="n in exp(-(t/T)**n) (assumed: exponential)"
     )
     bright_rate_hz: Rate = Field(
-        30e3,
+        36.3e3,
         description=(
-            "detected photons of |0> under the readout laser (assumed: makes 230 us the duration "
+            "detected photons of |0> under the readout laser (assumed: makes 190 us the duration "
             "with the best mean fidelity)"
         ),
     )
@@ -101,21 +101,21 @@ class NVPhysics(BaseModel):
         le=1e3,
         description=(
             "spin flips of |0> to |1> for each detected photon under the readout laser (assumed: "
-            "makes the published fidelity 0.95 of |0> in 230 us)"
+            "makes the published fidelity 0.95 of |0> in 190 us)"
         ),
     )
     ionisation_rate_hz: Rate = Field(
-        114.0,
+        138.0,
         description=(
             "ionisation under the readout laser, the same for both spin states (assumed: "
-            "0.015 per readout of 230 us that stops at the first photon, as NVNoise)"
+            "0.015 per readout of 190 us that stops at the first photon, as NVNoise)"
         ),
     )
     dark_rate_hz: Rate = Field(
-        21.8,
+        26.4,
         description=(
             "dark and background counts, at all times (derived from the published fidelity "
-            "0.995 of |1>, in 230 us)"
+            "0.995 of |1>, in 190 us)"
         ),
     )
     cr_rate_hz: Rate = Field(

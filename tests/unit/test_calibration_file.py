@@ -86,9 +86,9 @@ def written(tmp_path, old: str, new: str):
         ("shifted_copies: 16", "shifted_copies: 3", r"shifted_copies"),
         ("value: 0.8585", "value: 1.5", r"pi_amplitude is 1.5 of full scale"),
         ("value: 0.95", "value: 0.001", r"cannot be inverted"),
-        ("value: 20.0", "value: 20.5", r"whole number of photons"),
+        ("value: 3.0", "value: 3.5", r"whole number of photons"),
         ("spacing_samples: 24102", "spacing_samples: 10", r"pulse spacing of 10 samples"),
-        ("value: 230.0", "value: 0.0", r"readout_us"),
+        ("value: 190.0", "value: 0.0", r"readout_us"),
     ],
 )
 def test_wrong_file_says_where(tmp_path, old, new, message):
