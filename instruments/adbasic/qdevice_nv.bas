@@ -135,7 +135,7 @@ DIM DATA_33[LOG_LENGTH] AS LONG AS FIFO
 DIM now, phase, due, started AS LONG
 ' The frames, as the slave's end of qnodeos/qdevice/endpoint.py has it.
 DIM received, command, seen, is_seen, upper, word, sequence, acknowledge, response AS LONG
-DIM in_session, accepted, answered, busy, outcome, detail AS LONG
+DIM in_session, accepted, answered, busy, was_idle, outcome, detail AS LONG
 ' The instruction, and what has been found out for it.
 DIM job, opcode, argument, qubit, other AS LONG
 DIM counts, tries, readouts, logged, detector, herald_code, first_photon AS LONG
@@ -285,7 +285,7 @@ SUB take_frame()
   ELSE
     seen = command
     is_seen = 1
-    IF ((busy = 0) AND (job = NOP)) THEN
+    IF (was_idle = 1) THEN
       word = SHIFT_RIGHT(upper, 2)
       sequence = SHIFT_RIGHT(upper, 1) AND 1
       acknowledge = upper AND 1
@@ -348,35 +348,10 @@ INIT:
 
 EVENT:
   INC(now)
-  ' The attempts of both nodes must start on the same sample, so this comes before anything that
-  ' may take longer in one node than in the other.
-  IF (state = COUNTDOWN) THEN
-    IF (now = due) THEN
-      send_word(alpha_entry OR AWG_ATTEMPT)
-      P2_DIGOUT(DIO_MODULE, READY_LINE, 0)
-      INC(batches)
-      due = now + batch_us
-      state = ATTEMPTS
-    ENDIF
-  ENDIF
-  INC(phase)
-  IF (phase = TICK_US) THEN
-    phase = 0
-    INC(ticks)
-  ENDIF
-
-  link_receive(received, command)
-  IF (received = 1) THEN
-    ' The QNPU's clock drifts against ours: its frames say where a tick begins.
-    IF (phase > TICK_US / 2) THEN INC(ticks)
-    phase = 0
-    IF ((is_seen = 0) OR (command <> seen)) THEN take_frame()
-  ENDIF
-  IF ((request = 1) AND (job = NOP) AND (busy = 0)) THEN
-    job = CHECK
-    tries = 0
-    check_charge()
-  ENDIF
+  ' The states come first and the frames last: what a state does must happen at the same time in
+  ' both nodes, to the nanosecond for the first attempt, whether a frame has come or not.
+  was_idle = 0
+  IF ((busy = 0) AND (job = NOP)) THEN was_idle = 1
 
   SELECTCASE state
     CASE IDLE
@@ -504,7 +479,13 @@ EVENT:
       ENDIF
 
     CASE COUNTDOWN
-      ' Ends at the start of an event, see there.
+      IF (now = due) THEN
+        P2_DIGOUT(DIO_MODULE, READY_LINE, 0)
+        send_word(alpha_entry OR AWG_ATTEMPT)
+        INC(batches)
+        due = now + batch_us
+        state = ATTEMPTS
+      ENDIF
 
     CASE ATTEMPTS, STOPPING
       IF (state = STOPPING) THEN
@@ -584,6 +565,24 @@ EVENT:
         answer(SUCCESS_ONE, herald_code)
       ENDIF
     ENDIF
+  ENDIF
+
+  INC(phase)
+  IF (phase = TICK_US) THEN
+    phase = 0
+    INC(ticks)
+  ENDIF
+  link_receive(received, command)
+  IF (received = 1) THEN
+    ' The QNPU's clock drifts against ours: its frames say where a tick begins.
+    IF (phase > TICK_US / 2) THEN INC(ticks)
+    phase = 0
+    IF ((is_seen = 0) OR (command <> seen)) THEN take_frame()
+  ENDIF
+  IF ((request = 1) AND (job = NOP) AND (busy = 0)) THEN
+    job = CHECK
+    tries = 0
+    check_charge()
   ENDIF
 
   IF (phase = TICK_US - 1) THEN
