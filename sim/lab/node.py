@@ -454,30 +454,29 @@ class LabNode:
         spin, pending = self.centre.spin, self._pending
         ready: list[Play | Repeat] = []
         while pending:
-            item = _not_before(pending[0], max(spin.sample, 0))
-            if item is None:
+            item = pending[0]
+            if isinstance(item, Repeat):
+                pieces = _cut(item, spin.sample if item.start_sample < spin.sample else limit)
+                if len(pieces) > 1:
+                    pending.popleft()
+                    pending.extendleft(reversed(pieces))
+                    item = pending[0]
+            if item.start_sample < spin.sample:
                 pending.popleft()  # light took the spin while this was played
                 continue
-            now, later = _split(item, limit)
-            if now is None:
-                pending[0] = item
+            if item.stop_sample > limit:
                 break
-            if later is None:
-                pending.popleft()
-            else:
-                pending[0] = later
+            pending.popleft()
             pump = None
-            if isinstance(now, Play) and now.waveform is not None:
-                pump = self._meanings.of(now.waveform).pump
+            if isinstance(item, Play) and item.waveform is not None:
+                pump = self._meanings.of(item.waveform).pump
             if pump is None:
-                ready.append(now)
-            elif isinstance(now, Play):
+                ready.append(item)
+            else:
                 spin.play(ready)
                 ready = []
-                start = now.start_sample / SAMPLES_PER_NS
+                start = item.start_sample / SAMPLES_PER_NS
                 self.centre.pump(start + pump[0] / SAMPLES_PER_NS, start + pump[1] / SAMPLES_PER_NS)
-            if later is not None:
-                break
         spin.play(ready)
 
     def run_awg_to_pass(self, sample: int) -> None:
@@ -502,23 +501,15 @@ class _Light:
         self._node.centre.dac_changed(cycle, module, channel, code)
 
 
-def _not_before(item: Play | Repeat, sample: int) -> Play | Repeat | None:
-    """What is left of an item that begins before a sample; None for nothing."""
-    if item.start_sample >= sample:
-        return item
-    if isinstance(item, Play):
-        return None
-    lost, left = item.split(sample)
-    return item.without(lost) if left else None
-
-
-def _split(item: Play | Repeat, sample: int) -> tuple[Play | Repeat | None, Play | Repeat | None]:
-    """What of an item ends by a sample, and what does not."""
-    if isinstance(item, Play):
-        return (item, None) if item.start_sample + item.n_samples <= sample else (None, item)
+def _cut(item: Repeat, sample: int) -> list[Play | Repeat]:
+    """A repeat in pieces: whole periods that end by a sample, the plays of one, what follows."""
     whole = min(item.count, max(0, sample - item.start_sample) // item.period_samples)
-    if whole == item.count:
-        return item, None
-    if not whole:
-        return None, item
-    return replace(item, count=whole), item.without(whole)
+    left = item.count - whole
+    if not left or sample <= item.start_sample + whole * item.period_samples:
+        middle: list[Play] = []
+    else:
+        middle = list(item.period(whole))
+        left -= 1
+    before = [replace(item, count=whole)] if whole else []
+    after = [item.without(item.count - left)] if left else []
+    return [*before, *middle, *after]
