@@ -144,6 +144,7 @@ class LabNode:
         self.event = 0
         self.executed = 0
         self._state_changed = False
+        self._has_pulsed = False
         self._outputs = 0
         self._dio_word = 0
         self._herald_edges: deque[tuple[int, int]] = deque()
@@ -204,6 +205,7 @@ class LabNode:
         before = self.state
         if before in _WATCHING:
             self.run_awg(event * SAMPLES_PER_EVENT)
+        self._has_pulsed = False
         self.system.run_event(wiring.PROCESS)
         self.event = event
         self.executed += 1
@@ -255,6 +257,9 @@ class LabNode:
             self._find_played(due)
             if self._played_event is not None:
                 wanted = self._played_event
+        elif state == READOUT and self._has_pulsed:
+            # The counter may have counted after it was latched.
+            wanted = following
         elif state == READOUT:
             photon_ns = self.centre.next_photon_ns(due * NS_PER_EVENT)
             if photon_ns is not None:
@@ -479,6 +484,10 @@ class LabNode:
                 self.centre.pump(start + pump[0] / SAMPLES_PER_NS, start + pump[1] / SAMPLES_PER_NS)
         spin.play(ready)
 
+    def note_pulse(self) -> None:
+        """The detector has pulsed in the event at hand."""
+        self._has_pulsed = True
+
     def run_awg_to_pass(self, sample: int) -> None:
         """Let the AWG run if it is behind and decouples; its program commands nothing now."""
         if self._core.is_running and self.awg.now < sample - SAMPLES_PER_EVENT:
@@ -493,7 +502,10 @@ class _Light:
 
     def emit(self, start_cycle: int, stop_cycle: int) -> Any:
         """See `sim.adwin.hardware.PhotonSource`."""
-        return self._node.centre.emit(start_cycle, stop_cycle)
+        pulses = self._node.centre.emit(start_cycle, stop_cycle)
+        if pulses:
+            self._node.note_pulse()
+        return pulses
 
     def dac_changed(self, cycle: int, module: int, channel: int, code: int) -> None:
         """See `sim.adwin.hardware.PhotonSource`."""
