@@ -11,8 +11,9 @@ a readout waits until it is due: of two readouts on a pair the random numbers me
 results in different orders, and the order must be that of time (`Qubit.settle`).
 
 Decoupling: the age of a qubit counts from the end of its INI, from its herald, or from the
-end of its last readout. Gates and measurements start on the boundaries of decoupling blocks
-counted from there (`NVTiming.block_start`). The coherences decay up to the start of every
+end of its last readout. Decoupling begins with the first gate after an INI or a readout, which
+starts at once, or with the herald; from then on instructions start between two blocks
+(`NVTiming.start_ns`), until a readout ends it. The coherences decay up to the start of every
 gate; decay before a measurement in the Z basis changes nothing and is left out.
 
 An ENT destroys what the qubit held, as the charge check and the attempts pump it optically.
@@ -99,8 +100,9 @@ class BehaviouralNVDevice:
         self._requested = Opcode.ENT
 
         self._qubit: Qubit | None = None
-        self._origin = 0
-        self._decayed_to = 0
+        self._origin_ns = 0
+        self._decayed_to_ns = 0
+        self._decoupled_from_ns: int | None = None
         self._basis: list[int] = []
         self._handlers: dict[Opcode, Callable[[int, PhysicalInstruction], None]] = {
             Opcode.INI: self._initialise,
@@ -177,8 +179,8 @@ class BehaviouralNVDevice:
         if self._qubit is None:
             return PauliState.from_populations(0.5).qubits[0]
         copy = self._qubit.state.copy().qubits[self._qubit.index]
-        if tick is not None and tick > self._decayed_to:
-            copy.apply(dephasing(self._coherence_until(tick)))
+        if tick is not None:
+            self._decay(copy, tick)
         return copy
 
     def state_of(self, address: int = ELECTRON, tick: int | None = None) -> Complex:
@@ -196,8 +198,7 @@ class BehaviouralNVDevice:
             raise ValueError(f"{self.name} and {other.name} do not share a pair")
         copy = ours.state.copy()
         for device, qubit in ((self, ours), (other, theirs)):
-            if tick > device._decayed_to:
-                copy.apply(qubit.index, dephasing(device._coherence_until(tick)))
+            device._decay(copy.qubits[qubit.index], tick)
         return copy.reduced(ours.index, theirs.index)
 
     # --- instructions -------------------------------------------------------------------
@@ -214,7 +215,8 @@ class BehaviouralNVDevice:
     def _initialise(self, tick: int, _: PhysicalInstruction) -> None:
         self._release()
         done = self._ready_tick(tick) + self.timing.initialise_ticks
-        self._hold(PauliState.from_populations(1 - self.noise.initialisation_error).qubits[0], done)
+        state = PauliState.from_populations(1 - self.noise.initialisation_error)
+        self._hold(state.qubits[0], done * self.timing.tick_ns)
         self._complete_at(done, Outcome.SUCCESS_ZERO)
 
     def _gate(self, tick: int, instruction: PhysicalInstruction) -> None:
@@ -222,14 +224,15 @@ class BehaviouralNVDevice:
             self._complete_at(tick + 1, Outcome.UNSUPPORTED_REQUEST)
             return
         qubit = self._held(tick)
-        start = self.timing.block_start(tick, self._origin)
-        self._rotate(qubit, start, instruction.argument)
-        self._complete_at(start + self.timing.gate_ticks, Outcome.SUCCESS_ZERO)
+        start_ns = self._start_ns(tick * self.timing.tick_ns)
+        self._rotate(qubit, start_ns, instruction.argument)
+        started = start_ns // self.timing.tick_ns
+        self._complete_at(started + self.timing.gate_ticks, Outcome.SUCCESS_ZERO)
 
     def _measure(self, tick: int, _: PhysicalInstruction) -> None:
         qubit = self._held(tick)
-        start = self.timing.block_start(tick, self._origin)
-        self._read_out_at(start + self.timing.measure_ticks, qubit)
+        start_ns = self.timing.start_ns(tick * self.timing.tick_ns, self._decoupled_from_ns)
+        self._read_out_from(start_ns, qubit)
 
     def _set_basis(self, tick: int, instruction: PhysicalInstruction) -> None:
         basis = self._basis if instruction.other else []
@@ -263,15 +266,19 @@ class BehaviouralNVDevice:
         if batch.qubit is None or batch.bell is None:
             self._complete_at(batch.tick, Outcome.ENTANGLEMENT_FAILURE)
             return
-        self._hold(batch.qubit, batch.tick)
+        time_ns = batch.tick * self.timing.tick_ns
+        self._hold(batch.qubit, time_ns)
+        self._decoupled_from_ns = time_ns - self.timing.herald_lag_ns
         if self._requested is Opcode.ENT:
             self._complete_at(batch.tick, OUTCOME_OF_HERALD[batch.bell])
             return
-        start = batch.tick
         for argument in self._basis:
-            self._rotate(batch.qubit, start, argument)
-            start += self.timing.gate_ticks
-        self._read_out_at(start + self.timing.measure_ticks, batch.qubit, batch.bell)
+            # The next one is sent at once when this one has been played.
+            time_ns = self._start_ns(time_ns)
+            self._rotate(batch.qubit, time_ns, argument)
+            time_ns += 1
+        start_ns = self.timing.start_ns(time_ns, self._decoupled_from_ns)
+        self._read_out_from(start_ns, batch.qubit, batch.bell)
 
     # --- physics ------------------------------------------------------------------------
 
@@ -279,17 +286,25 @@ class BehaviouralNVDevice:
         """When the centre can be used, after a charge check and perhaps a repump."""
         return tick if self._charge.check(tick) else tick + self.timing.repump_ticks
 
-    def _hold(self, qubit: Qubit, origin: int) -> None:
-        """Begin to protect a qubit whose age counts from ``origin``."""
+    def _hold(self, qubit: Qubit, origin_ns: int) -> None:
+        """Take over a qubit whose age counts from a time; nothing decouples it yet."""
         self._qubit = qubit
-        self._origin = self._decayed_to = origin
+        self._origin_ns = self._decayed_to_ns = origin_ns
+        self._decoupled_from_ns = None
+
+    def _start_ns(self, time_ns: int) -> int:
+        """When a gate starts that comes at a time; the first one begins the decoupling."""
+        start_ns = self.timing.start_ns(time_ns, self._decoupled_from_ns)
+        if self._decoupled_from_ns is None:
+            self._decoupled_from_ns = start_ns
+        return start_ns
 
     def _held(self, tick: int) -> Qubit:
         """The qubit; maximally mixed if nothing has been prepared."""
         qubit = self._qubit
         if qubit is None:
             qubit = PauliState.from_populations(0.5).qubits[0]
-            self._hold(qubit, tick)
+            self._hold(qubit, tick * self.timing.tick_ns)
         return qubit
 
     def _release(self) -> None:
@@ -297,21 +312,27 @@ class BehaviouralNVDevice:
             self._qubit.discard()
             self._qubit = None
 
-    def _coherence_until(self, tick: int) -> float:
-        """What the coherences keep from the last decay that was applied until a tick."""
-        tick_ns = self.timing.tick_ns
+    def _coherence_until(self, time_ns: int) -> float:
+        """What the coherences keep from the last decay that was applied until a time."""
         return self.noise.coherence_factor(
-            (self._decayed_to - self._origin) * tick_ns, (tick - self._origin) * tick_ns
+            self._decayed_to_ns - self._origin_ns, time_ns - self._origin_ns
         )
 
-    def _rotate(self, qubit: Qubit, start: int, argument: int) -> None:
-        axis, steps = Axis(argument // ANGLE_STEPS), argument % ANGLE_STEPS
-        kept = self._coherence_until(start)
-        qubit.apply(noisy_rotation(axis, steps, kept, self.noise.gate_depolarising))
-        self._decayed_to = start
+    def _decay(self, copy: Qubit, tick: int) -> None:
+        """Let a copy of the qubit decay until a tick."""
+        time_ns = tick * self.timing.tick_ns
+        if time_ns > self._decayed_to_ns:
+            copy.apply(dephasing(self._coherence_until(time_ns)))
 
-    def _read_out_at(self, done: int, qubit: Qubit, herald: BellState | None = None) -> None:
-        """Begin a readout that is over at a tick."""
+    def _rotate(self, qubit: Qubit, start_ns: int, argument: int) -> None:
+        axis, steps = Axis(argument // ANGLE_STEPS), argument % ANGLE_STEPS
+        kept = self._coherence_until(start_ns)
+        qubit.apply(noisy_rotation(axis, steps, kept, self.noise.gate_depolarising))
+        self._decayed_to_ns = start_ns
+
+    def _read_out_from(self, start_ns: int, qubit: Qubit, herald: BellState | None = None) -> None:
+        """Begin a readout at a time."""
+        done = self.timing.tick_after(start_ns + self.timing.measure_ns)
 
         def read_out() -> None:
             self._outcome = self._read_out(qubit, done)
@@ -327,7 +348,7 @@ class BehaviouralNVDevice:
         dark = bit == 1 or not self._charge.good
         correct = noise.readout_fidelity_1 if dark else noise.readout_fidelity_0
         reported_dark = dark if rng.random() < correct else not dark
-        self._hold(PauliState.from_populations(1 - bit).qubits[0], done)
+        self._hold(PauliState.from_populations(1 - bit).qubits[0], done * self.timing.tick_ns)
         return Outcome.SUCCESS_ONE if reported_dark else Outcome.SUCCESS_ZERO
 
     # --- outcomes -----------------------------------------------------------------------

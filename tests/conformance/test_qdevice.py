@@ -34,7 +34,7 @@ def factory(noise: NVNoise, timing: NVTiming, *, linked: bool):
 
 
 @pytest.mark.parametrize("noise", NOISES)
-@pytest.mark.parametrize("timing", [NVTiming(), NVTiming(dd_block_ticks=1)])
+@pytest.mark.parametrize("timing", [NVTiming(), NVTiming(dd_block_ns=0)])
 def test_the_behavioural_device_conforms(noise, timing):
     model, fidelity = NOISES[noise]
     report = check_qdevice(factory(model, timing, linked=True), Expectations(fidelity=fidelity))
@@ -42,7 +42,8 @@ def test_the_behavioural_device_conforms(noise, timing):
     assert report.skipped == ()
     shortest, longest = report.ticks[Opcode.SQG]
     assert timing.gate_ticks <= shortest
-    assert longest < timing.gate_ticks + timing.dd_block_ticks
+    waited_ns = timing.dd_block_ns + timing.dd_lead_ns
+    assert longest <= timing.gate_ticks + waited_ns // timing.tick_ns
 
 
 def test_a_node_without_a_link_conforms():

@@ -27,6 +27,8 @@ Z_LIMIT = 4.5
 START_TICK = 10
 SIGMA = (qutip.sigmax(), qutip.sigmay(), qutip.sigmaz())
 NOISELESS = NVNoise.noiseless()
+WHOLE_TICKS = NVTiming(dd_block_ns=80_000, dd_lead_ns=0, herald_lag_ns=0)
+"""Gates start at whole ticks: one before the outcome."""
 CERTAIN = LinkParameters.perfect(success_probability=1)
 
 Program = Generator[PhysicalInstruction | int, Response | None, None]
@@ -157,12 +159,17 @@ def lone_device(
 
 
 def two_devices(
-    parameters: LinkParameters = CERTAIN, noise: NVNoise = NOISELESS, seed: int = 1
+    parameters: LinkParameters = CERTAIN,
+    noise: NVNoise = NOISELESS,
+    seed: int = 1,
+    timing: NVTiming | None = None,
 ) -> list[BehaviouralNVDevice]:
     """Devices "a" and "b" on a link of their own."""
     link = EntanglementLink(parameters, random.Random(seed))
     return [
-        BehaviouralNVDevice(NVTiming(), noise, link, random.Random(1000 * seed + number), name)
+        BehaviouralNVDevice(
+            timing or NVTiming(), noise, link, random.Random(1000 * seed + number), name
+        )
         for number, name in enumerate(("a", "b"), start=1)
     ]
 

@@ -31,6 +31,7 @@ from sim.nv_timing import NVTiming
 from tests.sim.bench import (
     CERTAIN,
     NOISELESS,
+    WHOLE_TICKS,
     assert_proportion,
     lone_device,
     outcomes,
@@ -49,7 +50,7 @@ SUCCESS = Outcome.SUCCESS_ZERO
 
 def test_durations_follow_the_table():
     timing = NVTiming(
-        initialise_ticks=3, gate_ticks=2, measure_ticks=11, dd_block_ticks=1, repump_ticks=30
+        initialise_ticks=3, gate_ticks=2, measure_ns=100_000, dd_block_ns=0, repump_ticks=30
     )
     [station] = run_sequences([lone_device(timing=timing)], [ini(), X90, 5, msr(), ini()])
     assert [answer.answered - answer.sent for answer in station.answers] == [3, 2, 11, 3]
@@ -60,12 +61,19 @@ def test_durations_follow_the_table():
 def test_gates_and_measurements_start_between_decoupling_blocks(wait, instruction):
     timing = NVTiming()
     [station] = run_sequences([lone_device(timing=timing)], [ini(), wait, X90, wait, instruction])
-    initialised, first, second = station.answers
-    origin = initialised.answered
-    for answer, duration in ((first, 1), (second, 1 if instruction is X90 else 24)):
-        start = answer.answered - duration
-        assert (start - origin) % 8 == 0
-        assert answer.sent <= start < answer.sent + 8
+    _, first, second = station.answers
+    # Nothing is decoupled before the first gate, so it starts at once.
+    assert first.answered == first.sent + 1
+    origin_ns, came_ns = first.sent * timing.tick_ns, second.sent * timing.tick_ns
+    taken_ns = 0 if instruction is X90 else timing.measure_ns
+    [start_ns] = [
+        boundary_ns
+        for block in range(1, 6)
+        if timing.tick_after((boundary_ns := origin_ns + block * timing.dd_block_ns) + taken_ns)
+        == second.answered
+    ]
+    latest_ns = came_ns + timing.dd_lead_ns
+    assert latest_ns <= start_ns < latest_ns + timing.dd_block_ns
 
 
 def test_blocks_are_counted_from_the_herald_too():
@@ -73,8 +81,9 @@ def test_blocks_are_counted_from_the_herald_too():
     stations = run_sequences(devices, [ent(), 3, X90, 6, msr()], [4, ent(), msr()])
     herald = stations[0].answers[0].answered
     assert stations[1].answers[0].answered == herald
-    assert [answer.answered - herald for answer in stations[0].answers[1:]] == [9, 40]
-    assert stations[1].answers[1].answered - herald == 32
+    # Boundaries 70.94 and 231.62 us after the herald's tick, and 191 us for a readout.
+    assert [answer.answered - herald for answer in stations[0].answers[1:]] == [8, 43]
+    assert stations[1].answers[1].answered - herald == 27
 
 
 def test_news_is_announced_exactly():
@@ -187,7 +196,7 @@ def test_unknown_fields_are_refused(model):
 def test_a_short_circuit_matches_its_kraus_operators(exponent):
     noise = NVNoise(gate_depolarising=0.013, coherence_exponent=exponent)
     gates = (sqg(Axis.X, 5), sqg(Axis.Y, 11), sqg(Axis.X, 27))
-    device = lone_device(noise)
+    device = lone_device(noise, WHOLE_TICKS)
     [station] = run_sequences([device], [ini(), 40, gates[0], 131, gates[1], 77, gates[2]])
     created = station.answers[0].answered
     rho = 0.99 * qutip.fock_dm(2, 0) + 0.01 * qutip.fock_dm(2, 1)
@@ -284,7 +293,7 @@ def test_an_ionised_centre_reads_dark_and_fails_one_check():
     [station] = run_sequences([device], [ini(), msr(), ini(), msr()])
     assert outcomes(station) == [SUCCESS, Outcome.SUCCESS_ONE] * 2
     durations = [answer.answered - answer.sent for answer in station.answers[::2]]
-    assert durations == [2, 32]
+    assert durations == [2, 34]
     assert device.verify_charge(10_000) is False
     assert device.verify_charge(10_001) is True
     assert [check.passed for check in device.charge_checks] == [False, False]
@@ -297,7 +306,7 @@ def test_an_ionised_centre_keeps_its_partner_waiting():
     stations = run_sequences(devices, [msr(), 10, ent()], [ent()])
     asked = stations[0].answers[1].sent
     heralds = [station.answers[-1] for station in stations]
-    assert [answer.answered for answer in heralds] == [asked + 31] * 2
+    assert [answer.answered for answer in heralds] == [asked + 33] * 2
     assert all(answer.response.outcome in HERALDS for answer in heralds)
 
 

@@ -16,6 +16,7 @@ from sim.noise import NVNoise
 from sim.nv_device import MAX_PMG_ROTATIONS
 from tests.sim.bench import (
     SIGMA,
+    WHOLE_TICKS,
     Station,
     assert_proportion,
     outcomes,
@@ -98,7 +99,7 @@ def test_gates_on_a_pair_match_their_kraus_operators():
         attempts_per_batch=10**6,
         protocol=SinglePhotonProtocol(alpha_a=0.3, alpha_b=0.15, phase_offset_rad=0.3),
     )
-    devices = two_devices(parameters, noise)
+    devices = two_devices(parameters, noise, timing=WHOLE_TICKS)
     gates = [(sqg(Axis.X, 5), sqg(Axis.Y, 9)), (sqg(Axis.Y, 21), sqg(Axis.X, 30))]
     stations = run_sequences(
         devices,
@@ -216,7 +217,8 @@ def test_an_enm_takes_its_rotations_and_the_readout_after_the_herald():
         devices, [pmg(Axis.X, 8), pmg(Axis.Y, 3, append=True), enm()], [20, ent()]
     )
     herald = stations[1].answers[0].answered
-    assert stations[0].answers[2].answered == herald + 2 + 24
+    # Boundaries 70.94, 151.28 and 231.62 us after the herald's tick, then 191 us of readout.
+    assert stations[0].answers[2].answered == herald + 43
 
 
 def pmg_outcome(*rotations):

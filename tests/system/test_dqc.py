@@ -214,24 +214,24 @@ def arms(columns: dict[str, np.ndarray], node: NodeConfig, circuits: int):
         The vectors, shape (circuits, 3).
     """
     timing, noise = node.timing, node.noise
-    tick_ms = timing.tick_ns / 1e6
     vectors = []
-    herald = 0
+    herald_ns = 0
     pulses: list[tuple[int, int]] = []
     rows = zip(columns["time"], columns["event"], columns["detail"], strict=True)
     for tick, event, detail in rows:
         if event == Event.EGP_ENT_OK:
-            herald, pulses = tick, []
+            herald_ns, pulses = int(tick) * timing.tick_ns, []
         elif event == Event.QDEVICE_PRODUCE_SQG_CMD:
             # The device gets it a tick later and starts it between two decoupling blocks.
-            pulses.append((timing.block_start(int(tick) + 1, int(herald)), detail))
+            came_ns = (int(tick) + 1) * timing.tick_ns
+            pulses.append((timing.start_ns(came_ns, herald_ns - timing.herald_lag_ns), detail))
         elif event == Event.QDEVICE_PRODUCE_MSR_CMD:
             vector = np.array([0.0, 0.0, 1.0])
-            starts = [herald, *(start for start, _ in pulses)]
+            starts = [herald_ns, *(start for start, _ in pulses)]
             for index, (start, argument) in reversed(list(enumerate(pulses))):
                 vector = rotate(vector, argument // 32, -(argument % 32))
                 vector *= 1 - noise.gate_depolarising
-                kept = math.exp(-(start - starts[index]) * tick_ms / noise.coherence_time_ms)
+                kept = math.exp(-(start - starts[index]) / 1e6 / noise.coherence_time_ms)
                 vector *= (kept, kept, 1.0)
             vectors.append(vector)
     assert len(vectors) == circuits

@@ -77,13 +77,14 @@ def test_without_latencies_nothing_takes_time_but_physics_and_the_tick():
     system = build()
     run(system, client=local)
     timing = CERTAIN.client.timing
-    # Every instruction is with the device one tick after the outcome of the one before, and
-    # gates and measurements start between two decoupling blocks, counted from the INI's end.
+    # Every instruction is with the device one tick after the outcome of the one before. The
+    # gate starts at once, and the measurement between two of the decoupling blocks after it.
     # Tick 0 serves the registration of the program, tick 1 its subroutine, so the first
     # instruction is with the device at tick 2.
-    tick = initialised = 2 + timing.initialise_ticks
-    tick = timing.block_start(tick + 1, initialised) + timing.gate_ticks
-    tick = timing.block_start(tick + 1, initialised) + timing.measure_ticks
+    gate = 2 + timing.initialise_ticks + 1
+    measurement = (gate + timing.gate_ticks + 1) * timing.tick_ns
+    start_ns = timing.start_ns(measurement, gate * timing.tick_ns)
+    tick = timing.tick_after(start_ns + timing.measure_ns)
     trace = system.client.host_trace
     assert host_times_us(trace, Event.SUBROUTINE_SEND_ATTEMPT) == [0]
     assert host_times_us(trace, Event.SUBROUTINE_SENT) == [0]
