@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from qnodeos import __version__
-from qnodeos.cli import configuration, experiment
+from qnodeos.cli import calibrate, configuration, experiment, timing
 from qnodeos.errors import ConfigurationError, QNodeOSError
 
 EXIT_FAILED = 1
@@ -28,6 +28,8 @@ app = typer.Typer(
 app.add_typer(experiment.app, name="experiment")
 app.command("demo")(experiment.demo)
 app.command("config")(configuration.config)
+app.command("calibrate")(calibrate.calibrate)
+app.command("timing")(timing.timing)
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,0 +1,288 @@
+"""`qnodeos calibrate NAME`: find the parameters of a node, simulated or real."""
+
+from __future__ import annotations
+
+import dataclasses
+import json as json_module
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from qnodeos.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from calibration.measurement import CalibrationResult, Measurement
+    from calibration.runner import Archive, Outcome
+    from qnodeos.cli.benches import Benches
+
+DEFAULT_DIRECTORY = Path("results/calibration")
+NAMES = (
+    "cr",
+    "resonance",
+    "rabi",
+    "ssro",
+    "readout-correction",
+    "t-coh",
+    "awg-delay",
+    "fidelity-alpha",
+)
+ALL = "all"
+_GATE_SHOTS = 500
+
+
+class Node(StrEnum):
+    """Nodes that have Station files."""
+
+    CLIENT = "client"
+    SERVER = "server"
+
+
+class Truth(StrEnum):
+    """What a simulated node is."""
+
+    NOMINAL = "nominal"
+    DRAWN = "drawn"
+
+
+def _known(name: str) -> str:
+    if name not in (*NAMES, ALL):
+        raise typer.BadParameter(f"no measurement {name!r}; there are {', '.join((*NAMES, ALL))}")
+    return name
+
+
+def calibrate(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help=f"What to measure: {', '.join((*NAMES, ALL))}.", callback=_known
+        ),
+    ],
+    node: Annotated[Node, typer.Option(help="Which node.")] = Node.SERVER,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the simulation.")] = 1,
+    truth: Annotated[
+        Truth | None,
+        typer.Option(
+            help="The simulated node: as a new calibration assumes it (nominal), or different, "
+            "drawn by the seed (drawn: the default of 'all')."
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="A setting of the measurement; repeatable."
+        ),
+    ] = None,
+    shifted_copies: Annotated[
+        int | None, typer.Option(help="t-coh: shifted copies of the decoupling pulses.")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the result here.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Directory for dataset, plots and calibration files; by default one of the "
+            f"simulated truth in {DEFAULT_DIRECTORY}."
+        ),
+    ] = None,
+    station: Annotated[
+        Path | None,
+        typer.Option(help="Station file of a real node, instead of a simulation (unverified)."),
+    ] = None,
+    spi: Annotated[
+        str | None, typer.Option(metavar="BUS.DEVICE", help="SPI interface to a real node.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing.")] = False,
+) -> None:
+    """Find parameters of an NV node, and keep them in its calibration file."""
+    from calibration.runner import Archive
+    from qnodeos.cli.benches import open_benches
+
+    drawn = (truth or (Truth.DRAWN if name == ALL else Truth.NOMINAL)) is Truth.DRAWN
+    if shifted_copies is not None:
+        if name != "t-coh":
+            raise typer.BadParameter("only t-coh has shifted copies", param_hint="--shifted-copies")
+        settings = [*(settings or []), f"shifted_copies={shifted_copies}"]
+    if name == ALL and settings:
+        raise typer.BadParameter("'all' takes no settings", param_hint="--set")
+    what = None if name == ALL else _measurement(name, settings or [])
+    directory = out or _directory(station, node, seed, drawn)
+    _make(directory)
+    console = Console(quiet=quiet)
+    archive = Archive(directory / "calibration.db", directory, directory / "plots")
+    with open_benches(
+        name,
+        node.value,
+        seed=seed,
+        drawn=drawn,
+        calibrations=directory,
+        station=station,
+        spi=spi,
+    ) as benches:
+        if what is None:
+            document = _all(console, benches, archive, node.value)
+        else:
+            document = _one(console, what, benches, archive, node.value)
+    document = {"seed": seed, "simulated": station is None, **document}
+    if json is not None:
+        json.parent.mkdir(parents=True, exist_ok=True)
+        json.write_text(json_module.dumps(document, indent=1, allow_nan=False) + "\n", "utf-8")
+        console.print(f"Result: {json}")
+    console.print(f"Dataset, plots and calibration files: {directory}")
+
+
+# --- running --------------------------------------------------------------------------------
+
+
+def _one(
+    console: Console, what: Measurement[Any], benches: Benches, archive: Archive, node: str
+) -> dict[str, Any]:
+    from calibration.runner import calibrate as run
+
+    bench = benches.pair if what.on_pair else benches.nodes[node]
+    assert bench is not None
+    nodes = list(benches.nodes) if what.on_pair else [node]
+    with console.status(f"{what.name} ..."):
+        outcome = run(what, bench, archive)
+    return _reported(console, outcome, benches, nodes)
+
+
+def _all(console: Console, benches: Benches, archive: Archive, node: str) -> dict[str, Any]:
+    from calibration.runner import calibrate_all, calibrate_pair
+
+    names = list(benches.nodes) if benches.pair is not None else [node]
+    before = {name: _gate_errors(benches.nodes[name]) for name in names}
+    documents = []
+    for name in names:
+        for outcome in _watched(console, calibrate_all(benches.nodes[name], archive)):
+            documents.append({"node": name, **_reported(console, outcome, benches, [name])})
+    if benches.pair is not None:
+        for outcome in _watched(console, calibrate_pair(benches.pair, archive)):
+            documents.append(_reported(console, outcome, benches, names))
+    after = {name: _gate_errors(benches.nodes[name]) for name in names}
+    table = Table(
+        title="Wrong answers to gate sequences that should give |0> or |1>", box=SIMPLE_HEAD
+    )
+    for column in ("node", "before", "after"):
+        table.add_column(column)
+    for name in names:
+        table.add_row(name, f"{before[name]:.3f}", f"{after[name]:.3f}")
+    console.print(table)
+    return {
+        "measurements": documents,
+        "wrong_before": before,
+        "wrong_after": after,
+        "calibrations": {
+            name: benches.nodes[name].calibration.model_dump(mode="json") for name in names
+        },
+    }
+
+
+def _watched(console: Console, outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
+    while True:
+        with console.status("measuring ..."):
+            outcome = next(outcomes, None)
+        if outcome is None:
+            return
+        yield outcome
+
+
+def _gate_errors(node: Any) -> float:
+    """Share of wrong readouts after sequences of gates whose ideal result is certain."""
+    from qnodeos.qdevice.instructions import Axis, ini, msr, sqg
+
+    x, y = sqg(Axis.X, 8), sqg(Axis.Y, 8)
+    flip = sqg(Axis.X, 16)
+    wrong = total = 0
+    for gates, bit in (
+        ((), 0),
+        ((flip,), 1),
+        ((x, x), 1),
+        ((y, flip, sqg(Axis.Y, 24)), 0),
+        ((x,) * 8, 0),
+        ((flip, y, y), 0),
+    ):
+        bits = node.shots([ini(), *gates, msr()], _GATE_SHOTS).bits[:, 0]
+        wrong += int((bits != bit).sum())
+        total += bits.size
+    return wrong / total
+
+
+# --- reporting ------------------------------------------------------------------------------
+
+
+def _reported(
+    console: Console, outcome: Outcome, benches: Benches, nodes: list[str]
+) -> dict[str, Any]:
+    result = outcome.result
+    truth = benches.truth(result, nodes)
+    console.print(_table(result, truth))
+    if outcome.plot is not None:
+        console.print(f"Plot: {outcome.plot}")
+    document = {**result.to_dict(), "nodes": nodes, "run_id": outcome.run_id, "truth": truth}
+    if result.measurement == "t-coh":
+        document |= {name: result.details[name] for name in ("t_coh_ms", "sigma", "shifted_copies")}
+    return document
+
+
+def _table(result: CalibrationResult, truth: dict[str, Any]) -> Table:
+    table = Table(title=f"{result.measurement} ({result.source})", box=SIMPLE_HEAD)
+    for column in ("value", "found", "standard uncertainty"):
+        table.add_column(column)
+    if truth:
+        table.add_column("simulated truth")
+    for name, (value, sigma) in result.values.items():
+        row = [name, f"{value:.9g}", f"{sigma:.2g}"]
+        if truth:
+            row.append(f"{truth[name]:.9g}" if isinstance(truth.get(name), float) else "")
+        table.add_row(*row)
+    return table
+
+
+# --- settings -------------------------------------------------------------------------------
+
+
+def _measurement(name: str, settings: list[str]) -> Measurement[Any]:
+    from calibration.registry import MEASUREMENTS, measurement
+
+    known = {field.name: field for field in dataclasses.fields(MEASUREMENTS[name])}
+    values: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals or key not in known:
+            raise typer.BadParameter(
+                f"{setting!r}: give KEY=VALUE with one of {', '.join(known)}", param_hint="--set"
+            )
+        try:
+            value = json_module.loads(text)
+        except ValueError:
+            raise typer.BadParameter(
+                f"{setting!r}: the value must be a number, true, false, or a list in brackets",
+                param_hint="--set",
+            ) from None
+        values[key] = tuple(value) if isinstance(value, list) else value
+    try:
+        return measurement(name, **values)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"{name}: {error}") from error
+
+
+def _directory(station: Path | None, node: Node, seed: int, drawn: bool) -> Path:
+    """Calibrations of one simulated truth must not be used for another."""
+    if station is not None:
+        return DEFAULT_DIRECTORY / node.value
+    return DEFAULT_DIRECTORY / (f"simulated-drawn-{seed}" if drawn else "simulated-nominal")
+
+
+def _make(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot make this directory: {error.strerror}; choose another --out",
+            file=str(directory),
+        ) from error
