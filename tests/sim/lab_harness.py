@@ -267,6 +267,20 @@ class Runner:
         """Run one instruction on each node; their answers."""
         return [answers[0] for answers in self.run(*([each] for each in programs))]
 
+    def send(self, instruction: PhysicalInstruction, ticks: int, index: int = 0) -> None:
+        """Send an instruction to one node and let some ticks pass, in which it is not answered."""
+        self.masters[index].submit(instruction)
+        assert not any(self.pass_ticks(ticks))
+
+    def pass_ticks(self, ticks: int) -> list[Response]:
+        """Exchange a frame at each of some ticks; the responses."""
+        responses = []
+        for _ in range(ticks):
+            each = [self._exchange(index) for index in range(len(self.nodes))]
+            responses += [response for response in each if response is not None]
+            self.tick += 1
+        return responses
+
     # --- looking ----------------------------------------------------------------------------
 
     @property
