@@ -32,7 +32,7 @@ from sim.hdawg.timeline import Repeat
 from sim.lab.build import NodeSpec, SimulatedLaboratory, SimulatedNode
 from sim.lab.device import InstrumentNVDevice
 from sim.lab.node import LabNode
-from sim.lab.timing import SAMPLES_PER_EVENT, LabTiming
+from sim.lab.timing import SAMPLES_PER_EVENT, SAMPLES_PER_NS, LabTiming
 from sim.link import LinkParameters
 from sim.nv.physics import NVPhysics
 from sim.pauli import PauliState
@@ -297,6 +297,17 @@ class Runner:
         node = self.nodes[index].lab_node
         bring_up(node)
         return node.centre.spin.state_at(node.centre.spin.sample)
+
+
+def pair_state(runner: Runner, sample: int) -> PauliState:
+    """The two spins of two nodes at a sample that both have reached."""
+    qubits = []
+    for simulated in runner.nodes:
+        simulated.lab_node.bring_spin_to(sample / SAMPLES_PER_NS)
+        qubits.append(simulated.lab_node.centre.spin.bring_to(sample))
+    first, second = qubits
+    assert first.state is second.state, "the spins do not share a pair"
+    return first.state.reduced(first.index, second.index)
 
 
 def sample_of_tick(lab: SimulatedLaboratory, tick: int) -> int:

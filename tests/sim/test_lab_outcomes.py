@@ -118,7 +118,8 @@ def test_without_light_an_ionised_centre_is_a_hardware_failure(lone):
         (PhysicalInstruction(Opcode.TQG, 8), Outcome.UNSUPPORTED_REQUEST),
         (PhysicalInstruction(Opcode.MOV, 0, 0, 1), Outcome.UNSUPPORTED_REQUEST),
         (PhysicalInstruction(Opcode.TQG, 8, 1), Outcome.UNSUPPORTED_REQUEST),
-        (PhysicalInstruction(15, 8), Outcome.UNSUPPORTED_REQUEST),
+        # A code without a name, so the type is overruled.
+        (PhysicalInstruction(15, 8), Outcome.UNSUPPORTED_REQUEST),  # type: ignore[arg-type]
         (pmg(Axis.Z, 0), Outcome.UNSUPPORTED_REQUEST),
         (PhysicalInstruction(Opcode.PMG, 8, 0, 2), Outcome.UNSUPPORTED_REQUEST),
         (ent(1), Outcome.UNSUPPORTED_REQUEST),
