@@ -1,6 +1,14 @@
-"""QDrivers: NetQASM's quantum instructions as physical instructions, one per kind of device.
+"""QDrivers, and what stands between them and a quantum device.
+
+===================  ======================================================================
+`drivers.nv`         the QDriver of NV centres: NetQASM's quantum instructions as physical
+                     instructions
+`drivers.nv_setup`   from a node's instruments and settings to a device that answers frames
+`drivers.spi`        the wire to it: frames over SPI
+===================  ======================================================================
 
 A QDriver (`qnodeos.qdevice.protocols.QDriver`) is the only hardware-dependent part of the
-QNPU. A driver here is pure: it knows which instructions a device can execute, how a gate
-decomposes into them and what the device cannot do; it never talks to the device.
+QNPU. It is pure: it knows which instructions a device can execute, how a gate decomposes
+into them and what the device cannot do; it never talks to the device. The other two do, and
+have not been verified on hardware.
 """

@@ -1,9 +1,20 @@
 """QCoDeS drivers of the laboratory's instruments, and the sources they load.
 
-`hdawg`: the Zurich Instruments HDAWG waveform generator. `adwin`: the Jaeger ADwin-Pro II
-real-time controller. `ownership`: one process per instrument. Each driver runs on the real
-instrument's software interface or on its simulated twin in `sim`, and none of them has been
-verified on hardware. They are not connected to a node yet: that, and the other instruments,
-arrive with the instrument-level simulation. May import `sequences` only. Needs the extra
-`lab`.
+===========================  ==============================================================
+`instruments.station`        opens all instruments of a node from a Station file
+`instruments.adwin`          the Jaeger ADwin-Pro II real-time controller
+`instruments.nv_controller`  the ADbasic program of an NV node on it, ``adbasic/*``
+`instruments.hdawg`          the Zurich Instruments HDAWG waveform generator
+`instruments.microwave`      the microwave source
+`instruments.lasers`         lasers as powers, behind modulators
+`instruments.heralding`      the heralding station between two nodes
+`instruments.timetagger`     the time tagger beside it
+`instruments.ownership`      one process per instrument
+`instruments.resources`      VISA resources, real and simulated
+`instruments.errors`         what goes wrong
+===========================  ==============================================================
+
+Each driver runs on the real instrument's software interface or on its simulated twin, and
+none of them has been verified on hardware. `drivers.nv_setup` makes a QDevice of them. May
+import `sequences` only. Needs the extra `lab`.
 """

@@ -13,6 +13,6 @@ The way from a calibration to an AWG::
     table = build_table(TableSettings(calibration=PulseCalibration()))
     program = nv_program(table)     # to be compiled and uploaded by an instrument driver
 
-Imports nothing of this project, so a sequence can be computed and drawn anywhere. None of
-it has been verified on hardware.
+`drivers.nv_setup` does this for a node, real or simulated. Imports nothing of this project,
+so a sequence can be computed and drawn anywhere. None of it has been verified on hardware.
 """

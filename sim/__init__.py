@@ -1,6 +1,20 @@
-"""The simulated laboratory: quantum physics, links and behavioural QDevices.
+"""The simulated laboratory: quantum physics, links, instruments and QDevices. All simulated.
 
-Everything here is simulated. The behavioural NV device answers the frames of a QNPU from
-a quantum state and a timing table, in virtual time and deterministically from the random
-generators it is given; the instrument-level twins of the laboratory live beside it.
+===================  ======================================================================
+`sim.nv_device`      the behavioural device: answers frames from a quantum state and the
+                     durations of `sim.nv_timing`
+`sim.link`           entanglement between two of them
+`sim.lab`            nodes instrument by instrument, and what is between two of them
+`sim.adwin`          the ADwin-Pro II, which runs ADbasic sources
+`sim.hdawg`          the HDAWG, which runs what the vendor's compiler made
+`sim.nv`             the NV centre that light and microwaves of these two reach
+`sim.node`           nodes of the operating system in virtual time
+===================  ======================================================================
+
+Twins of the other instruments are `sim.heralding`, `sim.timetagger`, `sim.spi` and
+`sim.visa`; states and what befalls them are `sim.pauli`, `sim.entangled_state`,
+`sim.noise` and `sim.charge`; `sim.network` and `sim.clock` join the nodes.
+
+Everything runs in virtual time, and deterministically from the random generators it is
+given. Nothing has been compared with hardware.
 """
