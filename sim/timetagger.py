@@ -1,37 +1,56 @@
 """A simulated time tagger with the interface of the vendor's library.
 
-Give a `SimulatedTaggerLibrary` to `instruments.timetagger.TimeTagger`. A measurement lets the
-simulated laboratory run for its duration, and the laboratory says what arrives meanwhile.
+Give a `SimulatedTaggerLibrary` to `instruments.timetagger.TimeTagger`. While a measurement runs,
+the simulated laboratory says what arrives; a measurement of a certain duration lets the
+laboratory run for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
 
-MAX_BINS: Final = 1_000_000
+from qnodeos.errors import LimitError
+
+MAX_BINS: Final = 100_000_000
+MAX_TAGS: Final = 10_000_000
+"""Bound on what arrives during one measurement."""
+_FIRST_VIRTUAL: Final = 1_001
+
+
+def _no_time(duration_ps: int) -> None:
+    """Nothing arrives by itself."""
 
 
 class SimulatedTaggerLibrary:
     """The library, with one instrument.
 
     Args:
-        run: lets time pass, in ps; during it the laboratory calls `arrive`.
+        run: lets time pass, in ps; during it the laboratory calls `arrive`. Without it nothing
+            arrives in measurements of a certain duration.
         serial: of the instrument.
     """
 
-    def __init__(self, run: Callable[[int], None], serial: str = "simulated") -> None:
+    def __init__(self, run: Callable[[int], None] = _no_time, serial: str = "simulated") -> None:
         self.run = run
         self.serial = serial
-        self._running: list[SimulatedHistogram] = []
+        # As in the vendor's library, a measurement ends with its object.
+        self._running: WeakSet[SimulatedHistogram] = WeakSet()
+        self._virtual: list[frozenset[int]] = []
 
     # --- for the laboratory -----------------------------------------------------------
 
+    @property
+    def is_listening(self) -> bool:
+        """Whether any measurement runs."""
+        return bool(self._running)
+
     def arrive(self, channel: int, time_ps: int) -> None:
-        """An edge arrives at an input; times must not go back."""
+        """An edge arrives at an input: rising for n, falling for -n. In any order of time."""
         for histogram in self._running:
             histogram.take(channel, time_ps)
 
@@ -52,6 +71,16 @@ class SimulatedTaggerLibrary:
         was_open, tagger.is_open = tagger.is_open, False
         return was_open
 
+    def Combiner(self, tagger: SimulatedTagger, channels: Sequence[int]) -> SimulatedCombiner:
+        """A virtual channel with the events of several.
+
+        Raises:
+            RuntimeError: the tagger is not connected.
+        """
+        tagger.check_open()
+        self._virtual.append(self.edges_of(*channels))
+        return SimulatedCombiner(_FIRST_VIRTUAL + len(self._virtual) - 1)
+
     def Histogram(
         self,
         tagger: SimulatedTagger,
@@ -60,24 +89,38 @@ class SimulatedTaggerLibrary:
         binwidth: int = 1_000,
         n_bins: int = 1_000,
     ) -> SimulatedHistogram:
-        """A measurement; every start begins a new histogram's time, and counts all its clicks.
+        """A measurement, which begins at once; clicks count from the last start before them.
 
         Raises:
             RuntimeError: the tagger is not connected, or a size is out of its range.
         """
-        if not tagger.is_open:
-            raise RuntimeError("the Time Tagger was freed")
+        tagger.check_open()
         if binwidth < 1 or not 1 <= n_bins <= MAX_BINS:
             raise RuntimeError(f"{n_bins} bins of {binwidth} ps")
-        return SimulatedHistogram(self, click_channel, start_channel, binwidth, n_bins)
+        starts, clicks = self.edges_of(start_channel), self.edges_of(click_channel)
+        histogram = SimulatedHistogram(self, clicks, starts, binwidth, n_bins)
+        histogram.start()
+        return histogram
 
-    def run_with(self, histogram: SimulatedHistogram, duration_ps: int) -> None:
-        """Let time pass while a histogram collects."""
-        self._running.append(histogram)
-        try:
-            self.run(duration_ps)
-        finally:
-            self._running.remove(histogram)
+    # --- for its measurements ---------------------------------------------------------
+
+    def edges_of(self, *channels: int) -> frozenset[int]:
+        """The inputs' edges that make up channels."""
+        edges: set[int] = set()
+        for channel in channels:
+            if channel >= _FIRST_VIRTUAL:
+                edges |= self._virtual[channel - _FIRST_VIRTUAL]
+            else:
+                edges.add(channel)
+        return frozenset(edges)
+
+    def begin(self, histogram: SimulatedHistogram) -> None:
+        """A measurement listens from now on."""
+        self._running.add(histogram)
+
+    def end(self, histogram: SimulatedHistogram) -> None:
+        """It listens no longer."""
+        self._running.discard(histogram)
 
 
 class SimulatedTagger:
@@ -86,6 +129,16 @@ class SimulatedTagger:
     def __init__(self, serial: str) -> None:
         self.is_open = True
         self._serial = serial
+
+    def check_open(self) -> None:
+        """Raise what the library raises for a tagger that was freed."""
+        if not self.is_open:
+            raise RuntimeError("the Time Tagger was freed")
+
+    def sync(self, timeout: int = -1) -> bool:
+        """Wait until everything up to now has been counted, which it always has."""
+        self.check_open()
+        return True
 
     def getSerial(self) -> str:
         """Serial number."""
@@ -96,41 +149,81 @@ class SimulatedTagger:
         return "Time Tagger (simulated)"
 
 
+class SimulatedCombiner:
+    """A virtual channel."""
+
+    def __init__(self, channel: int) -> None:
+        self._channel = channel
+
+    def getChannel(self) -> int:
+        """Its number."""
+        return self._channel
+
+
 class SimulatedHistogram:
     """One measurement."""
 
     def __init__(
-        self, library: SimulatedTaggerLibrary, click: int, start: int, width_ps: int, bins: int
+        self,
+        library: SimulatedTaggerLibrary,
+        clicks: frozenset[int],
+        starts: frozenset[int],
+        width_ps: int,
+        bins: int,
     ) -> None:
         self._library = library
-        self._click, self._start = click, start
-        self._width_ps = width_ps
-        self._counts: NDArray[np.int32] = np.zeros(bins, np.int32)
-        self._started_ps: int | None = None
+        self._click_edges, self._start_edges = clicks, starts
+        self._width_ps, self._bins = width_ps, bins
+        self._starts_ps: list[int] = []
+        self._clicks_ps: list[int] = []
         self._duration_ps = 0
 
     def take(self, channel: int, time_ps: int) -> None:
-        """An edge arrives at an input."""
-        if channel == self._start:
-            self._started_ps = time_ps
-        elif channel == self._click and self._started_ps is not None:
-            place = (time_ps - self._started_ps) // self._width_ps
-            if place < len(self._counts):
-                self._counts[place] += 1
+        """An edge arrives at an input.
+
+        Raises:
+            LimitError: too many have arrived.
+        """
+        if len(self._starts_ps) + len(self._clicks_ps) >= MAX_TAGS:
+            raise LimitError(f"more than {MAX_TAGS} edges in one measurement; measure for less")
+        if channel in self._start_edges:
+            self._starts_ps.append(time_ps)
+        elif channel in self._click_edges:
+            self._clicks_ps.append(time_ps)
+
+    def start(self) -> None:
+        """Listen from now on."""
+        self._library.begin(self)
+
+    def stop(self) -> None:
+        """Listen no longer."""
+        self._library.end(self)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._starts_ps.clear()
+        self._clicks_ps.clear()
 
     def startFor(self, capture_duration: int, clear: bool = True) -> None:
         """Collect for some time, in ps, from the next wait on."""
         if clear:
-            self._counts[:] = 0
-            self._started_ps = None
+            self.clear()
         self._duration_ps = capture_duration
 
     def waitUntilFinished(self, timeout: int = -1) -> bool:
         """Let that time pass; whether the measurement has ended, which it always has."""
         duration_ps, self._duration_ps = self._duration_ps, 0
-        self._library.run_with(self, duration_ps)
+        self.start()
+        self._library.run(duration_ps)
+        self.stop()
         return True
 
     def getData(self) -> NDArray[Any]:
         """Counts, shape (n_bins,)."""
-        return self._counts.copy()
+        starts = np.sort(np.array(self._starts_ps, np.int64))
+        clicks = np.array(self._clicks_ps, np.int64)
+        last = np.searchsorted(starts, clicks, side="right") - 1
+        started = last >= 0
+        places = (clicks[started] - starts[last[started]]) // self._width_ps
+        places = places[places < self._bins]
+        return np.bincount(places, minlength=self._bins).astype(np.int32)

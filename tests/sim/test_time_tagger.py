@@ -13,7 +13,7 @@ from instruments.errors import (
     InstrumentInUse,
     InstrumentUnavailable,
 )
-from instruments.timetagger import TimeTagger
+from instruments.timetagger import ArrivalHistogram, TimeTagger
 from sim.timetagger import SimulatedHistogram, SimulatedTaggerLibrary
 
 MARKER, DETECTOR, OTHER = 3, 5, 6
@@ -34,7 +34,7 @@ class Laboratory:
         self.now_ps = 0
 
     def run(self, duration_ps):
-        self.library.arrive(DETECTOR, self.now_ps)
+        self.library.arrive(DETECTOR, self.now_ps - 1)  # before the first marker
         end_ps = self.now_ps + duration_ps
         while self.now_ps + PERIOD_PS <= end_ps:
             self.library.arrive(MARKER, self.now_ps)
@@ -52,8 +52,8 @@ def laboratory():
 @pytest.fixture
 def tagger(laboratory):
     instrument = TimeTagger("tagger", laboratory.library)
-    instrument.start_channel(MARKER)
-    instrument.click_channel(DETECTOR)
+    instrument.start_channels([MARKER])
+    instrument.click_channels([DETECTOR])
     instrument.bin_width_ps(100)
     instrument.bins(20)
     yield instrument
@@ -69,22 +69,80 @@ def test_arrivals_are_counted_by_time_after_the_marker(tagger):
     assert histogram.times_ps[[0, 1, 19]].tolist() == [0, 100, 1_900]
 
 
+def test_clicks_are_counted_while_something_is_done(tagger, laboratory):
+    def action():
+        assert laboratory.library.is_listening
+        laboratory.run(4 * PERIOD_PS)
+
+    laboratory.run(PERIOD_PS)
+    histogram = tagger.histogram_during(action)
+    laboratory.run(PERIOD_PS)
+    assert np.flatnonzero(histogram.counts).tolist() == [2, 12]
+    assert histogram.counts[[2, 12]].tolist() == [8, 4]
+    with pytest.raises(RuntimeError, match="of the action"):
+        tagger.histogram_during(lambda: (_ for _ in ()).throw(RuntimeError("of the action")))
+    assert not laboratory.library.is_listening
+
+
+def test_several_edges_can_be_one_marker_or_one_detector(tagger, laboratory):
+    """Clicks count from the last edge before them, in whatever order they are told."""
+    tagger.start_channels([MARKER, -MARKER])
+    tagger.click_channels([DETECTOR, OTHER])
+
+    def action():
+        for channel, time_ps in (
+            (OTHER, 1_350),
+            (DETECTOR, 250),
+            (-MARKER, 1_000),
+            (MARKER, 0),
+            (-DETECTOR, 400),
+            (DETECTOR, 1_000),
+        ):
+            laboratory.library.arrive(channel, time_ps)
+
+    counts = tagger.histogram_during(action).counts
+    assert np.flatnonzero(counts).tolist() == [0, 2, 3]
+    assert counts.sum() == 3
+
+
+@pytest.mark.parametrize("period_ps", [300.0, 333.4, 100.0])
+def test_a_histogram_is_folded_by_a_period(period_ps):
+    counts = np.zeros(1_000, np.int64)
+    counts[[0, 3, 500, 999]] = 1, 2, 3, 4
+    folded = ArrivalHistogram(100, counts).folded(period_ps)
+    assert len(folded.counts) == np.ceil(period_ps / 100)
+    expected = np.zeros_like(folded.counts)
+    for place, count in ((0, 1), (3, 2), (500, 3), (999, 4)):
+        expected[int((100 * place + 50) % period_ps // 100)] += count
+    assert folded.counts.tolist() == expected.tolist()
+    with pytest.raises(ConfigurationRefused, match=r"a period of 99\.9 ps"):
+        folded.folded(99.9)
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("start_channel", 0), ("click_channel", 19), ("bin_width_ps", 0), ("bins", 100_001)],
+    [
+        ("start_channels", [0]),
+        ("click_channels", [19]),
+        ("bin_width_ps", 0),
+        ("bins", 20_000_001),
+    ],
 )
 def test_settings_have_limits(tagger, name, value):
     with pytest.raises(ValueError, match=name):
         tagger.parameters[name](value)
 
 
-def test_what_cannot_be_measured_is_refused(tagger):
+def test_what_cannot_be_measured_is_refused(tagger, laboratory):
     for duration_s in (0, -1, 3_601, float("nan")):
         with pytest.raises(ConfigurationRefused, match="more than 0 and up to 3600 s"):
             tagger.histogram(duration_s)
-    tagger.click_channel(MARKER)
-    with pytest.raises(ConfigurationRefused, match="both on 3"):
-        tagger.histogram(1e-3)
+    for starts, clicks in (([MARKER], [DETECTOR, MARKER]), ([], [DETECTOR]), ([MARKER], [])):
+        tagger.start_channels(starts)
+        tagger.click_channels(clicks)
+        with pytest.raises(ConfigurationRefused, match="none the other's"):
+            tagger.histogram(1e-3)
+    assert not laboratory.library.is_listening
 
 
 def test_a_measurement_that_fails_is_an_error(tagger, laboratory, monkeypatch):
