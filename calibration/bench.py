@@ -79,12 +79,15 @@ class ArrivalHistogram:
         expected_ns: where photons emitted at once would arrive if the AWG's output followed
             the edge without delay: place of the optical pulse in the attempt, plus the
             optical and electrical path to the time tagger.
+        shift_ns: how much later than it would be by itself the optical pulse is in the
+            attempt, to make photons of both nodes coincide.
     """
 
     first_ns: float
     bin_ns: float
     counts: NDArray[np.int64]
     expected_ns: float
+    shift_ns: float = 0.0
 
 
 class CalibrationNode(Protocol):

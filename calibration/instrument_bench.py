@@ -8,23 +8,29 @@ the ticks until then.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.bench import PairShots, Program, Shots, Wait
+from calibration.bench import ArrivalHistogram, PairShots, Program, Shots, Side, Wait
 from calibration.errors import CalibrationError
 from calibration.file import NodeCalibration
 from drivers.nv_setup import NVInstruments, NVSettings
+from instruments.heralding import MAX_DELAY_NS
+from instruments.timetagger import TimeTagger
 from qnodeos.qdevice import instructions
 from qnodeos.qdevice.endpoint import FrameMaster, Response
 from qnodeos.qdevice.instructions import Axis, Opcode, PhysicalInstruction
 from qnodeos.qdevice.outcomes import HERALDS, Outcome
 from qnodeos.qdevice.protocols import QDevice
 from sequences.nv_seqc import attempt_period_ns
+from sequences.program import SAMPLE_RATE_HZ
+from sequences.waveform_table import attempt_optical_start
 
 LOGGED_SHOTS: Final = 500
 """Shots after which the logs are fetched."""
@@ -34,7 +40,27 @@ PATIENCE_TICKS: Final = 1_000_000
 """Bound on the time of one instruction, 10 s."""
 BATCHES_MAX: Final = 1_000_000
 """Bound on the batches of attempts for one pair."""
+MISSED_MAX: Final = 1_000
+"""Bound on the batches for which the nodes do not meet, while photons are collected."""
+TAGGER_MARKERS: Final[Mapping[str, int]] = {"client": 1, "server": 2}
+"""Inputs of the time tagger with the toggle lines of the nodes' ADwins (DIO line 11)."""
+TAGGER_DETECTORS: Final = (3, 4)
+"""Its inputs with the detectors, as in the Station files."""
+ARRIVAL_BIN_NS: Final = 1.0
+ARRIVALS_BEFORE_NS: Final = 50.0
+"""How much of an arrival histogram lies before the arrival without delay: delays are positive."""
+_NS_PER_SAMPLE: Final = 1e9 / SAMPLE_RATE_HZ
+_PS_PER_NS: Final = 1_000
 _FLIP: Final = instructions.sqg(Axis.X, 16)
+
+
+def emission_delay_ns(calibration: NodeCalibration) -> float:
+    """How much later than it would by itself a node emits, to meet the other's photons.
+
+    ``attempt_offset_ns`` is how much later its photons arrive, so only the node where that is
+    negative has to wait. The other's is the opposite, and makes it wait for nothing.
+    """
+    return max(0.0, -calibration.attempt_offset_ns.value)
 
 
 def node_settings(calibration: NodeCalibration, base: NVSettings) -> NVSettings:
@@ -48,7 +74,7 @@ def node_settings(calibration: NodeCalibration, base: NVSettings) -> NVSettings:
     attempt = base.table.attempt
     shifted = replace(
         attempt,
-        alpha_to_optical_ns=attempt.alpha_to_optical_ns + calibration.attempt_offset_ns.value,
+        alpha_to_optical_ns=attempt.alpha_to_optical_ns + emission_delay_ns(calibration),
     )
     return replace(
         base,
@@ -187,6 +213,19 @@ class InstrumentBench:
         self._apply_settings(node_settings(calibration, self._base))
         self._calibration = calibration
 
+    @property
+    def emission_ns(self) -> tuple[float, float]:
+        """From the start of an attempt to its optical pulse, as it is played in whole samples.
+
+        All of it, and the part of it that is there to meet the other node's photons
+        (`emission_delay_ns`).
+        """
+        table = self.instruments.table
+        assert table is not None
+        played = attempt_optical_start(table.settings)
+        alone = attempt_optical_start(replace(table.settings, attempt=self._base.table.attempt))
+        return played * _NS_PER_SAMPLE, (played - alone) * _NS_PER_SAMPLE
+
     def shots(self, program: Program, shots: int) -> Shots:
         """Run a program many times.
 
@@ -243,18 +282,47 @@ class InstrumentBench:
         return log.astype(np.int32).reshape(shots, each)
 
 
+@dataclass(frozen=True)
+class ArrivalSetup:
+    """What it takes to see single photons arrive at the heralding station.
+
+    Attributes:
+        tagger: with the toggle lines at `TAGGER_MARKERS` and the detectors at
+            `TAGGER_DETECTORS`.
+        block: shuts off the optical pulses of one side, so that only photons of the other
+            arrive, and opens both again for None. A shutter, or somebody who is asked to.
+        flight_ns: by side, from the optical pulse to the time tagger, less the way of the
+            marker there: as far as it is known.
+    """
+
+    tagger: TimeTagger
+    block: Callable[[Side | None], None]
+    flight_ns: Mapping[Side, float]
+
+
 class InstrumentPair:
     """Two nodes on a link: a `calibration.bench.CalibrationPair`.
+
+    With a time tagger it is a `calibration.bench.ArrivalBench`.
 
     Args:
         client: one node.
         server: the other; both on the same clock.
+        clock: of both.
+        arrivals: the time tagger and what belongs to it; None without.
     """
 
-    def __init__(self, client: InstrumentBench, server: InstrumentBench, clock: TickClock) -> None:
+    def __init__(
+        self,
+        client: InstrumentBench,
+        server: InstrumentBench,
+        clock: TickClock,
+        arrivals: ArrivalSetup | None = None,
+    ) -> None:
         self._client = client
         self._server = server
         self._clock = clock
+        self._arrivals = arrivals
 
     @property
     def client(self) -> InstrumentBench:
@@ -289,10 +357,76 @@ class InstrumentPair:
             attempts[pair], before = (after - before) & 0xFFFF_FFFF, after
             for side, outcomes in enumerate(self._together(plans)):
                 bits[pair, side] = outcomes[-1] is Outcome.SUCCESS_ONE
-        table, settings = self._client.instruments.table, self._client.instruments.settings
-        assert table is not None
+        return PairShots(heralds, bits, attempts, _period_ns(self._client))
+
+    def arrival_histogram(self, side: Side, attempts: int) -> ArrivalHistogram:
+        """Make attempts with the optical pulses of one side alone.
+
+        Both nodes attempt, batch by batch; a shutter keeps back the pulses of the other, and
+        the detection window is moved to where no photon comes, so that nothing is heralded.
+        The time tagger starts with the toggle edge of the word that begins the attempts, so its
+        histogram is as long as a batch. It is folded by the period of the attempts.
+
+        Args:
+            side: whose photons.
+            attempts: at least so many, in whole batches.
+
+        Raises:
+            CalibrationError: there is no time tagger, or the attempts fail.
+            InstrumentError: the time tagger cannot take a histogram as long as a batch.
+        """
+        setup = self._arrivals
+        if setup is None:
+            raise CalibrationError("this bench has no time tagger; awg-delay needs one")
+        other: Side = "server" if side == "client" else "client"
+        bench = self._client if side == "client" else self._server
+        period_ns = _period_ns(bench)
+        settings = bench.instruments.settings
         assert settings is not None
-        return PairShots(heralds, bits, attempts, attempt_period_ns(table, settings.herald))
+        marker = TAGGER_MARKERS[side]
+        tagger, window = setup.tagger, self._client.instruments.station.heralding.window_delay_ns
+        tagger.start_channels([marker, -marker])
+        tagger.click_channels(list(TAGGER_DETECTORS))
+        tagger.bin_width_ps(round(ARRIVAL_BIN_NS * _PS_PER_NS))
+        tagger.bins(math.ceil((settings.attempts_per_batch + 1) * period_ns / ARRIVAL_BIN_NS))
+        batches = math.ceil(attempts / settings.attempts_per_batch)
+        opened_ns = window()
+        try:
+            setup.block(other)
+            window(min(MAX_DELAY_NS, round(period_ns / 2)))
+            histogram = tagger.histogram_during(partial(self._attempt, batches))
+        finally:
+            window(opened_ns)
+            setup.block(None)
+        counts = histogram.folded(period_ns * _PS_PER_NS).counts
+        emission_ns, shift_ns = bench.emission_ns
+        expected_ns = emission_ns + setup.flight_ns[side]
+        first = math.floor((expected_ns - ARRIVALS_BEFORE_NS) / ARRIVAL_BIN_NS)
+        return ArrivalHistogram(
+            first * ARRIVAL_BIN_NS,
+            ARRIVAL_BIN_NS,
+            # A later delay than a period cannot be told from an earlier one.
+            np.roll(counts, -first % counts.size),
+            expected_ns,
+            shift_ns,
+        )
+
+    def _attempt(self, batches: int) -> None:
+        """Make batches of attempts that herald nothing."""
+        request = [instructions.ent()]
+        missed = 0
+        while batches:
+            outcomes = {done[-1] for done in self._together((request, request))}
+            if outcomes == {Outcome.ENTANGLEMENT_FAILURE}:
+                batches -= 1
+            elif outcomes == {Outcome.ENTANGLEMENT_SYNC_FAILURE} and missed < MISSED_MAX:
+                missed += 1
+            else:
+                raise CalibrationError(
+                    "attempts that can herald nothing were answered "
+                    f"{', '.join(sorted(outcome.name for outcome in outcomes))}; check the "
+                    "detection window, the herald lines and both nodes"
+                )
 
     def _entangle(self) -> int:
         request = [instructions.ent()]
@@ -341,3 +475,11 @@ class InstrumentPair:
                     "states of the ADwins' programs"
                 )
         return outcomes
+
+
+def _period_ns(bench: InstrumentBench) -> float:
+    """Of the attempts of a node."""
+    table, settings = bench.instruments.table, bench.instruments.settings
+    assert table is not None
+    assert settings is not None
+    return attempt_period_ns(table, settings.herald)

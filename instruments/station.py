@@ -3,7 +3,8 @@
 The files in `stations` describe the same node twice, with the laboratory's instruments and with
 their simulated twins. They differ in `CONNECTION_FIELDS` only, so what runs on one runs on the
 other. Where a file says ``simulated`` for a field that takes an object (the ADwin's library, the
-AWG's data server, the heralding station's line), that object comes from `Connections`.
+AWG's data server, the heralding station's line, the time tagger's library), that object comes
+from `Connections`.
 
 Files are checked before anything is opened. A node is opened as a whole: if one instrument
 cannot be opened, those before it are closed again, and the error names file and instrument.
@@ -35,6 +36,7 @@ from instruments.hdawg import HDAWG
 from instruments.heralding import HeraldingStation
 from instruments.lasers import AdwinLaser
 from instruments.microwave import MicrowaveSource
+from instruments.timetagger import TimeTagger
 
 SIMULATED: Final = "simulated"
 """What a file says in place of an object, and the name of the field that says it by itself."""
@@ -46,6 +48,7 @@ CONNECTION_FIELDS: Final = frozenset(
         "device_number",
         "host",
         "interface",
+        "library",
         "port",
         "resource",
         "serial",
@@ -88,6 +91,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "instruments.heralding.HeraldingStation": Kind(HeraldingStation, "resource"),
     "instruments.lasers.AdwinLaser": Kind(AdwinLaser, has_lock=False),
     "instruments.microwave.MicrowaveSource": Kind(MicrowaveSource),
+    "instruments.timetagger.TimeTagger": Kind(TimeTagger, "library"),
 }
 
 _SECTIONS: Final = {"type": str, "init": dict, "parameters": dict}
@@ -100,7 +104,7 @@ class Connections:
 
     Attributes:
         simulated: objects for the fields that say ``simulated``: the ADwin's wrapper, the AWG's
-            data server, the heralding station's line.
+            data server, the heralding station's line, the time tagger's library.
         shared: instruments that another node has opened, to be used and not opened again nor
             closed.
         without: instruments to leave out.
@@ -160,6 +164,11 @@ class NodeStation:
     def heralding(self) -> HeraldingStation:
         """The heralding station, which the nodes share."""
         return self.one("heralding", HeraldingStation)
+
+    @property
+    def timetagger(self) -> TimeTagger:
+        """The time tagger at the heralding station, which the nodes share."""
+        return self.one("timetagger", TimeTagger)
 
     @property
     def lasers(self) -> dict[str, AdwinLaser]:

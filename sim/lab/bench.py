@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from calibration.bench import Side
 from calibration.file import NodeCalibration
 from calibration.instrument_bench import (
+    ArrivalSetup,
     InstrumentBench,
     InstrumentPair,
     TickClock,
@@ -55,11 +57,32 @@ class SimulatedBench:
             for name, node in self.simulation.nodes.items()
         }
         self._clock = clock
+        self._timing = timing or LabTiming()
 
     @property
     def pair(self) -> InstrumentPair:
-        """The bench of both nodes."""
-        return InstrumentPair(self.benches["client"], self.benches["server"], self._clock)
+        """The bench of both nodes, with a time tagger and shutters at the heralding station.
+
+        The ways of the photons are known to it; the delays of the AWGs are not.
+        """
+        client, server = self.benches["client"], self.benches["server"]
+        flights = [
+            self._timing.photon_flight_ns + offset_ns
+            for offset_ns in (0.0, self._timing.arrival_offset_ns)
+        ]
+        nodes = self.simulation.nodes
+        flight_ns: dict[Side, float] = {
+            "client": flights[nodes["client"].lab_node.index],
+            "server": flights[nodes["server"].lab_node.index],
+        }
+        tagger = client.instruments.station.timetagger
+        setup = ArrivalSetup(tagger, self._block, flight_ns)
+        return InstrumentPair(client, server, self._clock, setup)
+
+    def _block(self, side: Side | None) -> None:
+        nodes = self.simulation.nodes
+        blocked = [] if side is None else [nodes[side].lab_node.index]
+        self.simulation.laboratory.station.blocked = blocked
 
     def close(self) -> None:
         """Close all instruments; more than once does no harm."""

@@ -12,11 +12,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Final
 
+from qcodes.instrument import Instrument
+
+from calibration.instrument_bench import TAGGER_MARKERS
 from drivers.nv_setup import AWG_CORE, NVInstruments, NVSettings
 from instruments.station import Connections, open_station, station_file
 from qnodeos.errors import ConfigurationError
 from sim.hdawg import HdawgTiming
 from sim.heralding import SerialLine
+from sim.lab.arrivals import PhotonArrivals
 from sim.lab.device import InstrumentNVDevice
 from sim.lab.laboratory import MAX_NODES, Laboratory
 from sim.lab.node import LabNode
@@ -24,6 +28,7 @@ from sim.lab.timing import LabTiming
 from sim.link import LinkParameters
 from sim.nv.physics import NVPhysics
 from sim.nv.spin import Microwaves
+from sim.timetagger import SimulatedTaggerLibrary
 from sim.visa import SimulatedSource
 
 NODES: Final = ("client", "server")
@@ -72,6 +77,7 @@ class SimulatedMicrowaves:
         self._known = Microwaves(source.frequency_hz, source.power_dbm, source.on, gains)
 
     def __call__(self) -> Microwaves:
+        """What was found at the last `refresh`."""
         return self._known
 
 
@@ -140,10 +146,18 @@ class SimulatedLaboratory:
         timing = timing or LabTiming()
         link = link or LinkParameters.fast()
         self.laboratory = Laboratory(link, timing, str(seed))
+        self._tagger = SimulatedTaggerLibrary()
         try:
             for index, spec in enumerate(specs):
                 node = self._add(spec, index, timing, f"{seed}/{spec.name}", skipping)
                 node.set_up(spec.settings)
+            self.laboratory.station.arrivals = PhotonArrivals(
+                self._tagger,
+                [TAGGER_MARKERS[name] for name in self.nodes],
+                link.protocol,
+                timing.lifetime_ns,
+                f"{seed}/photons",
+            )
             self._begin(specs)
         except BaseException:
             self.close()
@@ -172,11 +186,13 @@ class SimulatedLaboratory:
         microwaves.connect(node)
         self.laboratory.add(node)
         simulated: dict[str, object] = {"adwin": node.wrapper, "awg": node.data_server}
-        shared = {}
+        shared: dict[str, Instrument] = {}
         if index:
-            shared["heralding"] = next(iter(self.nodes.values())).instruments.station.heralding
+            first = next(iter(self.nodes.values())).instruments.station
+            shared = {"heralding": first.heralding, "timetagger": first.timetagger}
         else:
             simulated["heralding"] = SerialLine(self.laboratory.station.cpld)
+            simulated["timetagger"] = self._tagger
         station = open_station(
             station_file(spec.name, simulation=True), Connections(simulated, shared)
         )

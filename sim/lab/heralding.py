@@ -11,6 +11,9 @@ The chance of a herald and the state it leaves are those of the single-photon pr
 A click without a partner at the other node, which would herald nothing but noise, is left out:
 attempts of one node alone never herald.
 
+A shutter can block the optical pulses of a node: its attempts then emit nothing, and none is
+heralded. What a time tagger sees of single photons is in `sim.lab.arrivals`.
+
 The link has to be prepared (phase-locked) after a herald and after a long idle time, as in
 `sim.link`: attempts before that cannot succeed.
 """
@@ -20,6 +23,7 @@ from __future__ import annotations
 import math
 import random
 from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -27,6 +31,7 @@ from qnodeos.errors import LimitError
 from qnodeos.qdevice.outcomes import BellState
 from sim.entangled_state import ALPHA_MAX, ALPHA_MIN, SinglePhotonProtocol
 from sim.heralding import SimulatedCpld
+from sim.lab.arrivals import PhotonArrivals
 from sim.lab.timing import SAMPLES_PER_NS, LabTiming
 from sim.link import LinkParameters
 from sim.noise import NS_PER_MS
@@ -34,6 +39,9 @@ from sim.pauli import Qubit
 
 MAX_GROUPS: Final = 10_000
 """Bound on the groups of attempts of one node that wait for the other's."""
+
+_NO_HERALD: Final = 1 << 40
+"""More attempts than will ever be made."""
 
 
 @dataclass
@@ -93,6 +101,8 @@ class HeraldingStation:
         attempts: pairs of attempts that coincided so far.
         heralds: how many of them were heralded.
         last_arrival: of the photons of the last pair, in samples, at the first node's clock.
+        arrivals: told of all attempts and toggle lines; None without a time tagger.
+        blocked: nodes, 0 and 1, whose optical pulses a shutter blocks.
     """
 
     def __init__(
@@ -108,6 +118,9 @@ class HeraldingStation:
         self.heralds = 0
         self._timing = timing
         self._rng = rng
+        self.arrivals: PhotonArrivals | None = None
+        self.blocked: Collection[int] = ()
+        self._is_hopeless = False
         self._waiting: tuple[deque[Attempts], deque[Attempts]] = (deque(), deque())
         self._window_samples = parameters_window_ns(parameters) * SAMPLES_PER_NS
         self._protocols: dict[tuple[float, ...], SinglePhotonProtocol] = {}
@@ -127,8 +140,24 @@ class HeraldingStation:
         if len(waiting) >= MAX_GROUPS:
             raise LimitError(f"{MAX_GROUPS} groups of attempts wait for those of the other node")
         if node:
-            attempts.arrival_sample += self._timing.arrival_offset_ns * SAMPLES_PER_NS
+            offset = self._timing.arrival_offset_ns * SAMPLES_PER_NS
+            attempts.arrival_sample += offset
+            if attempts.gate is not None:
+                attempts.gate = attempts.gate[0] + offset, attempts.gate[1]
+        if self.arrivals is not None and node not in self.blocked:
+            self.arrivals.attempt(
+                node,
+                attempts.alpha,
+                attempts.arrival_sample,
+                attempts.period_samples,
+                attempts.count,
+            )
         waiting.append(attempts)
+
+    def toggle(self, node: int, time_ns: int, level: bool) -> None:
+        """The toggle line of a node's ADwin changes; see `PhotonArrivals.mark`."""
+        if self.arrivals is not None:
+            self.arrivals.mark(node, time_ns, level)
 
     def clear(self) -> None:
         """Forget attempts that found no partner, at the end of a batch."""
@@ -169,6 +198,8 @@ class HeraldingStation:
 
     def attempts_to_herald(self) -> int:
         """How many more pairs of attempts it takes, if they go on as the last ones did."""
+        if self._is_hopeless:
+            return _NO_HERALD
         if self._prepared_at is None:
             return 1
         missing = self._prepared_at - (self.last_arrival + self._last_period)
@@ -186,7 +217,10 @@ class HeraldingStation:
         self.attempts += count
         self.cpld.count_attempts(count)
         useless = 0
-        if not (self._is_in_window(a) and self._is_in_window(b)):
+        self._is_hopeless = bool(self.blocked) or not (
+            self._is_in_window(a) and self._is_in_window(b)
+        )
+        if self._is_hopeless:
             useless = count
         elif self._prepared_at > arrival:
             useless = math.ceil((self._prepared_at - arrival) / period) if period else 1
@@ -215,15 +249,18 @@ class HeraldingStation:
         self, protocol: SinglePhotonProtocol, a: Attempts, b: Attempts
     ) -> SinglePhotonProtocol:
         """The protocol with what was really played."""
-        late_ns = abs(a.arrival_sample - b.arrival_sample) / SAMPLES_PER_NS
+        # Rounded: the sum of samples and an offset is not the same to the last bit every time.
+        late_ns = round(abs(a.arrival_sample - b.arrival_sample) / SAMPLES_PER_NS, 3)
         key = (a.alpha, b.alpha, late_ns)
         played = self._protocols.get(key)
         if played is None:
             if len(self._protocols) >= MAX_GROUPS:
                 self._protocols.clear()
             overlap = math.exp(-late_ns / self._timing.lifetime_ns)
-            played = self._protocols[key] = protocol.model_copy(
-                update={
+            # Not `model_copy`, which would copy the state that the protocol has cached.
+            played = self._protocols[key] = SinglePhotonProtocol.model_validate(
+                {
+                    **protocol.model_dump(),
                     "alpha_a": min(ALPHA_MAX, max(ALPHA_MIN, a.alpha)),
                     "alpha_b": min(ALPHA_MAX, max(ALPHA_MIN, b.alpha)),
                     "visibility": protocol.visibility * overlap,

@@ -25,7 +25,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from instruments import nv_controller as wiring
-from sequences.nv_seqc import ATTEMPT
+from sequences.nv_seqc import ATTEMPT, TOGGLE
 from sim.adwin.dll import SimulatedADwin
 from sim.adwin.frames import NEVER
 from sim.adwin.hardware import Edge, InMemoryHardware
@@ -285,6 +285,8 @@ class LabNode:
         self._outputs = edge.word
         if changed & _AWG_LINES:
             self._command_awg(edge.cycle)
+        if changed & TOGGLE and self._station is not None:
+            self._station.toggle(self.index, edge.cycle, bool(edge.word & TOGGLE))
         if changed >> wiring.CPLD_RESET_LINE & 1 and edge.word >> wiring.CPLD_RESET_LINE & 1:
             self._lower_herald(edge.cycle)
         if self.peer is not None:

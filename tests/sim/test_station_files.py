@@ -36,10 +36,12 @@ from sim.adwin.options import ProcessorModel
 from sim.adwin.system import AdwinSystem
 from sim.hdawg import SimulatedDataServer, SimulatedHdawg
 from sim.heralding import SerialLine, SimulatedCpld
+from sim.timetagger import SimulatedTaggerLibrary
 from sim.visa import SimulatedSource
 
 NODES = {"client": (1, "dev8001"), "server": (2, "dev8002")}
-NAMES = ["adwin", "awg", "microwave", "repump", "e_laser", "a_laser", "heralding"]
+SHARED = ["heralding", "timetagger"]
+NAMES = ["adwin", "awg", "microwave", "repump", "e_laser", "a_laser", *SHARED]
 VOLTAGES = """\
 '<ADbasic Header, Headerversion 001.001>
 ' Process_Number = 1
@@ -73,6 +75,7 @@ class Laboratory:
             "adwin": SimulatedADwin(self.system, device_number, use_numpy_arrays=True),
             "awg": SimulatedDataServer([SimulatedHdawg(serial)]),
             "heralding": self.line,
+            "timetagger": SimulatedTaggerLibrary(),
         }
 
     def connections(self, **others: Any) -> Connections:
@@ -113,8 +116,8 @@ def test_every_instrument_of_the_file_works(tmp_path):
         node.microwave.power(11)
     snapshot = json.loads(json.dumps(node.snapshot(), cls=NumpyJSONEncoder))
     assert set(snapshot["instruments"]) == {
-        "heralding",
-        *(f"client_{name}" for name in NAMES if name != "heralding"),
+        *SHARED,
+        *(f"client_{name}" for name in NAMES if name not in SHARED),
     }
     levels = snapshot["instruments"]["client_e_laser"]["submodules"]
     assert levels["readout"]["parameters"]["power_uw"]["value"] == pytest.approx(0.01)
@@ -131,13 +134,17 @@ def test_a_closed_node_can_be_opened_again():
         assert Instrument._all_instruments == {}
 
 
-def test_two_nodes_share_the_heralding_station():
+def test_two_nodes_share_the_heralding_station_and_its_time_tagger():
     client, laboratory = opened("client")
     objects = Laboratory("server").objects
-    del objects["heralding"]
-    connections = Connections(simulated=objects, shared={"heralding": client.heralding})
+    shared = {name: client.instruments[name] for name in SHARED}
+    for name in SHARED:
+        del objects[name]
+    connections = Connections(simulated=objects, shared=shared)
     server = open_station(station_file("server", simulation=True), connections)
     assert server.heralding is client.heralding
+    assert server.timetagger is client.timetagger
+    assert client.timetagger.click_channels() == [3, 4]
     client.microwave.frequency(2.1e9)
     server.microwave.frequency(1.9e9)
     assert client.microwave.frequency() == 2.1e9
