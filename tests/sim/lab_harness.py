@@ -25,7 +25,12 @@ from qnodeos.qdevice.instructions import PhysicalInstruction
 from qnodeos.qdevice.outcomes import Outcome
 from qnodeos.qdevice.protocols import QDevice
 from sequences.nv_seqc import HeraldTiming
-from sequences.waveform_table import TableSettings
+from sequences.waveform_table import (
+    FIRST_ATTEMPT,
+    FIRST_ROTATION,
+    FIRST_Y_COPY,
+    TableSettings,
+)
 from sim.entangled_state import PerfectProtocol
 from sim.hdawg import Play
 from sim.hdawg.timeline import Repeat
@@ -40,6 +45,9 @@ from sim.pauli import PauliState
 NOISELESS = NVPhysics.noiseless()
 ATTEMPTS = 40
 SAMPLES_PER_TICK = 24_000
+
+PAULIS = (np.array([[0, 1], [1, 0]]), np.array([[0, -1j], [1j, 0]]))
+"""X and Y."""
 
 Step = PhysicalInstruction | int
 
@@ -361,6 +369,17 @@ def record_plays(node: LabNode) -> list[tuple[int, int]]:
     return plays
 
 
+def decoupled(plays: Sequence[tuple[int, int]], until: int) -> NDArray[np.complex128]:
+    """What the pi pulses from the last attempt to a sample do together, shape (2, 2)."""
+    slot = TableSettings().plan.slot_samples
+    heralded = max(sample for sample, entry in plays if entry == FIRST_ATTEMPT)
+    done = np.eye(2, dtype=np.complex128)
+    for sample, entry in sorted(plays):
+        if heralded < sample <= until - slot and entry < FIRST_ROTATION:
+            done = PAULIS[int(entry >= FIRST_Y_COPY)] @ done
+    return done
+
+
 def altered_program(folder: Path, old: str, new: str) -> Path:
     """The ADbasic program with one line changed; the path at which to load it.
 
@@ -400,6 +419,6 @@ def rotated(*gates: PhysicalInstruction) -> NDArray[np.complex128]:
     vector = np.array([1, 0], dtype=np.complex128)
     for gate in gates:
         half = gate.steps * math.pi / 32
-        pauli = np.array([[0, 1], [1, 0]]) if gate.axis == 0 else np.array([[0, -1j], [1j, 0]])
-        vector = (math.cos(half) * np.eye(2) - 1j * math.sin(half) * pauli) @ vector
+        turn = math.cos(half) * np.eye(2) - 1j * math.sin(half) * PAULIS[gate.axis]
+        vector = turn @ vector
     return vector

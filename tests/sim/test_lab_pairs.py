@@ -7,10 +7,11 @@ import pytest
 
 from qnodeos.qdevice.instructions import Axis, enm, ent, ini, msr, pmg, sqg
 from qnodeos.qdevice.outcomes import HERALDS, BellState, Outcome
-from sequences.waveform_table import FIRST_ATTEMPT, FIRST_ROTATION, FIRST_Y_COPY, READOUT
+from sequences.waveform_table import FIRST_ATTEMPT, FIRST_ROTATION, READOUT
 from sim.entangled_state import BELL_VECTORS
 from tests.sim.lab_harness import (
     bring_up,
+    decoupled,
     link_with,
     pair_state,
     record_plays,
@@ -18,7 +19,6 @@ from tests.sim.lab_harness import (
     two_laboratories,
 )
 
-X, Y = np.array([[0, 1], [1, 0]]), np.array([[0, -1j], [1j, 0]])
 BASES = {"x": sqg(Axis.Y, 24), "y": sqg(Axis.X, 8), "z": sqg(Axis.X, 0)}
 """Rotations before a measurement, by what is measured then."""
 SIGNS = {
@@ -187,22 +187,13 @@ def test_two_repumps_take_longer_than_the_other_waits(pair, monkeypatch):
 # --- pairs ------------------------------------------------------------------------------------
 
 
-def decoupled(plays: Plays, since: int, until: int) -> np.ndarray:
-    """What the pi pulses between two samples do together, as a matrix (2, 2)."""
-    done = np.eye(2)
-    for sample, entry in sorted(plays):
-        if since < sample < until and entry < FIRST_ROTATION:
-            done = (Y if entry >= FIRST_Y_COPY else X) @ done
-    return done
-
-
 @pytest.mark.parametrize("wait", [0, 3, 50, 1000])
 def test_a_heralded_pair_is_the_bell_state_announced_and_decoupling_keeps_it(pair, plays, wait):
     [[answer, *_], _] = pair.run([ent(), wait], [ent(), wait])
     bell = HERALDS[answer.outcome]
     sample = sample_of_tick(pair.lab, pair.tick) + 17
     state = pair_state(pair, sample)
-    flips = [decoupled(each, attempts_of(each)[0], sample) for each in plays]
+    flips = [decoupled(each, sample) for each in plays]
     expected = np.kron(*flips) @ BELL_VECTORS[bell]
     assert state.fidelity(expected) > 0.9995
     if wait > 10:
