@@ -355,6 +355,8 @@ class LabNode:
 
     def _find_played(self, due: int) -> None:
         """Let the AWG run until it has ordered what the program waits for."""
+        if self.awg.now < self.event * SAMPLES_PER_EVENT:
+            self.run_awg(self.event * SAMPLES_PER_EVENT)
         while self._played_event is None and self.awg.now < due * SAMPLES_PER_EVENT:
             # Nothing new can be played before the end of what is queued.
             ahead = self._core.player.free_at - self.awg.now
