@@ -7,6 +7,7 @@ on the same one, at ever later ticks.
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,12 +22,11 @@ from instruments.nv_controller import STATES, TICK_EVENTS, ControllerSettings, N
 from qnodeos.qdevice.capabilities import Capabilities
 from qnodeos.qdevice.endpoint import FrameMaster, Response
 from qnodeos.qdevice.frames import encode_command, session_word
-from qnodeos.qdevice.instructions import PhysicalInstruction
+from qnodeos.qdevice.instructions import Axis, PhysicalInstruction, ini, sqg
 from qnodeos.qdevice.outcomes import Outcome
 from qnodeos.qdevice.protocols import QDevice
 from sequences.nv_seqc import HeraldTiming
 from sequences.waveform_table import (
-    FIRST_ATTEMPT,
     FIRST_ROTATION,
     FIRST_Y_COPY,
     TableSettings,
@@ -370,12 +370,12 @@ def record_plays(node: LabNode) -> list[tuple[int, int]]:
 
 
 def decoupled(plays: Sequence[tuple[int, int]], until: int) -> NDArray[np.complex128]:
-    """What the pi pulses from the last attempt to a sample do together, shape (2, 2)."""
+    """What the pi pulses from the last other play to a sample do together, shape (2, 2)."""
     slot = TableSettings().plan.slot_samples
-    heralded = max(sample for sample, entry in plays if entry == FIRST_ATTEMPT)
+    began = max(sample for sample, entry in plays if entry >= FIRST_ROTATION)
     done = np.eye(2, dtype=np.complex128)
     for sample, entry in sorted(plays):
-        if heralded < sample <= until - slot and entry < FIRST_ROTATION:
+        if began < sample <= until - slot and entry < FIRST_ROTATION:
             done = PAULIS[int(entry >= FIRST_Y_COPY)] @ done
     return done
 
@@ -422,3 +422,29 @@ def rotated(*gates: PhysicalInstruction) -> NDArray[np.complex128]:
         turn = math.cos(half) * np.eye(2) - 1j * math.sin(half) * PAULIS[gate.axis]
         vector = turn @ vector
     return vector
+
+
+def random_gates(rng: random.Random, count: int) -> list[PhysicalInstruction]:
+    """Rotations about X and Y by any angles."""
+    return [sqg(rng.choice((Axis.X, Axis.Y)), rng.randrange(32)) for _ in range(count)]
+
+
+def state_after(runner: Runner, gates: list[PhysicalInstruction]) -> NDArray[np.complex128]:
+    """The first spin after INI and gates, with the decoupling since then undone; shape (2, 2)."""
+    node = runner.node
+    plays = record_plays(node)
+    try:
+        [answers] = runner.run([ini(), *gates, 5])
+        assert {answer.outcome for answer in answers} == {Outcome.SUCCESS_ZERO}
+        node.bring_spin_to(runner.sample / SAMPLES_PER_NS)
+        rho = node.centre.spin.state_at(runner.sample).density_matrix()
+        flips = decoupled(plays, runner.sample)
+    finally:
+        # The method of the class again.
+        del node._take_play
+    return np.asarray(flips.conj().T @ rho @ flips)
+
+
+def fidelity_after(runner: Runner, gates: list[PhysicalInstruction]) -> float:
+    """Of the first spin, after INI and gates, with what ideal gates make."""
+    return fidelity(state_after(runner, gates), rotated(*gates))
