@@ -105,6 +105,7 @@ class NVInstruments:
             SequenceError: the table cannot be played.
             InstrumentError: an instrument refuses.
         """
+        _check_attempts(settings)
         before = self.settings
         if before is None or (settings.table, settings.herald) != (before.table, before.herald):
             self._load_table(settings)
@@ -156,17 +157,18 @@ class NVInstruments:
         return compiled
 
     def _controller_settings(self, settings: NVSettings) -> ControllerSettings:
-        entry = settings.controller.alpha_entry
-        if settings.controller.links and not 0 <= entry - FIRST_ATTEMPT < len(
-            settings.table.alphas
-        ):
-            raise ConfigurationRefused(
-                f"alpha_entry {entry} is no attempt; the table has {len(settings.table.alphas)}, "
-                f"from {FIRST_ATTEMPT}"
-            )
         if not settings.controller.links:
             return settings.controller
         assert self.table is not None
         period_ns = attempt_period_ns(self.table, settings.herald)
         batch_ns = (settings.attempts_per_batch - BATCH_MARGIN) * period_ns
         return replace(settings.controller, batch_us=max(1, round(batch_ns / 1000)))
+
+
+def _check_attempts(settings: NVSettings) -> None:
+    """Refuse, before anything has been changed, an attempt that the table will not have."""
+    entry, alphas = settings.controller.alpha_entry, len(settings.table.alphas)
+    if settings.controller.links and not 0 <= entry - FIRST_ATTEMPT < alphas:
+        raise ConfigurationRefused(
+            f"alpha_entry {entry} is no attempt; the table has {alphas}, from {FIRST_ATTEMPT}"
+        )
