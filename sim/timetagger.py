@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any, Final
-from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,8 +37,7 @@ class SimulatedTaggerLibrary:
     def __init__(self, run: Callable[[int], None] = _no_time, serial: str = "simulated") -> None:
         self.run = run
         self.serial = serial
-        # As in the vendor's library, a measurement ends with its object.
-        self._running: WeakSet[SimulatedHistogram] = WeakSet()
+        self._running: list[SimulatedHistogram] = []
         self._virtual: list[frozenset[int]] = []
 
     # --- for the laboratory -----------------------------------------------------------
@@ -116,11 +114,13 @@ class SimulatedTaggerLibrary:
 
     def begin(self, histogram: SimulatedHistogram) -> None:
         """A measurement listens from now on."""
-        self._running.add(histogram)
+        if histogram not in self._running:
+            self._running.append(histogram)
 
     def end(self, histogram: SimulatedHistogram) -> None:
         """It listens no longer."""
-        self._running.discard(histogram)
+        if histogram in self._running:
+            self._running.remove(histogram)
 
 
 class SimulatedTagger:

@@ -94,7 +94,8 @@ class NVCentre:
 
     def dac_changed(self, cycle: int, module: int, channel: int, code: int) -> None:
         """An analogue output has a new code; the time up to `cycle` has passed already."""
-        light, power = self.light, self._lasers.power
+        light = self.light
+        power = self._lasers.power if light is Light.PUMP else 0.0
         if not self._lasers.set_code(module, channel, code):
             return
         if light is Light.PUMP:

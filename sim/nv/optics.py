@@ -21,6 +21,9 @@ from typing import Final, NamedTuple
 from sim.adwin.hardware import DAC_CODES_PER_VOLT, DAC_ZERO_CODE
 from sim.nv.physics import US_PER_S, NVPhysics
 
+MAX_KNOWN: Final = 1_000
+"""Bound on the settings of the lasers for which rates are remembered."""
+
 _NS_PER_S: Final = 1e9
 
 
@@ -117,6 +120,23 @@ class OpticalWiring:
             raise ValueError(f"two lasers share an analogue output: channels {channels}")
 
 
+class Rates:
+    """What can happen in one state, each jump with its rate in hertz.
+
+    Attributes:
+        jumps: what can happen.
+        total_hz: sum of the rates.
+        likeliest: the last resort, for a sum that rounds.
+    """
+
+    __slots__ = ("jumps", "likeliest", "total_hz")
+
+    def __init__(self, jumps: tuple[tuple[Jump, float], ...]) -> None:
+        self.jumps = jumps
+        self.total_hz = sum(rate_hz for _, rate_hz in jumps)
+        self.likeliest = max(jumps, key=lambda each: each[1])[0]
+
+
 class Lasers:
     """The three lasers of a centre: codes of analogue outputs in, light and rates out.
 
@@ -130,6 +150,8 @@ class Lasers:
         self._wiring = wiring
         self._channels = (wiring.repump_channel, wiring.e_channel, wiring.a_channel)
         self._volts = [0.0, 0.0, 0.0]
+        self._known: dict[tuple[float, ...], dict[NVState, Rates]] = {}
+        self._rates = self._known[0.0, 0.0, 0.0] = {}
 
     def set_code(self, module: int, channel: int, code: int) -> bool:
         """Take the code of an analogue output; returns whether that changed a laser.
@@ -145,6 +167,9 @@ class Lasers:
         self._volts[laser] = volts
         repump, e, a = self._volts
         self.light = LIGHT_OF[repump > 0, e > 0, a > 0]
+        if len(self._known) >= MAX_KNOWN:
+            self._known.clear()
+        self._rates = self._known.setdefault((repump, e, a), {})
         return True
 
     @property
@@ -163,11 +188,16 @@ class Lasers:
                 return relative(a, wiring.a_pump_volts)
         return 0.0
 
-    def rates_hz(self, state: NVState) -> tuple[tuple[Jump, float], ...]:
-        """What can happen to a centre in a state, and how often."""
-        physics, light, power = self._physics, self.light, self.power
-        jumps = JUMPS.get((light, state), (Jump.PULSE,))
-        return tuple((jump, _rate_hz(physics, jump, light, state, power)) for jump in jumps)
+    def rates(self, state: NVState) -> Rates:
+        """What can happen to a centre in a state, and how often; computed once for a light."""
+        rates = self._rates.get(state)
+        if rates is None:
+            physics, light, power = self._physics, self.light, self.power
+            jumps = JUMPS.get((light, state), (Jump.PULSE,))
+            rates = self._rates[state] = Rates(
+                tuple((jump, _rate_hz(physics, jump, light, state, power)) for jump in jumps)
+            )
+        return rates
 
 
 def _rate_hz(physics: NVPhysics, jump: Jump, light: Light, state: NVState, power: float) -> float:
@@ -208,13 +238,11 @@ class JumpProcess:
         self._lasers = lasers
         self._rng = rng
         self._drawn: deque[Happening] = deque()
-        self._rates_hz: dict[NVState, _Rates] = {}
         self._draw(0)
 
     def restart(self, now_ns: int, state: NVState) -> None:
         """Go on in a state from a time, under the light there is now."""
         self.state = state
-        self._rates_hz.clear()
         self._draw(now_ns)
 
     def take(self, before_ns: int) -> Happening | None:
@@ -238,9 +266,7 @@ class JumpProcess:
         self._drawn.clear()
         time_ns, state, jump = from_ns, self.state, Jump.FLIP
         while jump is not Jump.PULSE:
-            rates = self._rates_hz.get(state)
-            if rates is None:
-                rates = self._rates_hz[state] = _Rates(self._lasers.rates_hz(state))
+            rates = self._lasers.rates(state)
             if rates.total_hz == 0:
                 # Nothing ever happens again.
                 break
@@ -249,7 +275,7 @@ class JumpProcess:
             self._drawn.append(Happening(time_ns, jump))
             state = AFTER.get(jump, state)
 
-    def _chosen(self, rates: _Rates) -> Jump:
+    def _chosen(self, rates: Rates) -> Jump:
         if len(rates.jumps) == 1:
             return rates.jumps[0][0]
         left = self._rng.random() * rates.total_hz
@@ -258,14 +284,3 @@ class JumpProcess:
             if left < 0:
                 return jump
         return rates.likeliest
-
-
-class _Rates:
-    """What can happen in one state; the last resort is for a sum that rounds."""
-
-    __slots__ = ("jumps", "likeliest", "total_hz")
-
-    def __init__(self, jumps: tuple[tuple[Jump, float], ...]) -> None:
-        self.jumps = jumps
-        self.total_hz = sum(rate_hz for _, rate_hz in jumps)
-        self.likeliest = max(jumps, key=lambda each: each[1])[0]
