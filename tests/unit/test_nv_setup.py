@@ -1,0 +1,279 @@
+"""Setting up the instruments of an NV node, on mocks of their drivers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
+
+import pytest
+
+from drivers.nv_setup import AWG_CORE, NVInstruments, NVSettings
+from instruments.adwin import AdwinProcess, AdwinProII
+from instruments.errors import ConfigurationRefused, DeviceRefused, IncompatibleInstrument
+from instruments.hdawg import HDAWG
+from instruments.heralding import HeraldingStation
+from instruments.lasers import AdwinLaser
+from instruments.microwave import MicrowaveSource
+from instruments.nv_controller import VERSION, ControllerSettings
+from instruments.station import NodeStation
+from qnodeos.qdevice.outcomes import BellState, Outcome
+from sequences.errors import ProgramError
+from sequences.nv_seqc import TOGGLE_LINE, HeraldTiming, attempt_period_ns
+from sequences.program import AwgProgram
+from sequences.waveform_table import FIRST_ATTEMPT, TableSettings, build_table
+
+
+class Mocks:
+    """Autospecs of a node's instruments, and one record of all calls in their order."""
+
+    def __init__(self, mocker: Any) -> None:
+        def spec(kind: type, **attributes: Any) -> Any:
+            mock = mocker.create_autospec(kind, instance=True)
+            for name, value in attributes.items():
+                setattr(mock, name, value)
+            return mock
+
+        self.process = spec(AdwinProcess)
+        self.adwin = spec(
+            AdwinProII,
+            processes=[self.process],
+            processor_type="T12",
+            name="adwin",
+            booted=MagicMock(**{"get.return_value": False}),
+        )
+        self.adwin.get_par.return_value = VERSION
+        self.elements: dict[str, MagicMock] = {}
+        self.adwin.add_data_element.side_effect = self._element
+        self.core = MagicMock()
+        self.outputs = [MagicMock() for _ in range(4)]
+        self.awg = spec(HDAWG, cores=[self.core], outputs=self.outputs, dio=MagicMock())
+        self.source = spec(
+            MicrowaveSource,
+            **{name: MagicMock() for name in ("frequency", "power", "IQ_state", "status")},
+        )
+        self.heralding = spec(
+            HeraldingStation, window_delay_ns=MagicMock(), window_length_ns=MagicMock()
+        )
+        self.lasers = {
+            name: spec(AdwinLaser, levels={level: MagicMock() for level in levels})
+            for name, levels in NVSettings().laser_volts.items()
+        }
+        self.station = spec(
+            NodeStation,
+            adwin=self.adwin,
+            awg=self.awg,
+            microwave=self.source,
+            heralding=self.heralding,
+            instruments={"heralding": self.heralding},
+        )
+        self.station.one.side_effect = lambda name, kind: self.lasers[name]
+        self.record = MagicMock()
+        for name in ("process", "adwin", "awg", "core", "source", "station"):
+            self.record.attach_mock(getattr(self, name), name)
+
+    def _element(self, name: str, number: int, index: int, **kwargs: Any) -> MagicMock:
+        element = self.elements[name] = MagicMock(name=name)
+        self.record.attach_mock(element, f"setting_{name}")
+        return element
+
+    def place(self, name: str, *arguments: Any) -> int:
+        """Where in the record a call is that was made once."""
+        found = [
+            place
+            for place, each in enumerate(self.record.mock_calls)
+            if each[0] == name and each.args == arguments
+        ]
+        assert len(found) == 1, f"{name}{arguments} is called {len(found)} times"
+        return found[0]
+
+
+@pytest.fixture
+def mocks(mocker):
+    return Mocks(mocker)
+
+
+@pytest.fixture
+def instruments(mocks):
+    return NVInstruments(mocks.station)
+
+
+def loaded_program(mocks: Mocks) -> AwgProgram:
+    [core, program] = mocks.awg.load.call_args.args
+    assert core == AWG_CORE
+    assert isinstance(program, AwgProgram)
+    return program
+
+
+def test_everything_is_set_before_the_program_starts(mocks, instruments):
+    settings = NVSettings()
+    instruments.set_up(settings)
+    in_order = [
+        mocks.place("adwin.boot"),
+        next(
+            place for place, each in enumerate(mocks.record.mock_calls) if each[0] == "process.load"
+        ),
+        mocks.place("awg.dio.mode", "awg_sequencer_commands"),
+        mocks.place("awg.stop", AWG_CORE),
+        mocks.place("awg.load", AWG_CORE, loaded_program(mocks)),
+        mocks.place("core.strobe_line", TOGGLE_LINE),
+        mocks.place("core.strobe_slope", "both_edges"),
+        mocks.place("awg.start", AWG_CORE),
+        mocks.place("setting_readout_us.set", settings.controller.readout_us),
+        mocks.place("source.status", "on"),
+        mocks.place("process.start"),
+        mocks.place("adwin.get_par", 80),
+    ]
+    assert in_order == sorted(in_order)
+    for output in mocks.outputs[:2]:
+        output.on.assert_called_once_with(1)
+    assert not any(output.on.called for output in mocks.outputs[2:])
+    for name in vars(settings.controller):
+        mocks.elements[name].set.assert_called_once()
+    assert instruments.settings is settings
+
+
+def test_what_is_booted_is_not_booted_again(mocks, instruments):
+    mocks.adwin.booted.get.return_value = True
+    instruments.set_up(NVSettings())
+    mocks.adwin.boot.assert_not_called()
+
+
+def test_light_microwaves_and_heralds_are_those_of_the_settings(mocks, instruments):
+    settings = NVSettings(
+        mw_frequency_hz=2.1e9,
+        mw_power_dbm=-3.0,
+        detectors=(BellState.PHI_MINUS, BellState.PSI_PLUS),
+        laser_volts={"repump": {"repump": 0.7}, "a_laser": {"spin_pump": 0.4}},
+    )
+    instruments.set_up(settings)
+    mocks.source.frequency.assert_called_once_with(2.1e9)
+    mocks.source.power.assert_called_once_with(-3.0)
+    mocks.source.IQ_state.assert_called_once_with("on")
+    assert [call.args for call in mocks.adwin.set_data.call_args_list] == [
+        (23, [Outcome.SUCCESS_PHI_MINUS, Outcome.SUCCESS_PSI_PLUS]),
+        (24, [1 + BellState.PHI_MINUS, 1 + BellState.PSI_PLUS]),
+    ]
+    mocks.lasers["repump"].levels["repump"].voltage_v.assert_called_once_with(0.7)
+    mocks.lasers["a_laser"].levels["spin_pump"].voltage_v.assert_called_once_with(0.4)
+    mocks.lasers["a_laser"].levels["charge_check"].voltage_v.assert_not_called()
+
+
+@pytest.mark.parametrize("attempts", [1, 2, 115, 1790])
+@pytest.mark.parametrize("period_ns", [5_500.0, 76_520.0])
+def test_a_batch_ends_between_two_attempts(mocks, instruments, attempts, period_ns):
+    herald = HeraldTiming(attempt_period_ns=period_ns)
+    instruments.set_up(NVSettings(herald=herald, attempts_per_batch=attempts))
+    [batch_us] = mocks.elements["batch_us"].set.call_args.args
+    exactly_ns = attempt_period_ns(build_table(TableSettings()), herald)
+    # After the start of the last attempt, before that of the one that must not follow.
+    assert (attempts - 1) * exactly_ns < batch_us * 1_000 < attempts * exactly_ns
+
+
+def test_without_links_the_batch_is_left_alone(mocks, instruments):
+    controller = ControllerSettings(links=0, batch_us=123, alpha_entry=127)
+    settings = NVSettings(table=TableSettings(alphas=()), controller=controller)
+    instruments.set_up(settings)
+    mocks.elements["batch_us"].set.assert_called_once_with(123)
+
+
+# --- what is set up anew ------------------------------------------------------------------------
+
+
+def test_only_what_differs_is_loaded_again(mocks, instruments):
+    settings = NVSettings()
+    instruments.set_up(settings)
+    first = loaded_program(mocks)
+    instruments.apply(replace(settings, mw_power_dbm=-6.0, attempts_per_batch=7))
+    assert mocks.awg.load.call_count == 1
+    mocks.source.power.assert_called_with(-6.0)
+    assert mocks.elements["batch_us"].set.call_count == 2
+    instruments.apply(replace(settings, herald=HeraldTiming(attempt_period_ns=8_000)))
+    assert mocks.awg.load.call_count == 2
+    assert loaded_program(mocks).source != first.source
+    table = TableSettings(alphas=(0.1, 0.2))
+    instruments.apply(replace(settings, table=table))
+    assert mocks.awg.load.call_count == 3
+    assert instruments.table is not None
+    assert instruments.table.settings == table
+    # The program in the ADwin has not been touched.
+    assert mocks.process.load.call_count == mocks.process.start.call_count == 1
+
+
+# --- what is refused ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("entry", "alphas"), [(FIRST_ATTEMPT + 1, (0.2,)), (FIRST_ATTEMPT, ()), (127, (0.1, 0.2))]
+)
+def test_an_attempt_that_is_not_in_the_table_is_refused_before_anything_changes(
+    mocks, instruments, entry, alphas
+):
+    good = NVSettings()
+    instruments.set_up(good)
+    mocks.record.reset_mock()
+    bad = replace(
+        good,
+        table=TableSettings(alphas=alphas),
+        controller=ControllerSettings(alpha_entry=entry),
+    )
+    with pytest.raises(ConfigurationRefused, match=f"alpha_entry {entry} .* has {len(alphas)}"):
+        instruments.apply(bad)
+    assert mocks.record.mock_calls == []
+    assert instruments.settings is good
+
+
+def test_attempts_that_cannot_be_played_leave_the_old_program_running(mocks, instruments):
+    good = NVSettings()
+    instruments.set_up(good)
+    mocks.record.reset_mock()
+    with pytest.raises(ProgramError, match="attempt_period_ns"):
+        instruments.apply(replace(good, herald=HeraldTiming(attempt_period_ns=1_000)))
+    mocks.awg.stop.assert_not_called()
+    assert instruments.settings is good
+
+
+def test_a_program_of_another_version_is_refused(mocks, instruments):
+    mocks.adwin.get_par.return_value = VERSION + 1
+    with pytest.raises(IncompatibleInstrument, match=f"version {VERSION + 1}"):
+        instruments.set_up(NVSettings())
+    mocks.process.stop.assert_called_once_with()
+
+
+@pytest.mark.parametrize("failing", ["process.load", "awg.load", "source.frequency"])
+def test_nothing_starts_after_an_instrument_has_refused(mocks, instruments, failing):
+    owner, _, name = failing.partition(".")
+    getattr(getattr(mocks, owner), name).side_effect = DeviceRefused(f"{failing} is refused")
+    with pytest.raises(DeviceRefused, match=failing):
+        instruments.set_up(NVSettings())
+    mocks.process.start.assert_not_called()
+    assert instruments.settings is None
+
+
+# --- the end ------------------------------------------------------------------------------------
+
+
+def test_closing_stops_both_programs_before_the_instruments(mocks, instruments):
+    instruments.set_up(NVSettings())
+    mocks.record.reset_mock()
+    instruments.close()
+    in_order = [
+        mocks.place("process.stop"),
+        mocks.place("awg.stop", AWG_CORE),
+        mocks.place("source.status", "off"),
+        mocks.place("station.close"),
+    ]
+    assert in_order == sorted(in_order)
+
+
+def test_what_was_never_set_up_is_only_closed(mocks, instruments):
+    instruments.close()
+    assert [each[0] for each in mocks.record.mock_calls] == ["station.close"]
+
+
+def test_the_binary_and_the_snapshot_are_passed_on(mocks):
+    instruments = NVInstruments(mocks.station, Path("/lab/qdevice_nv.TC1"))
+    instruments.set_up(NVSettings())
+    mocks.process.load.assert_called_once_with(Path("/lab/qdevice_nv.TC1"))
+    assert instruments.snapshot() is mocks.station.snapshot.return_value
