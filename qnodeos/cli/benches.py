@@ -10,10 +10,10 @@ from random import Random
 from typing import Any, Final
 
 from calibration.bench import CalibrationNode
-from calibration.file import NodeCalibration, calibration_path, load_calibration
+from calibration.file import Calibrated, NodeCalibration, calibration_path, load_calibration
 from calibration.instrument_bench import InstrumentBench, InstrumentPair, node_settings
 from calibration.measurement import CalibrationResult
-from calibration.registry import MEASUREMENTS
+from calibration.registry import MEASUREMENTS, NODE_ORDER
 from drivers.nv import NV_CAPABILITIES
 from drivers.nv_setup import NVInstruments, NVSettings
 from drivers.spi import SpiQDevice, open_spi
@@ -28,6 +28,8 @@ from sim.link import LinkParameters
 from sim.nv.physics import NVPhysics
 
 PAIR: Final = ("client", "server")
+
+SIMULATED_TRUTH: Final = "the simulated truth"
 
 # How far a drawn truth may be from the assumed one.
 _RABI_SPREAD: Final = 0.07
@@ -70,7 +72,9 @@ class Benches:
             "mw_frequency_hz": physics.resonance_hz,
             "t_coh_ms": physics.coherence_time_ms,
             "dark_rate_hz": physics.dark_rate_hz,
-            "bright_rate_hz": physics.bright_rate_hz,
+            # The rate at which a bright spin stops to be silent or bright.
+            "bright_rate_hz": physics.bright_rate_hz * (1 + physics.flips_per_photon)
+            + physics.ionisation_rate_hz,
         }
         protocol = None if self.link is None else self.link.protocol
         if isinstance(protocol, SinglePhotonProtocol) and "contrast" in result.values:
@@ -129,8 +133,10 @@ def open_benches(
             yield _real(stack, station, spi, node, calibrations)
             return
         names = PAIR if on_pair else (node,)
-        believed = {one: _calibration(calibrations, one) for one in names}
         physics = {one: _truth(one, seed, drawn) for one in names}
+        believed = {
+            one: _prepared(name, _calibration(calibrations, one), physics[one]) for one in names
+        }
         link = LinkParameters.fast()
         bench = stack.enter_context(SimulatedBench(physics, believed, link, seed=seed))
         yield Benches(dict(bench.benches), bench.pair if on_pair else None, physics, link)
@@ -139,6 +145,28 @@ def open_benches(
 def _calibration(directory: Path, node: str) -> NodeCalibration:
     path = calibration_path(directory, node)
     return load_calibration(path, node) if path.exists() else NodeCalibration(node=node)
+
+
+def _prepared(name: str, believed: NodeCalibration, physics: NVPhysics) -> NodeCalibration:
+    """What a new calibration assumes, and what the measurement rests on as if measured before."""
+    if believed.revision or name not in NODE_ORDER:
+        return believed
+    before = NODE_ORDER[: NODE_ORDER.index(name)]
+    pulses = PulseCalibration.for_full_scale_rabi(physics.full_scale_rabi_hz)
+    known = {
+        "resonance": {"mw_frequency_hz": physics.resonance_hz},
+        "rabi": {
+            "pi_amplitude": pulses.pi_amplitude,
+            "pi_half_amplitude": pulses.pi_half_amplitude,
+        },
+    }
+    return believed.replaced(
+        **{
+            field: Calibrated(value=value, source=SIMULATED_TRUTH)
+            for one in before
+            for field, value in known.get(one, {}).items()
+        }
+    )
 
 
 def _truth(node: str, seed: int, drawn: bool) -> NVPhysics:
