@@ -274,8 +274,14 @@ class InMemoryHardware:
     def _module_lines(self, module: int, cycle: int) -> _Lines:
         while self._scheduled and self._scheduled[0][0] <= cycle:
             _, _, number, line, level = heapq.heappop(self._scheduled)
-            self._lines.setdefault(number, _Lines()).change_input(1 << line, level)
-        return self._lines.setdefault(module, _Lines())
+            self._lines_of(number).change_input(1 << line, level)
+        return self._lines_of(module)
+
+    def _lines_of(self, module: int) -> _Lines:
+        lines = self._lines.get(module)
+        if lines is None:
+            lines = self._lines[module] = _Lines()
+        return lines
 
     # --- counters -----------------------------------------------------------------------
 

@@ -323,6 +323,8 @@ class Timeline:
         """
         self._before_reading(until_sample)
         end = bisect_left(self._starts, until_sample)
+        if not end:
+            return []
         taken = [
             item if isinstance(item, Repeat) else self._play(start, item)
             for start, item in zip(self._starts[:end], self._items[:end], strict=True)

@@ -67,7 +67,7 @@ JUMPS: Final[Mapping[tuple[Light, NVState], tuple[Jump, ...]]] = {
     (Light.READOUT, NVState.DARK): (Jump.PULSE, Jump.IONISE),
     (Light.REPUMP, NVState.IONISED): (Jump.PULSE, Jump.RECOVER),
 }
-"""What can happen under a light in a state; only dark counts where nothing is said."""
+"""What can happen under a light in a state; where nothing is said, only pulses of the detector."""
 
 LIGHT_OF: Final[Mapping[tuple[bool, bool, bool], Light]] = {
     (repump, e, a): Light.REPUMP if repump else Light(e * Light.READOUT + a * Light.PUMP)
@@ -250,7 +250,8 @@ class JumpProcess:
         if not self._drawn or self._drawn[0].time_ns >= before_ns:
             return None
         happened = self._drawn.popleft()
-        self.state = AFTER.get(happened.jump, self.state)
+        if happened.jump is not Jump.PULSE:
+            self.state = AFTER[happened.jump]
         if not self._drawn:
             self._draw(happened.time_ns)
         return happened
@@ -271,13 +272,12 @@ class JumpProcess:
                 # Nothing ever happens again.
                 break
             time_ns += self._rng.expovariate(rates.total_hz) * _NS_PER_S
-            jump = self._chosen(rates)
+            jump = self._chosen(rates) if len(rates.jumps) > 1 else Jump.PULSE
             self._drawn.append(Happening(time_ns, jump))
-            state = AFTER.get(jump, state)
+            if jump is not Jump.PULSE:
+                state = AFTER[jump]
 
     def _chosen(self, rates: Rates) -> Jump:
-        if len(rates.jumps) == 1:
-            return rates.jumps[0][0]
         left = self._rng.random() * rates.total_hz
         for jump, rate_hz in rates.jumps:
             left -= rate_hz
