@@ -121,7 +121,6 @@ class LabNode:
         self._station = station
         self._timing = timing
         self._skipping = skipping
-        self._microwaves = microwaves
         spin = ElectronSpin(physics, microwaves, random.Random(f"{seed}/lines"))
         optics = OpticalWiring(
             dac_module=wiring.DAC_MODULE,
@@ -440,15 +439,10 @@ class LabNode:
                 ),
                 period_samples=period,
                 count=count,
-                alpha=self._alphas.of(meaning.waveform, self._drive()),
+                alpha=self._alphas.of(meaning.waveform, self.centre.spin.current_drive()),
                 alpha_sample=play.start_sample + meaning.pulse_centre_sample,
             ),
         )
-
-    def _drive(self) -> Any:
-        state = self._microwaves()
-        gains = state.gains if state.on else (0.0, 0.0)
-        return self.centre.physics.drive(state.frequency_hz, state.power_dbm, gains)
 
     def output_gains(self, core: int) -> tuple[float, float]:
         """Factors of the two outputs of a core; 0 for one that is switched off."""

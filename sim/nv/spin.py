@@ -104,7 +104,9 @@ class ElectronSpin:
         self._rng = rng
         self._library = PulseLibrary(physics.hyperfine_hz)
         self._periods: dict[tuple[int, Drive], _Known] = {}
-        self._drive = self._current_drive()
+        self._driven_by: Microwaves | None = None
+        self._drive: Drive
+        self.current_drive()
         self._held = (0.0, 0.0)
         self._qubit: Qubit
         self._hold(PauliState.from_populations(0.5).qubits[0], 0)
@@ -151,7 +153,7 @@ class ElectronSpin:
         if self._qubit.state.tensor.ndim > 1:
             # As good as keeping the correlations: what light leaves of them is classical.
             self.measure(sample, uniform)
-        self._apply_pending(sample)
+        self._apply_pending_to_z(sample)
         one = 1 - self._qubit.probability_of_zero()
         end = self.physics.initialisation_error
         self.reset(sample, 1 - (end + (one - end) * left))
@@ -181,7 +183,7 @@ class ElectronSpin:
             ValueError: something happened to the spin after that time.
         """
         self._check(sample)
-        self._apply_pending(sample)
+        self._apply_pending_to_z(sample)
         bit = self._qubit.measure(uniform)
         self._qubit = PauliState.from_populations(1 - bit).qubits[0]
         self._origin = sample
@@ -195,7 +197,7 @@ class ElectronSpin:
         Raises:
             ValueError: a pulse begins before `sample`.
         """
-        self._drive = self._current_drive()
+        self.current_drive()
         for item in items:
             if isinstance(item, Play):
                 pulse = self._pulse(item)
@@ -203,6 +205,15 @@ class ElectronSpin:
                     self._play(pulse, item.start_sample)
             else:
                 self._repeat(item)
+
+    def current_drive(self) -> Drive:
+        """What the microwaves there are now do to the spin."""
+        state = self._microwaves()
+        if state is not self._driven_by:
+            self._driven_by = state
+            gains = state.gains if state.on else (0.0, 0.0)
+            self._drive = self.physics.drive(state.frequency_hz, state.power_dbm, gains)
+        return self._drive
 
     # --- looking ----------------------------------------------------------------------------
 
@@ -228,11 +239,6 @@ class ElectronSpin:
         return copy
 
     # --- behind -----------------------------------------------------------------------------
-
-    def _current_drive(self) -> Drive:
-        state = self._microwaves()
-        gains = state.gains if state.on else (0.0, 0.0)
-        return self.physics.drive(state.frequency_hz, state.power_dbm, gains)
 
     @property
     def _detuning_hz(self) -> float:
@@ -345,6 +351,12 @@ class ElectronSpin:
             self._qubit.apply(self._pending_map(sample))
         self._decayed_to = self._reached = sample
         self._pending = IDENTITY
+
+    def _apply_pending_to_z(self, sample: int) -> None:
+        """The same where all but Z is lost: waiting alone changes nothing of it."""
+        if self._pending is not IDENTITY:
+            self._apply_pending(sample)
+        self._decayed_to = self._reached = sample
 
 
 def _padded(bloch: NDArray[np.float64]) -> NDArray[np.float64]:
