@@ -9,14 +9,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from qcodes.dataset import load_by_id
 from qcodes.dataset.sqlite.database import conn_from_dbpath_or_conn
 
 import qnodeos
-from qnodeos import cli
 from qnodeos.cli import dqc_run, experiment
 from qnodeos.errors import ProgramError
 from qnodeos.experiments.dqc import SETS, blocks_of, run_block
@@ -26,30 +25,6 @@ from qnodeos.trace.events import Event
 
 CIRCUITS = 6
 QUICK = ("--circuits-per-set", str(CIRCUITS), "--link", "fast", "--workers", "1")
-
-
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def command(monkeypatch, capsys):
-    """Runs `qnodeos` in this process, as its entry point does."""
-
-    def run(*arguments: str) -> Result:
-        monkeypatch.setattr(sys, "argv", ["qnodeos", *arguments])
-        monkeypatch.setenv("COLUMNS", "120")
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-            raise SystemExit(0)
-        out, err = capsys.readouterr()
-        code = caught.value.code
-        assert code is None or isinstance(code, int)
-        return Result(code or 0, out, err)
-
-    return run
 
 
 def result_of(path: Path) -> dict[str, Any]:

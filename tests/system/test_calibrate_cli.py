@@ -1,0 +1,125 @@
+"""`qnodeos calibrate` and `qnodeos timing`: results, files, messages and exit codes."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from benchmarks.coverage import deviations
+from calibration.dataset import read_run
+from calibration.file import calibration_path, load_calibration
+from qnodeos.cli.calibrate import NAMES
+
+Z = 4.5
+QUICK_SSRO = ("--set", "shots=400")
+QUICK_T_COH = ("--set", "shots=150", "--set", "times_ms=[0, 3, 6, 10, 15, 22]")
+
+
+def test_every_measurement_has_its_name_on_the_command_line():
+    from calibration.registry import MEASUREMENTS
+
+    assert set(NAMES) == set(MEASUREMENTS)
+
+
+def test_readout_is_found_recorded_and_kept(command, tmp_path):
+    path = tmp_path / "new" / "ssro.json"
+    done = command(
+        "calibrate", "ssro", *QUICK_SSRO, "--truth", "drawn", "--seed", "4",
+        "--json", str(path), "--out", str(tmp_path / "out"),
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    result = json.loads(path.read_text("utf-8"))
+    assert result["simulated"] is True
+    assert result["seed"] == 4
+    assert result["nodes"] == ["server"]
+    for name in ("f0", "f1"):
+        found, true = result["values"][name], result["truth"][name]
+        assert abs(found["value"] - true) < Z * found["sigma"]
+    kept = load_calibration(calibration_path(tmp_path / "out", "server"), "server")
+    assert kept.revision == 1
+    assert kept.f0.value == result["values"]["f0"]["value"]
+    assert kept.f0.source == result["source"]
+    run = read_run(tmp_path / "out" / "calibration.db", result["run_id"])
+    assert run.data.rows == 800
+    assert run.snapshot
+    assert list((tmp_path / "out" / "plots").glob("*.png"))
+    # The next measurement starts from what was found.
+    again = command("calibrate", "ssro", *QUICK_SSRO, "--truth", "drawn", "--seed", "4",
+                    "--out", str(tmp_path / "out"), "--quiet")  # fmt: skip
+    assert again.code == 0, again.err
+    assert load_calibration(calibration_path(tmp_path / "out", "server"), "server").revision == 2
+
+
+@pytest.mark.parametrize(("copies", "low_ms", "high_ms"), [(16, 12.0, 14.0), (1, 0.0, 4.0)])
+def test_shifted_copies_are_what_keeps_the_coherence(command, tmp_path, copies, low_ms, high_ms):
+    path = tmp_path / "t_coh.json"
+    times = () if copies == 1 else ("--set", "times_ms=[0, 3, 6, 10, 15, 22]")
+    done = command(
+        "calibrate", "t-coh", "--set", "shots=400" if copies == 16 else "shots=60", *times,
+        "--shifted-copies", str(copies), "--json", str(path), "--out", str(tmp_path),
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    result = json.loads(path.read_text("utf-8"))
+    assert result["shifted_copies"] == copies
+    assert low_ms - result["sigma"] < result["t_coh_ms"] < high_ms + result["sigma"]
+    assert 0 < result["sigma"] < 0.1 * high_ms
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["t_coh"], "no measurement 't_coh'"),
+        (["ssro", "--set", "shot=3"], "one of shots"),
+        (["ssro", "--set", "shots=many"], "must be a number"),
+        (["ssro", "--set", "shots=0"], "shots"),
+        (["ssro", "--shifted-copies", "16"], "only t-coh"),
+        (["t-coh", "--shifted-copies", "3"], "shifted_copies"),
+        (["all", "--set", "shots=3"], "takes no settings"),
+        (["ssro", "--node", "relay"], "relay"),
+        (["fidelity-alpha", "--station", "station.yaml", "--spi", "0.0"], "needs two nodes"),
+        (["ssro", "--station", "station.yaml"], "BUS.DEVICE"),
+    ],
+)
+def test_wrong_words_are_refused(command, tmp_path, arguments, message):
+    done = command("calibrate", *arguments, "--out", str(tmp_path / "out"))
+    assert done.code in (1, 2)
+    assert message in " ".join(done.err.split())
+
+
+def test_a_calibration_that_cannot_be_found_leaves_the_file_alone(command, tmp_path):
+    done = command("calibrate", "ssro", "--set", "shots=20", "--out", str(tmp_path))
+    assert done.code == 1
+    assert "the data are kept as run 1" in done.err
+    assert not calibration_path(tmp_path, "server").exists()
+
+
+def test_the_durations_are_those_of_the_behavioural_device(command):
+    from sim.nv_timing import NVTiming
+
+    done = command("timing", "--json", "--seed", "3")
+    assert done.code == 0, done.err
+    measured, default = json.loads(done.out), NVTiming().model_dump()
+    assert measured.keys() == default.keys()
+    for name, value in measured.items():
+        if name == "herald_lag_ns":
+            # A mean over 60 heralds whose phase within a tick of 10 us is uniform.
+            assert abs(value - default[name]) < Z * 10_000 / math.sqrt(12 * 60)
+        elif name == "dd_lead_ns":
+            # The sweep of phases is 0.34 us fine, and times are whole microseconds.
+            assert abs(value - default[name]) <= 1_340
+        else:
+            assert value == default[name], name
+
+
+SEEDS = range(1, 21)
+COVERED = {"ssro": {"shots": 500}, "rabi": {"shots": 40}, "fidelity-alpha": {"pairs": 25}}
+
+
+@pytest.mark.parametrize("name", COVERED)
+def test_calibrations_cover_the_truth_as_often_as_they_say(name):
+    found = [abs(d) for seed in SEEDS for d in deviations(name, seed, COVERED[name]).values()]
+    inside = sum(each < 1 for each in found) / len(found)
+    assert 0.55 <= inside <= 0.80, f"{inside:.3f} of {len(found)} values"
+    assert max(found) < Z
