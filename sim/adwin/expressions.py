@@ -412,11 +412,24 @@ class ExpressionWriter:
             convert = self.as_float if kind is Kind.FLOAT else self._fitted_long
             texts = ", ".join(convert(code).text for code in codes)
             return Code(f"{function}({texts})", kind, acts=acts)
-        left, right = (self._fitted_long(code).text for code in codes)
+        left, right = (self._fitted_long(code) for code in codes)
         if name == "mod":
             self.cost += self._costs.division
-            return Code(f"modulo({left}, {right})", Kind.LONG, acts=acts)
-        return Code(f"{name}({left}, {right})", Kind.LONG, acts=acts)
+            return Code(f"modulo({left.text}, {right.text})", Kind.LONG, acts=acts)
+        if right.low == right.high and 0 <= right.low <= 31:
+            return self._shifted(name, left, right.low)
+        return Code(f"{name}({left.text}, {right.text})", Kind.LONG, acts=acts)
+
+    def _shifted(self, name: str, code: Code, bits: int) -> Code:
+        """Shifts by a known number of bits, which are nearly all, without a call."""
+        if name == "shift_left":
+            bounds = code.low << bits, code.high << bits
+            return self._ranged(f"({code.text} << {bits})", bounds, code.acts)
+        if code.low < 0:
+            text, low, high = f"({code.text} & 4294967295)", 0, 0xFFFF_FFFF
+        else:
+            text, low, high = code.text, code.low, code.high
+        return Code(f"({text} >> {bits})", Kind.LONG, low >> bits, high >> bits, code.acts)
 
     def _fitted_long(self, code: Code) -> Code:
         return self.fitted(self.as_long(code))
