@@ -249,7 +249,9 @@ def _table(result: CalibrationResult, truth: dict[str, Any]) -> Table:
 def _measurement(name: str, settings: list[str]) -> Measurement[Any]:
     from calibration.registry import MEASUREMENTS, measurement
 
-    known = {field.name: field for field in dataclasses.fields(MEASUREMENTS[name])}
+    # Every measurement is a dataclass, though their common base is none.
+    kind: Any = MEASUREMENTS[name]
+    known = [field.name for field in dataclasses.fields(kind)]
     values: dict[str, Any] = {}
     for setting in settings:
         key, equals, text = setting.partition("=")

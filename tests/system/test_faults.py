@@ -87,6 +87,7 @@ def wrap(system: TwoNodeSystem, make: Callable[[BehaviouralNVDevice, str], W]) -
     """Put something in front of both devices."""
     wrappers = []
     for name, handles in (("client", system.client), ("server", system.server)):
+        assert isinstance(handles.device, BehaviouralNVDevice)
         wrapper = make(handles.device, name)
         handles.node.device = wrapper
         wrappers.append(wrapper)
