@@ -22,8 +22,10 @@ from tests.sim.lab_harness import (
     use_program,
 )
 
-NOISY = Expectations(fidelity=0.9)
+NOISY = Expectations(fidelity=0.9, shots=100)
 """|0> is prepared with 0.99 and read with 0.95; four pulses cost less than 1 %."""
+
+EXACT = Expectations(fidelity=0.99, shots=40)
 
 Maker = Callable[..., Callable[[], InstrumentNVDevice]]
 
@@ -130,7 +132,7 @@ def test_a_fault_of_one_line_breaks_a_rule(devices, monkeypatch, tmp_path, old, 
     use_program(monkeypatch, altered_program(tmp_path, old, new))
     only(monkeypatch, rule)
     with pytest.raises(ConformanceError, match=rule):
-        check_qdevice(devices(NOISELESS))
+        check_qdevice(devices(NOISELESS), EXACT)
 
 
 def test_an_instruction_begun_while_another_is_executed_breaks_a_rule(monkeypatch, tmp_path):

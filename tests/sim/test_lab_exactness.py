@@ -166,10 +166,10 @@ def test_a_node_alone(seed):
     assert {Outcome.UNSUPPORTED_REQUEST, Outcome.SUCCESS_ZERO} <= seen
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(4))
 def test_two_nodes(seed):
     rng = random.Random(f"two {seed}")
-    steps = paired_steps(rng, 8)
+    steps = paired_steps(rng, 7)
     order = (seed % 2, 1 - seed % 2)
     both = []
     for plain in (False, True):
