@@ -65,7 +65,10 @@ def combine(operator, left, right):
         )
     if not operator[0].isalpha() or operator in ("AND", "OR", "XOR"):
         return Sum(f"({left.text} {operator} {right.text})", value)
-    second = f"({right.text}) AND 31" if operator.startswith("SHIFT") else right.text
+    second = right.text
+    if operator.startswith("SHIFT"):
+        # A number of bits that is known while translating, or not.
+        second = str(right.value & 31) if second.isdecimal() else f"({second}) AND 31"
     return Sum(f"{operator}({left.text}, {second})", value)
 
 
