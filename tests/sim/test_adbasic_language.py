@@ -126,6 +126,27 @@ def test_integers_are_those_of_32_bits(tmp_path_factory, case):
     assert system.memory.par[3] == int(first.value < second.value)
 
 
+@pytest.mark.parametrize("name", ["SHIFT_LEFT", "SHIFT_RIGHT"])
+@pytest.mark.parametrize("value", [LONG_MIN, -77, -1, 0, 77, 0x40000001, LONG_MAX])
+def test_shifts_by_a_known_number_of_bits(tmp_path, name, value):
+    numbers = (0, 1, 5, 31)
+    body = "INIT:\n" + "".join(
+        # As it is, and as part of an expression and of a comparison.
+        f"  PAR_{place} = {name}(PAR_80, {bits})\n"
+        f"  PAR_{place + 10} = {name}(PAR_80, {bits}) / 3\n"
+        f"  IF ({name}(PAR_80, {bits}) < {name}(1, {bits})) THEN PAR_{place + 20} = 1\n"
+        for place, bits in enumerate(numbers, 1)
+    )
+    system = system_with(write_source(tmp_path, body))
+    system.memory.par[80] = value
+    system.start(1)
+    for place, bits in enumerate(numbers, 1):
+        expected, one = OPERATIONS[name](value, bits), OPERATIONS[name](1, bits)
+        assert system.memory.par[place] == expected
+        assert system.memory.par[place + 10] == OPERATIONS["/"](expected, 3)
+        assert system.memory.par[place + 20] == int(expected < one)
+
+
 @given(longs, st.integers(0, 40))
 def test_powers_wrap(base, exponent):
     value = 1
