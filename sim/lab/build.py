@@ -24,7 +24,7 @@ from sim.lab.arrivals import PhotonArrivals
 from sim.lab.device import InstrumentNVDevice
 from sim.lab.laboratory import MAX_NODES, Laboratory
 from sim.lab.node import LabNode
-from sim.lab.timing import LabTiming
+from sim.lab.timing import SAMPLES_PER_NS, LabTiming
 from sim.link import LinkParameters
 from sim.nv.physics import NVPhysics
 from sim.nv.spin import Microwaves
@@ -170,6 +170,7 @@ class SimulatedLaboratory:
             raise ConfigurationError(
                 f"no second node {spec.name!r}; the simulated ones are {', '.join(NODES)}"
             )
+        _check_herald(spec, timing)
         microwaves = SimulatedMicrowaves(f"TCPIP::mw-{spec.name}::INSTR")
         node = LabNode(
             name=spec.name,
@@ -223,3 +224,21 @@ class SimulatedLaboratory:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _check_herald(spec: NodeSpec, timing: LabTiming) -> None:
+    """Make sure that a herald is on the AWG's lines when it decides whether to go on."""
+    seen_samples = spec.awg_timing.dio_latency_samples + spec.awg_timing.dio_period_samples
+    arrival_ns = (
+        timing.photon_flight_ns
+        + max(0.0, timing.arrival_offset_ns)
+        + timing.herald_ns
+        + seen_samples / SAMPLES_PER_NS
+    )
+    decision_ns = spec.settings.herald.optical_to_decision_ns
+    if arrival_ns >= decision_ns:
+        raise ConfigurationError(
+            f"{spec.name}: a herald reaches the AWG's sequencer {arrival_ns:.0f} ns after the "
+            f"optical pulse, and it decides after {decision_ns:.0f} ns; lengthen "
+            "HeraldTiming.optical_to_decision_ns or shorten the ways of LabTiming"
+        )

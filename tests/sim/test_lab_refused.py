@@ -1,0 +1,26 @@
+"""Laboratories that could not work are refused before anything is opened."""
+
+from __future__ import annotations
+
+import pytest
+
+from qnodeos.errors import ConfigurationError
+from sim.lab.build import NodeSpec, SimulatedLaboratory
+from sim.lab.timing import LabTiming
+
+
+@pytest.mark.parametrize(
+    ("specs", "timing", "message"),
+    [
+        ([], LabTiming(), "0 nodes"),
+        ([NodeSpec("relay")], LabTiming(), "no second node 'relay'"),
+        ([NodeSpec("client"), NodeSpec("client")], LabTiming(), "no second node 'client'"),
+        ([NodeSpec("client")], LabTiming(herald_ns=1300), "decides after 1500 ns"),
+        ([NodeSpec("client")], LabTiming(photon_flight_ns=1200), "decides after 1500 ns"),
+    ],
+)
+def test_a_laboratory_that_could_not_work_is_refused(specs, timing, message):
+    with pytest.raises(ConfigurationError, match=message):
+        SimulatedLaboratory(specs, timing=timing)
+    # Nothing is left open.
+    SimulatedLaboratory([NodeSpec("client")]).close()
