@@ -10,6 +10,8 @@ reference that anybody has. What a benchmark measures stands in its module:
                 a long program against short ones
     physics     a noisy gate on a pair against density matrices
     frames      a frame each way against a check computed bit by bit
+    hdawg       the simulated AWG against real time, and what an instruction costs
+    lab         two nodes instrument by instrument against real time; set-up and import
     experiment  the DQC experiment, from the command line
 
 `measure` does the timing, `report` the tables. See docs/benchmarks.md.

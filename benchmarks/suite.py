@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from benchmarks import circuit, classical, decode, experiment, frames, hdawg, physics
+from benchmarks import circuit, classical, decode, experiment, frames, hdawg, lab, physics
 from benchmarks.measure import Effort, Outcome
 
 BENCHMARKS: Final[dict[str, Callable[[Effort], Outcome]]] = {
@@ -16,6 +16,7 @@ BENCHMARKS: Final[dict[str, Callable[[Effort], Outcome]]] = {
     "physics": physics.run,
     "frames": frames.run,
     "hdawg": hdawg.run,
+    "lab": lab.run,
     "experiment": experiment.run,
 }
 
