@@ -43,6 +43,8 @@ ATTEMPTS_MAX: Final = 10**12
 _SIDES: Final[tuple[Side, Side]] = ("client", "server")
 _PHOTONS_MIN: Final = 100
 _LEAST_JITTER_NS: Final = 0.05
+_SHOWN_LIFETIMES: Final = 8.0
+"""How much of a histogram is plotted after the start of the peak."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,8 @@ class AwgDelay(Measurement[ArrivalBench]):
                 middle = rows["time"] + rows["bin"] / 2
                 plots.curve(axes[place], middle, _peak(rows, fitted), "fit", 1)
                 plots.mark(axes[place], fitted["start_ns"], f"{fitted['start_ns']:.2f} ns")
+                shown = _SHOWN_LIFETIMES * fitted["lifetime_ns"]
+                axes[place].set_xlim(fitted["start_ns"] - shown / 2, fitted["start_ns"] + shown)
         plots.save(made, path)
 
     def update(self, calibration: NodeCalibration, result: CalibrationResult) -> NodeCalibration:
