@@ -21,6 +21,7 @@ from instruments.errors import ConfigurationRefused, InstrumentError
 from instruments.station import open_station
 from qnodeos.errors import ConfigurationError, DeviceError
 from sequences.errors import SequenceError
+from sequences.program import GRANULE_SAMPLES
 from sequences.pulses import PulseCalibration
 from sim.entangled_state import SinglePhotonProtocol
 from sim.lab.bench import SimulatedBench
@@ -76,6 +77,9 @@ class Benches:
             "bright_rate_hz": physics.bright_rate_hz * (1 + physics.flips_per_photon)
             + physics.ionisation_rate_hz,
         }
+        if result.details.get("shifted_copies", GRANULE_SAMPLES) < GRANULE_SAMPLES:
+            # The coherence is then lost to the phase that the missing copies let slip.
+            del truth["t_coh_ms"]
         protocol = None if self.link is None else self.link.protocol
         if isinstance(protocol, SinglePhotonProtocol) and "contrast" in result.values:
             truth["detection"] = protocol.p_det_a

@@ -228,7 +228,14 @@ class SimulatedLaboratory:
 
 def _check_herald(spec: NodeSpec, timing: LabTiming) -> None:
     """Make sure that a herald is on the AWG's lines when it decides whether to go on."""
-    seen_samples = spec.awg_timing.dio_latency_samples + spec.awg_timing.dio_period_samples
+    awg = spec.awg_timing
+    # From the order of the attempt to its output, and from the line back to the sequencer.
+    seen_samples = (
+        awg.play_latency_samples
+        + awg.output_latency_samples
+        + awg.dio_latency_samples
+        + awg.dio_period_samples
+    )
     arrival_ns = (
         timing.photon_flight_ns
         + max(0.0, timing.arrival_offset_ns)
@@ -238,7 +245,7 @@ def _check_herald(spec: NodeSpec, timing: LabTiming) -> None:
     decision_ns = spec.settings.herald.optical_to_decision_ns
     if arrival_ns >= decision_ns:
         raise ConfigurationError(
-            f"{spec.name}: a herald reaches the AWG's sequencer {arrival_ns:.0f} ns after the "
-            f"optical pulse, and it decides after {decision_ns:.0f} ns; lengthen "
+            f"{spec.name}: a herald reaches the AWG's sequencer {arrival_ns:.0f} ns after it "
+            f"would have played the optical pulse without delay, and it decides after {decision_ns:.0f} ns; lengthen "
             "HeraldTiming.optical_to_decision_ns or shorten the ways of LabTiming"
         )

@@ -15,8 +15,8 @@ from sim.lab.timing import LabTiming
         ([], LabTiming(), "0 nodes"),
         ([NodeSpec("relay")], LabTiming(), "no second node 'relay'"),
         ([NodeSpec("client"), NodeSpec("client")], LabTiming(), "no second node 'client'"),
-        ([NodeSpec("client")], LabTiming(herald_ns=1300), "decides after 1500 ns"),
-        ([NodeSpec("client")], LabTiming(photon_flight_ns=1200), "decides after 1500 ns"),
+        ([NodeSpec("client")], LabTiming(herald_ns=1100), "decides after 1500 ns"),
+        ([NodeSpec("client")], LabTiming(photon_flight_ns=1000), "decides after 1500 ns"),
     ],
 )
 def test_a_laboratory_that_could_not_work_is_refused(specs, timing, message):
