@@ -245,7 +245,8 @@ def _check_herald(spec: NodeSpec, timing: LabTiming) -> None:
     decision_ns = spec.settings.herald.optical_to_decision_ns
     if arrival_ns >= decision_ns:
         raise ConfigurationError(
-            f"{spec.name}: a herald reaches the AWG's sequencer {arrival_ns:.0f} ns after it "
-            f"would have played the optical pulse without delay, and it decides after {decision_ns:.0f} ns; lengthen "
-            "HeraldTiming.optical_to_decision_ns or shorten the ways of LabTiming"
+            f"{spec.name}: with all delays a herald reaches the AWG's sequencer "
+            f"{arrival_ns:.0f} ns after the optical pulse was due, and it decides after "
+            f"{decision_ns:.0f} ns; lengthen HeraldTiming.optical_to_decision_ns or "
+            "shorten the ways of LabTiming"
         )
