@@ -37,7 +37,11 @@ def parse_file(path: Path, processor: str) -> tree.Source:
     Raises:
         AdbasicError: the source is wrong or outside the subset.
     """
-    source = preprocess(path, processor)
+    return parse_text(preprocess(path, processor), path)
+
+
+def parse_text(source: SourceText, path: Path) -> tree.Source:
+    """Parse a source after the first pass; see `parse_file`."""
     try:
         parsed = _grammar().parse(source.text)
     except UnexpectedInput as error:

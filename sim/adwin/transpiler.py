@@ -23,11 +23,14 @@ from sim.adwin.expressions import BUILT_IN, Code, ExpressionWriter, Scope
 from sim.adwin.frames import Line, SectionFrame
 from sim.adwin.hardware import INSTRUCTIONS
 from sim.adwin.options import LONG_MAX, LONG_MIN, ProcessorModel
-from sim.adwin.parser import parse_file
+from sim.adwin.parser import parse_text
+from sim.adwin.preprocessor import preprocess
 from sim.adwin.program import SECTIONS, ArrayShape, Program
 from sim.adwin.tree import Kind
 
 MAX_DATA: Final = 200
+MAX_KNOWN: Final = 32
+"""Bound on the programs that are remembered."""
 MAX_PROCESSES: Final = 10
 MAX_ARRAY_LENGTH: Final = 10_000_000
 MAX_MACRO_DEPTH: Final = 16
@@ -51,7 +54,25 @@ def transpile_file(path: Path, model: ProcessorModel) -> Program:
     Raises:
         AdbasicError: the source is wrong or outside the subset; names file and line.
     """
-    return transpile(parse_file(path, model.name), model)
+    # A laboratory is set up again and again with the same program.
+    text = preprocess(path, model.name)
+    key = (
+        str(path),
+        text.text,
+        text.locations,
+        tuple(text.header.items()),
+        model.model_dump_json(),
+    )
+    program = _known.get(key)
+    if program is None:
+        if len(_known) >= MAX_KNOWN:
+            _known.clear()
+        program = _known[key] = transpile(parse_text(text, path), model)
+    return program
+
+
+_known: dict[tuple[object, ...], Program] = {}
+"""Programs transpiled by this process, by everything they depend on."""
 
 
 def transpile(source: tree.Source, model: ProcessorModel) -> Program:
