@@ -6,7 +6,8 @@ QDevice is an SPI slave is assumed, as are the default mode and clock: no public
 them.
 
 One transfer per tick is best effort: the system may start one late, and the protocol
-(`qnodeos.qdevice.endpoint`) then loses a tick but nothing else. Not verified on hardware.
+(`qnodeos.qdevice.endpoint`) then loses a tick but nothing else. `drivers.pacer` keeps one from
+coming early. Not verified on hardware.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import importlib
 from typing import Final, Protocol
 
+from drivers.pacer import TickPacer
 from qnodeos.errors import ConfigurationError, DeviceError, FrameError
 from qnodeos.qdevice.capabilities import Capabilities
 from qnodeos.qdevice.frames import FRAME_BITS
@@ -131,12 +133,16 @@ class SpiQDevice:
     Args:
         link: to it.
         capabilities: what it can do; it cannot be asked.
+        pacer: makes every frame wait for its tick; None for whoever paces them otherwise, or
+            has a device in virtual time.
 
     Raises:
         ConfigurationError: a frame takes longer than a tick at this clock.
     """
 
-    def __init__(self, link: SpiLink, capabilities: Capabilities) -> None:
+    def __init__(
+        self, link: SpiLink, capabilities: Capabilities, pacer: TickPacer | None = None
+    ) -> None:
         frame_ns = FRAME_BITS * 1_000_000_000 / link.speed_hz
         if frame_ns > capabilities.tick_ns:
             raise ConfigurationError(
@@ -146,6 +152,7 @@ class SpiQDevice:
             )
         self._link = link
         self._capabilities = capabilities
+        self._pacer = pacer
 
     @property
     def capabilities(self) -> Capabilities:
@@ -153,11 +160,13 @@ class SpiQDevice:
         return self._capabilities
 
     def exchange(self, tick: int, frame: int) -> int:
-        """Swap one 32-bit frame now; the device counts ticks by itself.
+        """Swap one 32-bit frame when its tick has come; the device counts ticks by itself.
 
         Raises:
-            DeviceError: see `SpiLink.swap`.
+            DeviceError: see `SpiLink.swap` and `TickPacer.wait`.
         """
+        if self._pacer is not None:
+            self._pacer.wait(tick)
         return self._link.swap(frame)
 
 

@@ -16,6 +16,7 @@ from calibration.measurement import CalibrationResult
 from calibration.registry import MEASUREMENTS, NODE_ORDER
 from drivers.nv import NV_CAPABILITIES
 from drivers.nv_setup import NVInstruments, NVSettings
+from drivers.pacer import TickPacer
 from drivers.spi import SpiQDevice, open_spi
 from instruments.errors import ConfigurationRefused, InstrumentError
 from instruments.station import open_station
@@ -212,7 +213,7 @@ def _real(
     bench = InstrumentBench(
         node,
         instruments,
-        SpiQDevice(link, NV_CAPABILITIES),
+        SpiQDevice(link, NV_CAPABILITIES, TickPacer(NV_CAPABILITIES.tick_ns)),
         calibration,
         base,
         instruments.apply,
