@@ -6,6 +6,8 @@ tick k begins, so the response to it was written by the event before. When an in
 been accepted, the laboratory runs ahead to its outcome; frames of the meantime, which the
 program would ignore, are answered with what it would say: the same as in the tick before, one
 tick later.
+
+Every frame goes through the SPI driver of the hardware (`drivers.spi`) and a simulated port.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from drivers.spi import SpiLink
 from instruments.nv_controller import TICK_EVENTS, NVController
 from qnodeos.qdevice.capabilities import Capabilities
 from qnodeos.qdevice.frames import TICK_MASK, TICK_SHIFT, encode_response
@@ -20,6 +23,7 @@ from qnodeos.qdevice.instructions import Opcode
 from sim.charge import MAX_CHARGE_CHECKS, ChargeCheck
 from sim.lab.laboratory import Laboratory
 from sim.lab.node import IDLE, LabNode
+from sim.spi import SimulatedSpiDev
 
 TICK_NS: Final = 10_000
 
@@ -65,6 +69,9 @@ class InstrumentNVDevice:
         self._announced: int | None = None
         self._has_news = True
         self._peers: tuple[InstrumentNVDevice, ...] = ()
+        port = SimulatedSpiDev(self._swap)
+        port.open(0, 0)
+        self._link = SpiLink(port)
 
     def connect(self, *others: InstrumentNVDevice) -> None:
         """Name the devices whose next news a run ahead of this one may change."""
@@ -83,11 +90,15 @@ class InstrumentNVDevice:
         """
         if tick <= self._last_tick:
             raise ValueError(f"{self.name}: exchange at tick {tick} after {self._last_tick}")
-        node, laboratory = self.node, self._laboratory
+        self._last_tick = tick
+        return self._link.swap(frame)
+
+    def _swap(self, frame: int) -> int:
+        """The other end of the SPI cable, at the tick at hand."""
+        tick, node, laboratory = self._last_tick, self.node, self._laboratory
         begins = laboratory.zero_event + tick * TICK_EVENTS
         if node.event < begins - 1:
             laboratory.run_to(node, begins - 1)
-        self._last_tick = tick
         self._has_news = False
         if self._announced is not None and tick >= self._announced:
             self._announced = None
