@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from instruments.errors import ConfigurationRefused
-from instruments.hdawg import CompiledProgram
+from instruments.errors import ConfigurationRefused, IncompatibleInstrument
+from instruments.hdawg_channels import DIO_CMOS
 from instruments.lasers import AdwinLaser
 from instruments.nv_controller import ControllerSettings, NVController
 from instruments.station import NodeStation
@@ -21,9 +21,42 @@ from qnodeos.qdevice.outcomes import OUTCOME_OF_HERALD, BellState
 from sequences.nv_seqc import TOGGLE_LINE, HeraldTiming, attempt_period_ns, nv_program
 from sequences.waveform_table import FIRST_ATTEMPT, TableSettings, WaveformTable, build_table
 
-AWG_CORE: Final = 0
 HERALDING: Final = "heralding"
 DIO_MODE: Final = "awg_sequencer_commands"
+DIO_INTERFACE: Final = DIO_CMOS
+"""What the ADwin drives (assumed: 3.3 V, and no converter in between)."""
+ALL_INPUTS: Final = 0
+REFERENCE_CLOCK: Final = "external"
+"""10 MHz from the source of the 1 MHz clock, so that events and samples keep their phase."""
+OUTPUTS_PER_CORE: Final = 2
+AWG_CORE: Final = 0
+"""The core whose two outputs are I and Q."""
+
+
+class Mark(NamedTuple):
+    """What a Mark connector of the AWG carries.
+
+    Attributes:
+        core: that feeds it.
+        source: keyword of the signal of that core, see `instruments.hdawg_channels`.
+    """
+
+    core: int
+    source: str
+
+
+MARKS: Final[Mapping[int, Mark]] = {
+    0: Mark(AWG_CORE, "awg_trigger0"),
+    1: Mark(AWG_CORE, "output1_marker1"),
+    2: Mark(1, "output0_marker0"),
+    3: Mark(1, "output0_marker1"),
+    4: Mark(2, "output1_marker0"),
+}
+"""By index of the connector: acknowledge, PLAYED, OPTICAL_PULSE, DETECTION_GATE, SPIN_PUMP.
+
+An HDAWG has one connector for every output, fed by the core of that output, so that the five
+signals take three cores with the same program: they get the same words in the same cycle."""
+AWG_CORES: Final = tuple(sorted({mark.core for mark in MARKS.values()}))
 DETECTORS: Final = (BellState.PSI_PLUS, BellState.PSI_MINUS)
 """What a click of each detector heralds in the single-photon protocol."""
 BATCH_MARGIN: Final = 0.5
@@ -88,13 +121,13 @@ class NVInstruments:
 
         Raises:
             SequenceError: the table cannot be played.
-            InstrumentError: an instrument is of the wrong version, not ready, or refuses.
+            InstrumentError: an instrument is of the wrong kind or version, not ready, or refuses.
         """
         adwin = self.station.adwin
         if not adwin.booted.get():
             adwin.boot()
+        self._wire_awg()
         self.controller.load(self._binary)
-        self.station.awg.dio.mode(DIO_MODE)
         self.apply(settings)
         self.controller.start()
 
@@ -137,24 +170,42 @@ class NVInstruments:
         """Stop both programs and close the instruments."""
         if self.settings is not None:
             self.controller.stop()
-            self.station.awg.stop(AWG_CORE)
+            for core in AWG_CORES:
+                self.station.awg.stop(core)
             self.station.microwave.status("off")
         self.station.close()
 
-    def _load_table(self, settings: NVSettings) -> CompiledProgram:
+    def _wire_awg(self) -> None:
+        """What the AWG's connectors are, besides the outputs."""
+        awg = self.station.awg
+        if len(awg.cores) <= AWG_CORES[-1]:
+            raise IncompatibleInstrument(
+                f"the AWG has {len(awg.cores)} cores; the signals of a node take "
+                f"{len(AWG_CORES)}, so use an HDAWG8"
+            )
+        awg.lock_reference(REFERENCE_CLOCK)
+        # First of the lines: those that the ADwin drives must have no second driver.
+        awg.dio.drive(ALL_INPUTS)
+        awg.dio.interface(DIO_INTERFACE)
+        awg.dio.mode(DIO_MODE)
+        for connector, mark in MARKS.items():
+            awg.marks[connector].source(mark.source)
+
+    def _load_table(self, settings: NVSettings) -> None:
         awg = self.station.awg
         table = build_table(settings.table)
         program = nv_program(table, settings.herald)
-        awg.stop(AWG_CORE)
-        compiled = awg.load(AWG_CORE, program)
-        core = awg.cores[AWG_CORE]
-        core.strobe_line(TOGGLE_LINE)
-        core.strobe_slope("both_edges")
-        for output in awg.outputs[2 * AWG_CORE : 2 * AWG_CORE + 2]:
-            output.on(1)
-        awg.start(AWG_CORE)
+        for core in AWG_CORES:
+            awg.stop(core)
+        awg.load_all(AWG_CORES, program)
+        for core in AWG_CORES:
+            awg.cores[core].strobe_line(TOGGLE_LINE)
+            awg.cores[core].strobe_slope("both_edges")
+            for output in range(OUTPUTS_PER_CORE * core, OUTPUTS_PER_CORE * (core + 1)):
+                awg.outputs[output].on(int(core == AWG_CORE))
+        for core in AWG_CORES:
+            awg.start(core)
         self.table = table
-        return compiled
 
     def _controller_settings(self, settings: NVSettings) -> ControllerSettings:
         if not settings.controller.links:

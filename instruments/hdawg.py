@@ -10,10 +10,9 @@ Used with the simulated data server in every test; not verified on hardware.
 
 from __future__ import annotations
 
-import enum
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -22,8 +21,7 @@ from typing import Any, Final
 import numpy as np
 from elftools.elf.elffile import ELFFile
 from numpy.typing import NDArray
-from qcodes.instrument import ChannelList, InstrumentChannel
-from qcodes.validators import Enum, Ints, Numbers, Validator
+from qcodes.instrument import ChannelList
 from zhinst.core import compile_seqc
 from zhinst.qcodes.driver.devices.hdawg import HDAWG as VendorHDAWG
 from zhinst.toolkit import CommandTable, Session, Waveforms
@@ -37,24 +35,26 @@ from instruments.errors import (
     InstrumentInUse,
     InstrumentUnavailable,
 )
+from instruments.hdawg_channels import (
+    REFERENCE_BUSY,
+    REFERENCE_LOCKED,
+    REFERENCE_SOURCES,
+    CoreChannel,
+    DioChannel,
+    MarkChannel,
+    OutputChannel,
+    ReferenceClock,
+)
 from instruments.ownership import Ownership
 from sequences.program import AwgProgram
 
 SAMPLE_RATE_HZ: Final = 2.4e9
 """The only sample rate used (HDAWG user manual: the highest)."""
 
-DIO_LINES: Final = 32
-RANGES_V: Final = (0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 3.0, 4.0, 5.0)
-MAX_OFFSET_V: Final = 1.25
-"""Output ranges and greatest offset (HDAWG user manual)."""
-
 GROUPS_OF_2: Final = "groups_of_2"
-DIO_MODES: Final = ("manual", "awg_sequencer_commands", "dio_codeword", "qccs")
-STROBE_SLOPES: Final = ("off", "rising_edge", "falling_edge", "both_edges")
-VALID_POLARITIES: Final = ("none", "low", "high", "both")
-"""Keywords of LabOne's nodes."""
-
 READY_TIMEOUT_S: Final = 5.0
+LOCK_TIMEOUT_S: Final = 30.0
+"""For the reference clock (assumed)."""
 
 HARMLESS_WARNING: Final = "is deprecated"
 """Every other warning of the compiler means that it changed what is played."""
@@ -196,90 +196,6 @@ def _check_table(program: AwgProgram) -> None:
             )
 
 
-class _NodeChannel(InstrumentChannel):
-    """A channel whose parameters are nodes with limits."""
-
-    def _add(self, name: str, node: Any, vals: Validator[Any], unit: str = "") -> Any:
-        # Plain functions: QCoDeS would take a node itself for something else.
-        def get() -> Any:
-            value = node()
-            return value.name if isinstance(value, enum.Enum) else value
-
-        def set_(value: Any) -> None:
-            node(value)
-
-        label = name.replace("_", " ")
-        return self.add_parameter(
-            name, get_cmd=get, set_cmd=set_, vals=vals, unit=unit, label=label
-        )
-
-
-class OutputChannel(_NodeChannel):
-    """One signal output.
-
-    Attributes:
-        on: whether it is switched on.
-        range_v: output range in volts.
-        offset_v: offset in volts.
-    """
-
-    def __init__(self, parent: HDAWG, index: int) -> None:
-        super().__init__(parent, f"output{index}")
-        node = parent.toolkit.sigouts[index]
-        self.on = self._add("on", node.on, Enum(0, 1))
-        self.range_v = self._add("range_v", node.range, Enum(*RANGES_V), "V")
-        self.offset_v = self._add(
-            "offset_v", node.offset, Numbers(-MAX_OFFSET_V, MAX_OFFSET_V), "V"
-        )
-
-
-class CoreChannel(_NodeChannel):
-    """One AWG core: how it listens to the DIO lines, and what is loaded.
-
-    Attributes:
-        strobe_line: number of the DIO line whose edges trigger.
-        strobe_slope: which edges.
-        valid_line: number of the DIO line that qualifies a word.
-        valid_polarity: its active level.
-        running: whether the sequencer executes.
-        program_sha256: digest of the SeqC source loaded by this driver, "" before.
-        wave_memory_fraction: used by that program, of the waveform cache.
-        loaded: the program loaded by this driver, None before.
-    """
-
-    def __init__(self, parent: HDAWG, index: int) -> None:
-        super().__init__(parent, f"core{index}")
-        self.loaded: CompiledProgram | None = None
-        node = parent.toolkit.awgs[index]
-        dio, line = node.dio, Ints(0, DIO_LINES - 1)
-        self.strobe_line = self._add("strobe_line", dio.strobe.index, line)
-        self.strobe_slope = self._add("strobe_slope", dio.strobe.slope, Enum(*STROBE_SLOPES))
-        self.valid_line = self._add("valid_line", dio.valid.index, line)
-        self.valid_polarity = self._add(
-            "valid_polarity", dio.valid.polarity, Enum(*VALID_POLARITIES)
-        )
-        self.running = self.add_parameter("running", get_cmd=lambda: bool(node.enable()))
-        self.program_sha256 = self.add_parameter(
-            "program_sha256", get_cmd=lambda: self.loaded.source_sha256 if self.loaded else ""
-        )
-        self.wave_memory_fraction = self.add_parameter(
-            "wave_memory_fraction",
-            get_cmd=lambda: self.loaded.wave_memory_fraction if self.loaded else 0.0,
-        )
-
-
-class DioChannel(_NodeChannel):
-    """The 32 DIO lines.
-
-    Attributes:
-        mode: who uses them.
-    """
-
-    def __init__(self, parent: HDAWG) -> None:
-        super().__init__(parent, "dio")
-        self.mode = self._add("mode", parent.toolkit.dios[0].mode, Enum(*DIO_MODES))
-
-
 class HDAWG(VendorHDAWG):
     """One HDAWG. It has all nodes of the vendor's driver, and these.
 
@@ -289,7 +205,9 @@ class HDAWG(VendorHDAWG):
     Attributes:
         cores: one AWG core for every two channels, see `CoreChannel`.
         outputs: the signal outputs, see `OutputChannel`.
+        marks: the Mark connectors, see `MarkChannel`.
         dio: the DIO lines, see `DioChannel`.
+        reference: the reference clock, see `ReferenceClock`.
         toolkit: the vendor's device object of zhinst-toolkit.
 
     Args:
@@ -327,13 +245,15 @@ class HDAWG(VendorHDAWG):
             super().__init__(self.toolkit, session, name=name)
             self.cores = self._channels("cores", CoreChannel, len(self.toolkit.awgs))
             self.outputs = self._channels("outputs", OutputChannel, len(self.toolkit["sigouts"]))
+            self.marks = self._channels("marks", MarkChannel, len(self.outputs))
             self.dio = self.add_submodule("dio", DioChannel(self))
+            self.reference = self.add_submodule("reference", ReferenceClock(self))
         except BaseException:
             self._ownership.release()
             raise
 
     def _channels(
-        self, name: str, kind: type[CoreChannel | OutputChannel], count: int
+        self, name: str, kind: type[CoreChannel | OutputChannel | MarkChannel], count: int
     ) -> ChannelList[Any]:
         channels: ChannelList[Any] = ChannelList(
             self, name, kind, [kind(self, index) for index in range(count)]
@@ -357,15 +277,43 @@ class HDAWG(VendorHDAWG):
                 it is running or in another grouping or sample rate.
             DeviceRefused: the instrument did not take it, or reads back something else.
         """
-        channel, awg = self._core(core), self.toolkit.awgs[core]
-        self._check_settings(core)
+        return self.load_all((core,), program)
+
+    def load_all(self, cores: Sequence[int], program: AwgProgram) -> CompiledProgram:
+        """Put one program into several cores, none of which is running; it is compiled once.
+
+        The compiler makes the same of a program whatever the core.
+
+        Args:
+            cores: at least one.
+            program: source, waveforms and command table.
+
+        Returns:
+            What was uploaded to each.
+
+        Raises:
+            CompilationRefused: see `load`.
+            ConfigurationRefused: see `load`; nothing has been uploaded.
+            DeviceRefused: see `load`.
+        """
+        if not cores:
+            raise ConfigurationRefused(f"{self.serial}: a program needs a core")
+        for core in cores:
+            self._core(core)
+            self._check_settings(core)
         compiled = compile_program(
             program,
             device_type=self.device_type,
             options=self.toolkit.device_options,
-            core=core,
-            table_schema=awg.commandtable.load_validation_schema(),
+            core=cores[0],
+            table_schema=self.toolkit.awgs[cores[0]].commandtable.load_validation_schema(),
         )
+        for core in cores:
+            self._upload(core, compiled)
+        return compiled
+
+    def _upload(self, core: int, compiled: CompiledProgram) -> None:
+        channel, awg = self._core(core), self.toolkit.awgs[core]
         channel.loaded = None
         try:
             awg.elf.data(compiled.elf)
@@ -378,7 +326,35 @@ class HDAWG(VendorHDAWG):
             raise DeviceRefused(f"{self.serial}, core {core}: {error}") from error
         self._verify(core, compiled)
         channel.loaded = compiled
-        return compiled
+
+    def lock_reference(self, source: str) -> None:
+        """Choose the reference clock and wait until the instrument has locked to it.
+
+        Locking interrupts what plays, so nothing is done if it is locked to that one already.
+
+        Args:
+            source: one of `instruments.hdawg_channels.REFERENCE_SOURCES`.
+
+        Raises:
+            ValueError: there is no such source.
+            DeviceRefused: it is refused, or not locked within `LOCK_TIMEOUT_S`.
+        """
+        reference, node = self.reference, self.toolkit.system.clocks.referenceclock
+        reference.source.validate(source)
+        if (reference.source(), reference.status()) == (source, REFERENCE_LOCKED):
+            return
+        try:
+            node.source(REFERENCE_SOURCES.index(source), deep=True)
+            node.status.wait_for_state_change(REFERENCE_BUSY, invert=True, timeout=LOCK_TIMEOUT_S)
+        except (RuntimeError, TimeoutError) as error:
+            raise DeviceRefused(f"{self.serial}, reference clock {source}: {error}") from error
+        # After an error the instrument goes back to its own clock by itself.
+        found, status = reference.source(), reference.status()
+        if (found, status) != (source, REFERENCE_LOCKED):
+            raise DeviceRefused(
+                f"{self.serial}: the reference clock is {found} and {status}, not {source} and "
+                f"{REFERENCE_LOCKED}; check the clock at the instrument's back"
+            )
 
     def start(self, core: int) -> None:
         """Start a loaded program at its beginning.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from sim.hdawg.elf import MAX_INSTRUCTIONS
 from sim.hdawg.families import (
     DEVICE_FAMILIES,
     DIO_MODES,
+    MARK_SOURCES,
     OUTPUTS_PER_CORE,
     counts,
     waveform_node,
@@ -46,6 +47,11 @@ SETTINGS_READ: Final = (
 )
 """Nodes below `/awgs/n/` that a program reads while it runs."""
 
+MARKERS_PER_OUTPUT: Final = 2
+TRIGGER_INPUTS: Final = frozenset(
+    name for name in MARK_SOURCES.values() if name.startswith("trigin")
+)
+
 STATUS_RUNNING: Final = 1
 STATUS_WAITING: Final = 4
 """Bits of `/awgs/n/sequencer/status` (HDAWG user manual)."""
@@ -69,9 +75,11 @@ class SimulatedHdawg:
         options: installed, as LabOne lists them.
         timing: knobs.
         skips_loops: see `AwgCore`.
+        observed: cores at whose connectors somebody looks; the others take programs and say that
+            they run, and are spared the work. None for all.
 
     Raises:
-        ValueError: there is no such type, or the serial does not start with "dev".
+        ValueError: there is no such type or core, or the serial does not start with "dev".
     """
 
     def __init__(
@@ -81,6 +89,7 @@ class SimulatedHdawg:
         options: tuple[str, ...] = ("MF", "ME", "SKW", "PC"),
         timing: HdawgTiming | None = None,
         skips_loops: bool = True,
+        observed: Collection[int] | None = None,
     ) -> None:
         if device_type not in CHANNELS:
             raise ValueError(f"no simulated {device_type}; there are {', '.join(CHANNELS)}")
@@ -98,14 +107,23 @@ class SimulatedHdawg:
             AwgCore(self.timing, self._dio, partial(self._read_core_setting, index), skips_loops)
             for index in range(n_channels // OUTPUTS_PER_CORE)
         )
+        self._observed = tuple(range(len(self.cores)) if observed is None else sorted(observed))
+        if not set(self._observed) <= set(range(len(self.cores))):
+            raise ValueError(
+                f"cores {self._observed} of a {device_type}, which has {len(self.cores)}"
+            )
         self._put("features/serial", self.serial.removeprefix("dev"))
         self._put("features/devtype", device_type)
         self._put("features/options", "\n".join(options))
         self._refuse_other("system/awg/channelgrouping", 0)
         self._refuse_other("system/clocks/sampleclock/freq", SAMPLE_RATE_HZ)
+        self._refuse_other("dios/0/interface", 0)
+        self._refuse_other("dios/0/drive", 0)
+        self._refuse_keywords("system/clocks/referenceclock/source", ("zsync",))
         self._on_write("dios/0/mode", self._write_dio_mode)
         for channel in range(n_channels):
             self._on_write(f"sigouts/{channel}/range", _next_range)
+            self._refuse_keywords(f"triggers/out/{channel}/source", TRIGGER_INPUTS)
         for index in range(len(self.cores)):
             self._attach_core(index)
 
@@ -154,8 +172,8 @@ class SimulatedHdawg:
         """
         if sample < self._now:
             raise ValueError(f"cannot run until sample {sample}: it is {self._now} already")
-        for core in self.cores:
-            core.run_until(sample)
+        for index in self._observed:
+            self.cores[index].run_until(sample)
         self._now = sample
 
     def output(self, core: int, start: int, stop: int) -> NDArray[np.float64]:
@@ -180,6 +198,43 @@ class SimulatedHdawg:
             for output in range(OUTPUTS_PER_CORE)
         )
         return first, second
+
+    def mark(self, connector: int, start: int, stop: int) -> list[tuple[int, int]]:
+        """Changes of the level of a Mark connector in a window, as (sample, new level).
+
+        Args:
+            connector: its index; the core of that channel feeds it.
+            start: first sample; the level before it counts as low.
+            stop: sample after the last.
+
+        Raises:
+            ValueError: nobody runs that core.
+        """
+        index = connector // OUTPUTS_PER_CORE
+        if index not in self._observed:
+            raise ValueError(f"Mark {connector + 1} belongs to core {index}, which is not observed")
+        source, core = self.mark_source(connector), self.cores[index]
+        if source in {"high", "low"}:
+            return [(start, 1)] if source == "high" else []
+        if source.startswith("awg_trigger"):
+            bit = int(source[-1])
+            before = [word for sample, word in core.trigger_edges if sample < start]
+            edges = [(start, word) for word in before[-1:]]
+            edges += [edge for edge in core.trigger_edges if start <= edge[0] < stop]
+        else:
+            output, marker = int(source[len("output")]), int(source[-1])
+            bit = output * MARKERS_PER_OUTPUT + marker
+            edges = core.player.timeline.marker_edges(start, stop)
+        changes, level = [], 0
+        for sample, word in edges:
+            if word >> bit & 1 != level:
+                level = word >> bit & 1
+                changes.append((sample, level))
+        return changes
+
+    def mark_source(self, connector: int) -> str:
+        """Keyword of the signal that a Mark connector carries."""
+        return MARK_SOURCES[int(self._read(f"triggers/out/{connector}/source"))]
 
     def forget_before(self, sample: int) -> None:
         """Drop plays and edges before a sample, which otherwise are all kept."""
@@ -237,6 +292,18 @@ class SimulatedHdawg:
             if value != only:
                 raise InvalidArgumentError(
                     f"{self._prefix}{path} cannot be {value!r}: only {only!r} is simulated"
+                )
+            return value
+
+        self._on_write(path, action)
+
+    def _refuse_keywords(self, path: str, refused: Collection[str]) -> None:
+        keywords = self.nodes.node(self._prefix + path).keywords
+
+        def action(value: int) -> int:
+            if keywords[value] in refused:
+                raise InvalidArgumentError(
+                    f"{self._prefix}{path} cannot be {keywords[value]!r}: it is not simulated"
                 )
             return value
 

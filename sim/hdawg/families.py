@@ -17,6 +17,15 @@ DIO_MODES: Final = {
     3: "qccs",
 }
 
+MARK_SOURCES: Final = {
+    **{trigger: f"awg_trigger{trigger}" for trigger in range(4)},
+    **{4 + marker: f"output{marker // 2}_marker{marker % 2}" for marker in range(4)},
+    **{8 + trigger: f"trigin{trigger}" for trigger in range(8)},
+    17: "high",
+    18: "low",
+}
+"""What a Mark connector carries, of the core that feeds it."""
+
 _INTEGER = NodeType.INTEGER
 _ENUMERATED = NodeType.ENUMERATED
 _DOUBLE = NodeType.DOUBLE
@@ -48,9 +57,11 @@ DEVICE_FAMILIES: Final = (
         keywords={0: "locked", 1: "error", 2: "busy"},
     ),
     Node("dios/{dio}/mode", _ENUMERATED, SETTING, keywords=DIO_MODES),
+    Node("dios/{dio}/interface", _INTEGER, SETTING),
     Node("dios/{dio}/drive", _INTEGER, SETTING),
     Node("dios/{dio}/input", _INTEGER),
     Node("dios/{dio}/output", _INTEGER, SETTING),
+    Node("triggers/out/{channel}/source", _ENUMERATED, SETTING, keywords=MARK_SOURCES),
     Node("sigouts/{channel}/on", _INTEGER, SETTING),
     Node("sigouts/{channel}/range", _DOUBLE, SETTING, "V", default=1.0),
     Node("sigouts/{channel}/offset", _DOUBLE, SETTING, "V"),

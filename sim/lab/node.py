@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any, Final
 
@@ -87,6 +87,8 @@ class LabNode:
         awg_timing: latencies of the AWG.
         seed: of its randomness.
         skipping: leave out events in which nothing happens.
+        observed_cores: of the AWG, those that really run. The others play the same at the same
+            time, and the laboratory takes every signal from core 0.
 
     Attributes:
         system: the ADwin.
@@ -114,6 +116,7 @@ class LabNode:
         awg_timing: HdawgTiming,
         seed: str,
         skipping: bool = True,
+        observed_cores: Collection[int] = (AWG_CORE,),
     ) -> None:
         self.name = name
         self.index = index
@@ -134,7 +137,7 @@ class LabNode:
         self._hardware = InMemoryHardware(_Light(self), self._on_edge)
         self.system = AdwinSystem(self._hardware, CLOCKED_T12)
         self.wrapper = SimulatedADwin(self.system, use_numpy_arrays=True)
-        self.awg = SimulatedHdawg(serial, "HDAWG4", timing=awg_timing)
+        self.awg = SimulatedHdawg(serial, timing=awg_timing, observed=observed_cores)
         self.data_server = SimulatedDataServer([self.awg])
         self._core = self.awg.cores[AWG_CORE]
         self._meanings = Meanings()

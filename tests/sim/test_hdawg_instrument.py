@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from qcodes.utils import NumpyJSONEncoder
 
+from instruments import hdawg
 from instruments.errors import (
     CompilationRefused,
     ConfigurationRefused,
@@ -71,6 +72,8 @@ def test_the_snapshot_can_be_read_and_stored(opened):
     instrument.load(2, small_program())
     instrument.cores[2].strobe_slope("both_edges")
     instrument.outputs[3].range_v(0.6)
+    instrument.marks[4].source("output1_marker0")
+    instrument.lock_reference("external")
     snapshot = json.loads(json.dumps(instrument.snapshot(update=True), cls=NumpyJSONEncoder))
     cores = snapshot["submodules"]["cores"]["channels"]
     values = {name: entry["value"] for name, entry in cores["awg_core2"]["parameters"].items()}
@@ -86,7 +89,44 @@ def test_the_snapshot_can_be_read_and_stored(opened):
     outputs = snapshot["submodules"]["outputs"]["channels"]
     assert outputs["awg_output3"]["parameters"]["range_v"]["value"] == 0.6
     assert outputs["awg_output3"]["parameters"]["range_v"]["unit"] == "V"
-    assert snapshot["submodules"]["dio"]["parameters"]["mode"]["value"] == "manual"
+    dio = snapshot["submodules"]["dio"]["parameters"]
+    assert {name: dio[name]["value"] for name in dio} == {
+        "mode": "manual",
+        "interface": 0,
+        "drive": 0,
+    }
+    marks = snapshot["submodules"]["marks"]["channels"]
+    assert len(marks) == 8
+    assert marks["awg_mark4"]["parameters"]["source"]["value"] == "output1_marker0"
+    reference = snapshot["submodules"]["reference"]["parameters"]
+    assert {name: reference[name]["value"] for name in reference} == {
+        "source": "external",
+        "status": "locked",
+    }
+
+
+def test_a_program_for_several_cores_is_compiled_once_and_the_same_for_each(opened, mocker):
+    instrument, device = opened
+    compiler = mocker.spy(hdawg, "compile_seqc")
+    program = small_program()
+    compiled = instrument.load_all((0, 1, 3), program)
+    assert compiler.call_count == 1
+    for core in (0, 1, 3):
+        assert instrument.cores[core].loaded is compiled
+        assert set(device.cores[core].words) == {0, 1}
+        assert compile_program(program, core=core).elf == compiled.elf
+    assert device.cores[2].program is None
+
+
+def test_one_core_that_runs_keeps_a_program_from_all(opened):
+    instrument, device = opened
+    instrument.load(1, small_program())
+    instrument.start(1)
+    with pytest.raises(ConfigurationRefused, match="core 1 is running; stop it first"):
+        instrument.load_all((0, 1), small_program())
+    assert device.cores[0].program is None
+    with pytest.raises(ConfigurationRefused, match="a program needs a core"):
+        instrument.load_all((), small_program())
 
 
 @pytest.mark.parametrize(
@@ -101,6 +141,11 @@ def test_the_snapshot_can_be_read_and_stored(opened):
         (lambda h: h.outputs[0].range_v, 0.7),
         (lambda h: h.outputs[0].offset_v, 1.3),
         (lambda h: h.dio.mode, "automatic"),
+        (lambda h: h.dio.interface, 2),
+        (lambda h: h.dio.drive, 16),
+        (lambda h: h.marks[7].source, "output2_marker0"),
+        (lambda h: h.marks[0].source, "trigin0"),
+        (lambda h: h.reference.source, "atomic"),
     ],
 )
 def test_parameters_have_limits(opened, setting, value):

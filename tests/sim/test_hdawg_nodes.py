@@ -99,6 +99,12 @@ def test_everything_is_in_the_whole_tree(nodes):
         ("dios/0/mode", "qccs", InvalidArgumentError, "'qccs' is not simulated"),
         ("system/awg/channelgrouping", 1, InvalidArgumentError, "only 0 is simulated"),
         ("system/clocks/sampleclock/freq", 2e9, InvalidArgumentError, "only 2400000000.0"),
+        ("system/clocks/referenceclock/source", "zsync", InvalidArgumentError, "'zsync'.*simul"),
+        ("dios/0/interface", 1, InvalidArgumentError, "only 0 is simulated"),
+        ("dios/0/drive", 15, InvalidArgumentError, "only 0 is simulated"),
+        ("triggers/out/7/source", "trigin3", InvalidArgumentError, "'trigin3'.*not simulated"),
+        ("triggers/out/0/source", 16, InvalidArgumentError, "cannot be 16"),
+        ("triggers/out/8/source", 0, NotFoundError, "no node"),
         ("sigouts/0/range", "wide", InvalidArgumentError, "'wide'"),
         ("awgs/0/userregs/0", None, InvalidArgumentError, "None"),
     ],
@@ -116,6 +122,8 @@ def test_values_become_what_the_node_holds(nodes):
     assert nodes.write("/dev8001/sigouts/0/range", 0.7) == 0.8
     assert nodes.write("/dev8001/sigouts/0/range", 100) == 5.0
     assert nodes.write("/dev8001/sigouts/0/offset", 1) == 1.0
+    assert nodes.write("/dev8001/triggers/out/4/source", "output1_marker0") == 6
+    assert nodes.write("/dev8001/system/clocks/referenceclock/source", "external") == 1
     assert nodes.read("/dev8001/sigouts/0/range") == 5.0
 
 
@@ -125,3 +133,9 @@ def test_values_become_what_the_node_holds(nodes):
 def test_there_are_no_other_instruments(serial, device_type):
     with pytest.raises(ValueError, match=f"{serial}|{device_type}"):
         SimulatedHdawg(serial, device_type)
+
+
+@pytest.mark.parametrize("observed", [(4,), (-1, 0)])
+def test_there_are_no_other_cores(observed):
+    with pytest.raises(ValueError, match="HDAWG8, which has 4"):
+        SimulatedHdawg("dev8001", observed=observed)

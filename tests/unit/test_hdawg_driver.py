@@ -28,11 +28,14 @@ from sequences.program import AwgProgram
 
 SERIAL = "dev8001"
 AWG = f"/{SERIAL}/awgs/0"
+REFERENCE = f"/{SERIAL}/system/clocks/referenceclock"
 
 INTEGER, ENUMERATED, VECTOR = "Integer (64 bit)", "Integer (enumerated)", "ZIVectorData"
 KEYWORDS = {
     f"/{SERIAL}/dios/0/mode": ["manual", "awg_sequencer_commands"],
     f"/{SERIAL}/system/awg/channelgrouping": ["groups_of_2", "groups_of_4"],
+    f"{REFERENCE}/source": ["internal", "external"],
+    f"{REFERENCE}/status": ["locked", "error", "busy"],
     f"{AWG}/dio/strobe/slope": ["off", "rising_edge"],
     f"{AWG}/dio/valid/polarity": ["none", "low"],
 }
@@ -245,6 +248,58 @@ def test_a_core_that_does_not_get_ready(instrument, values, monkeypatch):
     values[f"{AWG}/ready"] = 0
     with pytest.raises(DeviceRefused, match="ready did not change"):
         instrument.load(0, PROGRAM)
+
+
+# --- the reference clock ------------------------------------------------------------------------
+
+
+def test_a_reference_that_is_locked_is_left_alone(instrument, server, values):
+    values[f"{REFERENCE}/source"] = 1
+    instrument.lock_reference("external")
+    assert server.syncSetInt.call_args_list == []
+    assert written(server) == []
+
+
+@pytest.mark.parametrize("states", [["locked"], ["busy", "busy", "locked"]])
+def test_a_reference_is_waited_for(instrument, server, values, states, monkeypatch):
+    numbers = iter([KEYWORDS[f"{REFERENCE}/status"].index(state) for state in states])
+    store = server.syncSetInt.side_effect
+
+    def go_on(*arguments):
+        values[f"{REFERENCE}/status"] = next(numbers)
+        return store(*arguments) if len(arguments) == 2 else None
+
+    server.syncSetInt.side_effect = go_on
+    monkeypatch.setattr("time.sleep", go_on)
+    instrument.lock_reference("external")
+    assert values[f"{REFERENCE}/source"] == 1
+    assert next(numbers, None) is None
+
+
+def test_a_reference_that_is_not_there(instrument, server, values):
+    store = server.syncSetInt.side_effect
+
+    def fall_back(path, value):
+        store(path, value)
+        values[f"{REFERENCE}/status"], values[f"{REFERENCE}/source"] = 1, 0
+        return value
+
+    server.syncSetInt.side_effect = fall_back
+    with pytest.raises(DeviceRefused, match="is internal and error, not external and locked"):
+        instrument.lock_reference("external")
+
+
+def test_a_reference_that_is_never_locked(instrument, values, monkeypatch):
+    monkeypatch.setattr(hdawg, "LOCK_TIMEOUT_S", -1.0)
+    values[f"{REFERENCE}/status"] = 2
+    with pytest.raises(DeviceRefused, match=r"dev8001, reference clock external: .*status"):
+        instrument.lock_reference("external")
+
+
+def test_there_is_no_such_reference(instrument, server):
+    with pytest.raises(ValueError, match="atomic"):
+        instrument.lock_reference("atomic")
+    server.syncSetInt.assert_not_called()
 
 
 def test_a_refused_command_table(instrument, values):

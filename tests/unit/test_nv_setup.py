@@ -9,7 +9,7 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from drivers.nv_setup import AWG_CORE, NVInstruments, NVSettings
+from drivers.nv_setup import AWG_CORES, MARKS, NVInstruments, NVSettings
 from instruments.adwin import AdwinProcess, AdwinProII
 from instruments.errors import ConfigurationRefused, DeviceRefused, IncompatibleInstrument
 from instruments.hdawg import HDAWG
@@ -46,9 +46,12 @@ class Mocks:
         self.adwin.get_par.return_value = VERSION
         self.elements: dict[str, MagicMock] = {}
         self.adwin.add_data_element.side_effect = self._element
-        self.core = MagicMock()
-        self.outputs = [MagicMock() for _ in range(4)]
-        self.awg = spec(HDAWG, cores=[self.core], outputs=self.outputs, dio=MagicMock())
+        self.cores = [MagicMock() for _ in range(4)]
+        self.outputs = [MagicMock() for _ in range(8)]
+        self.marks = [MagicMock() for _ in range(8)]
+        self.awg = spec(
+            HDAWG, cores=self.cores, outputs=self.outputs, marks=self.marks, dio=MagicMock()
+        )
         self.source = spec(
             MicrowaveSource,
             **{name: MagicMock() for name in ("frequency", "power", "IQ_state", "status")},
@@ -70,8 +73,11 @@ class Mocks:
         )
         self.station.one.side_effect = lambda name, kind: self.lasers[name]
         self.record = MagicMock()
-        for name in ("process", "adwin", "awg", "core", "source", "station"):
+        for name in ("process", "adwin", "awg", "source", "station"):
             self.record.attach_mock(getattr(self, name), name)
+        for name, channels in (("core", self.cores), ("mark", self.marks)):
+            for index, channel in enumerate(channels):
+                self.record.attach_mock(channel, f"{name}{index}")
 
     def _element(self, name: str, number: int, index: int, **kwargs: Any) -> MagicMock:
         element = self.elements[name] = MagicMock(name=name)
@@ -100,8 +106,8 @@ def instruments(mocks):
 
 
 def loaded_program(mocks: Mocks) -> AwgProgram:
-    [core, program] = mocks.awg.load.call_args.args
-    assert core == AWG_CORE
+    [cores, program] = mocks.awg.load_all.call_args.args
+    assert cores == AWG_CORES == (0, 1, 2)
     assert isinstance(program, AwgProgram)
     return program
 
@@ -111,24 +117,34 @@ def test_everything_is_set_before_the_program_starts(mocks, instruments):
     instruments.set_up(settings)
     in_order = [
         mocks.place("adwin.boot"),
+        mocks.place("awg.lock_reference", "external"),
+        mocks.place("awg.dio.drive", 0),
+        mocks.place("awg.dio.interface", 0),
+        mocks.place("awg.dio.mode", "awg_sequencer_commands"),
+        *(mocks.place(f"mark{index}.source", mark.source) for index, mark in MARKS.items()),
         next(
             place for place, each in enumerate(mocks.record.mock_calls) if each[0] == "process.load"
         ),
-        mocks.place("awg.dio.mode", "awg_sequencer_commands"),
-        mocks.place("awg.stop", AWG_CORE),
-        mocks.place("awg.load", AWG_CORE, loaded_program(mocks)),
-        mocks.place("core.strobe_line", TOGGLE_LINE),
-        mocks.place("core.strobe_slope", "both_edges"),
-        mocks.place("awg.start", AWG_CORE),
+        *(mocks.place("awg.stop", core) for core in AWG_CORES),
+        mocks.place("awg.load_all", AWG_CORES, loaded_program(mocks)),
+        *(
+            place
+            for core in AWG_CORES
+            for place in (
+                mocks.place(f"core{core}.strobe_line", TOGGLE_LINE),
+                mocks.place(f"core{core}.strobe_slope", "both_edges"),
+            )
+        ),
+        *(mocks.place("awg.start", core) for core in AWG_CORES),
         mocks.place("setting_readout_us.set", settings.controller.readout_us),
         mocks.place("source.status", "on"),
         mocks.place("process.start"),
         mocks.place("adwin.get_par", 80),
     ]
     assert in_order == sorted(in_order)
-    for output in mocks.outputs[:2]:
-        output.on.assert_called_once_with(1)
-    assert not any(output.on.called for output in mocks.outputs[2:])
+    levels = [[each.args for each in output.on.call_args_list] for output in mocks.outputs]
+    # The outputs of core 3 are not the node's.
+    assert levels == [[(1,)]] * 2 + [[(0,)]] * 4 + [[]] * 2
     for name in vars(settings.controller):
         mocks.elements[name].set.assert_called_once()
     assert instruments.settings is settings
@@ -186,15 +202,15 @@ def test_only_what_differs_is_loaded_again(mocks, instruments):
     instruments.set_up(settings)
     first = loaded_program(mocks)
     instruments.apply(replace(settings, mw_power_dbm=-6.0, attempts_per_batch=7))
-    assert mocks.awg.load.call_count == 1
+    assert mocks.awg.load_all.call_count == 1
     mocks.source.power.assert_called_with(-6.0)
     assert mocks.elements["batch_us"].set.call_count == 2
     instruments.apply(replace(settings, herald=HeraldTiming(attempt_period_ns=8_000)))
-    assert mocks.awg.load.call_count == 2
+    assert mocks.awg.load_all.call_count == 2
     assert loaded_program(mocks).source != first.source
     table = TableSettings(alphas=(0.1, 0.2))
     instruments.apply(replace(settings, table=table))
-    assert mocks.awg.load.call_count == 3
+    assert mocks.awg.load_all.call_count == 3
     assert instruments.table is not None
     assert instruments.table.settings == table
     # The program in the ADwin has not been touched.
@@ -234,6 +250,18 @@ def test_attempts_that_cannot_be_played_leave_the_old_program_running(mocks, ins
     assert instruments.settings is good
 
 
+def test_an_awg_with_too_few_connectors_is_refused_before_it_is_touched(mocks, instruments):
+    del mocks.cores[2:]
+    with pytest.raises(IncompatibleInstrument, match="2 cores; the signals of a node take 3"):
+        instruments.set_up(NVSettings())
+    assert not [each for each in mocks.record.mock_calls if each[0].startswith("awg")]
+
+
+def test_a_connector_is_fed_by_the_core_of_its_channel():
+    assert [mark.core for mark in MARKS.values()] == [connector // 2 for connector in MARKS]
+    assert set(AWG_CORES) == {mark.core for mark in MARKS.values()}
+
+
 def test_a_program_of_another_version_is_refused(mocks, instruments):
     mocks.adwin.get_par.return_value = VERSION + 1
     with pytest.raises(IncompatibleInstrument, match=f"version {VERSION + 1}"):
@@ -241,7 +269,9 @@ def test_a_program_of_another_version_is_refused(mocks, instruments):
     mocks.process.stop.assert_called_once_with()
 
 
-@pytest.mark.parametrize("failing", ["process.load", "awg.load", "source.frequency"])
+@pytest.mark.parametrize(
+    "failing", ["process.load", "awg.lock_reference", "awg.load_all", "source.frequency"]
+)
 def test_nothing_starts_after_an_instrument_has_refused(mocks, instruments, failing):
     owner, _, name = failing.partition(".")
     getattr(getattr(mocks, owner), name).side_effect = DeviceRefused(f"{failing} is refused")
@@ -260,7 +290,7 @@ def test_closing_stops_both_programs_before_the_instruments(mocks, instruments):
     instruments.close()
     in_order = [
         mocks.place("process.stop"),
-        mocks.place("awg.stop", AWG_CORE),
+        *(mocks.place("awg.stop", core) for core in AWG_CORES),
         mocks.place("source.status", "off"),
         mocks.place("station.close"),
     ]
