@@ -4,6 +4,11 @@ A good centre, negative and on resonance, answers the check with many photons, a
 one with hardly any. Programs with several readouts ionise it often enough to see both. The
 histogram of the first check of every INI is fitted with two Poisson distributions, and a
 third for centres that were ionised during the check, at any time of it alike.
+
+A failed check sees so few photons that there may be none in all of them. That says that their
+mean is not much more than one photon in all of them, and not that it is 0. So the mean is not
+the most likely one: of ``n`` photons in ``N`` failed checks it is ``(n + 1) / N``, the mean of
+its posterior for a flat prior. The threshold is then as low as the data allow, and no lower.
 """
 
 from __future__ import annotations
@@ -104,21 +109,37 @@ class ChargeResonance(Measurement[CalibrationNode]):
             may_vanish=("bad_photons", "ionising_fraction"),
             fixed_sums=1,
         )
-        limit, sigma = fit.derived(_equally_likely)
+        values = dict(fit.values)
+        n_failed = values["bad_fraction"] * shots
+        limit, sigma = fit.derived(lambda tried: _equally_likely(tried, shots))
+        n_photons = values["bad_photons"] * n_failed
+        bad_photons = (n_photons + 1) / n_failed
+        # The width of the posterior beyond that of the fit, which knows of n photons only.
+        step = 1 / (n_photons + 1)
+        up, down = (
+            _limit(values["good_photons"], bad_photons * math.exp(sign * step)) for sign in (1, -1)
+        )
         threshold = math.ceil(limit)
-        values = fit.values
+        sigmas = {
+            **fit.sigmas,
+            "bad_photons": math.hypot(fit.sigmas["bad_photons"], 1 / n_failed),
+            # One ionised check would have been seen, at most times of its ionisation.
+            "ionising_fraction": max(fit.sigmas["ionising_fraction"], 1 / shots),
+        }
+        found = {**values, "bad_photons": bad_photons}
         return CalibrationResult.of_fit(
             data,
             fit,
             {
-                "cr_threshold": Value(float(threshold), sigma),
+                "cr_threshold": Value(float(threshold), math.hypot(sigma, (up - down) / 2)),
                 **{
-                    name: Value(values[name], fit.sigmas[name])
+                    name: Value(found[name], sigmas[name])
                     for name in ("good_photons", "bad_photons", "bad_fraction", "ionising_fraction")
                 },
             },
             {
-                "pass_when_bad": float(poisson.sf(threshold - 1, values["bad_photons"])),
+                "equally_likely": limit,
+                "pass_when_bad": float(poisson.sf(threshold - 1, bad_photons)),
                 "fail_when_good": float(poisson.cdf(threshold - 1, values["good_photons"])),
                 "parameters": values,
             },
@@ -167,7 +188,12 @@ def _mixture(k: NDArray[np.int64], values: Mapping[str, float]) -> NDArray[np.fl
     return np.append(probabilities, max(0.0, 1 - float(probabilities.sum())))
 
 
-def _equally_likely(values: Mapping[str, float]) -> float:
-    """Photons at which a good and a bad centre are equally likely."""
-    good, bad = values["good_photons"], values["bad_photons"]
-    return (good - bad) / math.log(good / bad)
+def _equally_likely(values: Mapping[str, float], shots: float) -> float:
+    """Photons at which a good and a bad centre are equally likely, from a fit of checks."""
+    bad_photons = values["bad_photons"] + 1 / (values["bad_fraction"] * shots)
+    return _limit(values["good_photons"], bad_photons)
+
+
+def _limit(good_photons: float, bad_photons: float) -> float:
+    """Photons that are equally likely for two means."""
+    return (good_photons - bad_photons) / math.log(good_photons / bad_photons)

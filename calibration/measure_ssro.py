@@ -1,13 +1,14 @@
 """`ssro` and `readout-correction`: fidelities of single-shot readout.
 
-The spin is pumped to |0> and to |1> and read out; 0 means that a photon came. As a readout
-is over with its first photon, one run with a long readout gives the fidelities of every
-shorter one:
+The spin is prepared in |0> and in |1> and read out; 0 means that a photon came. Where INI can
+pump to |0> only, as on instruments (`calibration.instrument_bench`), |1> is that and a pi pulse,
+so that what errs in the pulse counts as an error of the readout of |1>. As a readout is over with
+its first photon, one run with a long readout gives the fidelities of every shorter one:
 
     F0(t) = P(first photon before t | |0>),    F1(t) = P(no photon before t | |1>).
 
 The rates behind it: a bright spin sends photons and, now and then, is flipped or ionised and
-stays dark; dark counts come at all times. Pumping errs too, with a probability that is
+stays dark; dark counts come at all times. Pumping errs, with a probability that is
 not measured here but assumed known (0.01, Delle Donne et al.), and the fidelities are
 corrected for it.
 """

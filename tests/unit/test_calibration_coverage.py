@@ -13,13 +13,33 @@ from scipy.optimize import brentq
 
 from calibration.measure_alpha import FidelityAlpha
 from calibration.measure_coherence import CoherenceTime
+from calibration.measure_cr import ChargeResonance
 from calibration.measure_rabi import Rabi
 from calibration.measure_ssro import SingleShotReadout
+from calibration.measurement import Value
 from tests.unit.calibration_fakes import FakeNode, FakePair, Truth
 
 SEEDS = range(200, 400)
 LEAST, GREATEST = 0.55, 0.80
 TRUTH = Truth()
+
+
+IONISED = Truth(ionising_fraction=0.02)
+
+
+def cr(seed):
+    what = ChargeResonance()
+    result = what.analyse(what.run(FakeNode(IONISED, seed)))
+    good, bad = IONISED.good_photons, IONISED.bad_photons
+    # The threshold itself is the next whole number.
+    limit = Value(result.details["equally_likely"], result.values["cr_threshold"].sigma)
+    return {**result.values, "limit": limit}, {
+        "good_photons": good,
+        "bad_photons": bad,
+        "bad_fraction": IONISED.bad_fraction,
+        "ionising_fraction": IONISED.ionising_fraction,
+        "limit": (good - bad) / math.log(good / bad),
+    }
 
 
 def ssro(seed):
@@ -55,7 +75,7 @@ def run(what, bench):
     return what.analyse(what.run(bench)).values
 
 
-@pytest.mark.parametrize("measure", [ssro, rabi, coherence, fidelity_alpha])
+@pytest.mark.parametrize("measure", [cr, ssro, rabi, coherence, fidelity_alpha])
 def test_coverage(measure):
     held: dict[str, int] = {}
     for seed in SEEDS:

@@ -56,6 +56,28 @@ def test_cr_threshold(ionising):
     assert updated.cr_threshold.value == result.values["cr_threshold"].value
 
 
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    ("shots", "thresholds", "least", "greatest"),
+    [(800, {2, 3}, 0.25, 0.4), (5000, {2}, 0.15, 0.3)],
+)
+def test_cr_of_a_centre_that_is_quite_dark(seed, shots, thresholds, least, greatest):
+    """No photon in any failed check says how dark it is at least, and not that 1 would do."""
+    truth = Truth(good_photons=12.0, bad_photons=1e-4)
+    what = ChargeResonance(shots=shots)
+    data = what.run(FakeNode(truth, seed))
+    result = what.analyse(data)
+    bad, failed = result.values["bad_photons"], int(np.sum(data["photons"] == 0))
+    # A photon in all of them; two at most are taken from those of good centres with one photon.
+    assert 0.95 < bad.value * failed < 3
+    assert 0.95 < bad.sigma * failed < 3
+    assert result.values["cr_threshold"].value in thresholds
+    assert least < result.values["cr_threshold"].sigma < greatest
+    assert result.details["equally_likely"] > 12 / math.log(12 / 1e-4)
+    assert result.details["pass_when_bad"] < 1e-3
+    assert result.values["ionising_fraction"].sigma >= 1 / shots
+
+
 def test_cr_without_failed_checks():
     with pytest.raises(CalibrationError, match=r"0 of 5000 checks failed.*more readouts"):
         measured(ChargeResonance(), FakeNode(Truth(bad_fraction=0.0)))
