@@ -21,7 +21,6 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable, Collection
-from dataclasses import replace
 from typing import Any, Final
 
 from instruments import nv_controller as wiring
@@ -36,6 +35,7 @@ from sim.hdawg import HdawgTiming, Play, SimulatedDataServer, SimulatedHdawg
 from sim.hdawg.timeline import Repeat
 from sim.lab.heralding import Attempts, HeraldingStation
 from sim.lab.played import Alphas, Meaning, Meanings
+from sim.lab.spin_feed import SpinFeed
 from sim.lab.timing import (
     NS_PER_EVENT,
     SAMPLES_PER_EVENT,
@@ -141,6 +141,7 @@ class LabNode:
         self.data_server = SimulatedDataServer([self.awg])
         self._core = self.awg.cores[AWG_CORE]
         self._meanings = Meanings()
+        self._feed = SpinFeed(self.centre, self._meanings)
         self._alphas = Alphas(physics)
 
         self.event = 0
@@ -154,7 +155,6 @@ class LabNode:
         self._peer_events: deque[int] = deque()
         self._played_event: int | None = None
         self._edges = self._core.trigger_edges
-        self._pending: deque[Play | Repeat] = deque()
         self._last_attempt: Play | None = None
         self.last_arrival = 0.0
         self.attempt_period_samples: int | None = None
@@ -390,7 +390,7 @@ class LabNode:
         if isinstance(item, Repeat):
             attempt = next((play for play in item.plays if self._is_attempt(play)), None)
             if attempt is None:
-                self._pending.append(item)
+                self._feed.append(item)
                 return
             first = attempt._replace(start_sample=item.start_sample + attempt.start_sample)
             count, period = item.count, item.period_samples
@@ -401,7 +401,7 @@ class LabNode:
         if meaning.optical_sample is not None:
             self._attempt(first, meaning, count, period)
             return
-        self._pending.append(first)
+        self._feed.append(first)
         if meaning.played is not None:
             cable = self._timing.trigger_cable_ns * SAMPLES_PER_NS
             for offset, level in zip(meaning.played, (True, False), strict=True):
@@ -457,33 +457,7 @@ class LabNode:
         """Give the spin everything that was played before a time."""
         limit = round(time_ns * SAMPLES_PER_NS)
         self.run_awg_to_pass(limit)
-        spin, pending = self.centre.spin, self._pending
-        ready: list[Play | Repeat] = []
-        while pending:
-            item = pending[0]
-            if isinstance(item, Repeat):
-                pieces = _cut(item, spin.sample if item.start_sample < spin.sample else limit)
-                if len(pieces) > 1:
-                    pending.popleft()
-                    pending.extendleft(reversed(pieces))
-                    item = pending[0]
-            if item.start_sample < spin.sample:
-                pending.popleft()  # light took the spin while this was played
-                continue
-            if item.stop_sample > limit:
-                break
-            pending.popleft()
-            pump = None
-            if isinstance(item, Play) and item.waveform is not None:
-                pump = self._meanings.of(item.waveform).pump
-            if pump is None:
-                ready.append(item)
-            else:
-                spin.play(ready)
-                ready = []
-                start = item.start_sample / SAMPLES_PER_NS
-                self.centre.pump(start + pump[0] / SAMPLES_PER_NS, start + pump[1] / SAMPLES_PER_NS)
-        spin.play(ready)
+        self._feed.bring_to(limit)
 
     def note_pulse(self) -> None:
         """The detector has pulsed in the event at hand."""
@@ -512,17 +486,3 @@ class _Light:
         """See `sim.adwin.hardware.PhotonSource`."""
         self._node.bring_spin_to(cycle)
         self._node.centre.dac_changed(cycle, module, channel, code)
-
-
-def _cut(item: Repeat, sample: int) -> list[Play | Repeat]:
-    """A repeat in pieces: whole periods that end by a sample, the plays of one, what follows."""
-    whole = min(item.count, max(0, sample - item.start_sample) // item.period_samples)
-    left = item.count - whole
-    if not left or sample <= item.start_sample + whole * item.period_samples:
-        middle: list[Play] = []
-    else:
-        middle = list(item.period(whole))
-        left -= 1
-    before = [replace(item, count=whole)] if whole else []
-    after = [item.without(item.count - left)] if left else []
-    return [*before, *middle, *after]
