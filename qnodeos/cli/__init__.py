@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from qnodeos import __version__
+from qnodeos._packages import PACKAGES
 from qnodeos.cli import calibrate, configuration, experiment, timing
 from qnodeos.errors import ConfigurationError, QNodeOSError
 
@@ -60,6 +61,16 @@ def main() -> None:
     except (QNodeOSError, OSError) as error:
         typer.echo(f"qnodeos: {type(error).__name__}: {error}", err=True)
         sys.exit(EXIT_FAILED)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in {"qnodeos", *PACKAGES}:
+            raise
+        typer.echo(
+            f"qnodeos: this needs the package {package}; install the extra 'lab': "
+            "pip install 'qnodeos[lab]'",
+            err=True,
+        )
+        sys.exit(EXIT_USAGE)
     except KeyboardInterrupt:
         typer.echo("qnodeos: interrupted", err=True)
         sys.exit(EXIT_INTERRUPTED)

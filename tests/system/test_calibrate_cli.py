@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 
 import pytest
 from scipy.stats import chi2, norm
@@ -87,6 +88,15 @@ def test_wrong_words_are_refused(command, tmp_path, arguments, message):
     done = command("calibrate", *arguments, "--out", str(tmp_path / "out"))
     assert done.code in (1, 2)
     assert message in " ".join(done.err.split())
+
+
+def test_a_missing_package_names_the_extra(command, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "lmfit", None)
+    for name in [name for name in sys.modules if name.startswith("calibration.")]:
+        monkeypatch.delitem(sys.modules, name)
+    done = command("calibrate", "ssro", "--out", str(tmp_path))
+    assert done.code == 2
+    assert "needs the package lmfit; install the extra 'lab'" in done.err
 
 
 def test_a_calibration_that_cannot_be_found_leaves_the_file_alone(command, tmp_path):
