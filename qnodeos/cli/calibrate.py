@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json as json_module
+import logging
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -114,19 +115,28 @@ def calibrate(
     _make(directory)
     console = Console(quiet=quiet)
     archive = Archive(directory / "calibration.db", directory, directory / "plots")
-    with open_benches(
-        name,
-        node.value,
-        seed=seed,
-        drawn=drawn,
-        calibrations=directory,
-        station=station,
-        spi=spi,
-    ) as benches:
-        if what is None:
-            document = _all(console, benches, archive, node.value)
-        else:
-            document = _one(console, what, benches, archive, node.value)
+    # QCoDeS would log every interrupt and error with its traceback; here they are reported.
+    logging.getLogger("qcodes.dataset.measurements").setLevel(logging.CRITICAL)
+    try:
+        with open_benches(
+            name,
+            node.value,
+            seed=seed,
+            drawn=drawn,
+            calibrations=directory,
+            station=station,
+            spi=spi,
+        ) as benches:
+            if what is None:
+                document = _all(console, benches, archive, node.value)
+            else:
+                document = _one(console, what, benches, archive, node.value)
+    except KeyboardInterrupt:
+        console.print(
+            f"Interrupted: what was measured until then is kept as the last run in "
+            f"{archive.database}, and the calibration files hold what was found before."
+        )
+        raise
     document = {"seed": seed, "simulated": station is None, **document}
     if json is not None:
         json.parent.mkdir(parents=True, exist_ok=True)
