@@ -8,7 +8,7 @@
 `calibration.runner`         record, analyse, draw, and use what was found
 `calibration.dataset`        runs in a QCoDeS database
 `calibration.fits`           maximum likelihood fits of counts
-`calibration.pulse_model`    what calibrated pulses do to a spin with hyperfine lines
+`sequences.hyperfine`    what calibrated pulses do to a spin with hyperfine lines
 `calibration.readout`        correction of counts for imperfect readout
 `calibration.fidelity`       fidelities from corrected counts, and latency bounds
 `calibration.tomography`     single-qubit states

@@ -37,9 +37,9 @@ from calibration.measurement import (
     Value,
     check_positive,
 )
-from calibration.pulse_model import HYPERFINE_HZ
 from qnodeos.qdevice.instructions import Axis, ini, msr, sqg
 from sequences.decoupling import XY8, DecouplingPlan
+from sequences.hyperfine import HYPERFINE_HZ
 from sequences.program import GRANULE_SAMPLES, SAMPLE_RATE_HZ
 from sequences.pulses import ANGLE_STEPS
 

@@ -39,8 +39,8 @@ from calibration.measurement import (
     Value,
     check_positive,
 )
-from calibration.pulse_model import HYPERFINE_HZ, lines_hz, refocused, repeated_flip, turns
 from qnodeos.qdevice.instructions import Axis, ini, msr, sqg
+from sequences.hyperfine import HYPERFINE_HZ, lines_hz, refocused, repeated_flip, turns
 from sequences.pulses import (
     ANGLE_STEPS,
     HERMITE_PI,

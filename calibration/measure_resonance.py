@@ -30,8 +30,8 @@ from calibration.measurement import (
     Value,
     check_positive,
 )
-from calibration.pulse_model import HYPERFINE_HZ, lines_hz, turns
 from qnodeos.qdevice.instructions import Axis, ini, msr, sqg
+from sequences.hyperfine import HYPERFINE_HZ, lines_hz, turns
 from sequences.pulses import ANGLE_STEPS as STEPS
 from sequences.pulses import HERMITE_PI_HALF, PulseCalibration
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -301,9 +301,9 @@ def instrument_spec(name: str, node: NodeConfig, link: LinkParameters, alpha: st
             f"{name}: timing.tick_ns is {node.timing.tick_ns}; at instrument level it is {TICK_NS}"
         )
     physics = NVPhysics.from_noise(node.noise)
-    table = TableSettings()
+    table = TableSettings(hyperfine_hz=physics.hyperfine_hz)
     if isinstance(link.protocol, SinglePhotonProtocol):
-        table = TableSettings(alphas=(getattr(link.protocol, alpha),))
+        table = replace(table, alphas=(getattr(link.protocol, alpha),))
     settings = NVSettings(
         table=table,
         herald=HeraldTiming(attempt_period_ns=link.attempt_period_ns),

@@ -2,6 +2,7 @@
 
 ========================  ==================================================================
 `sequences.pulses`        Hermite microwave pulses, calibrated, as samples
+`sequences.hyperfine`     what pulses do to the three 14N lines
 `sequences.decoupling`    XY8 with a pulse spacing exact to one sample
 `sequences.waveform_table`  the 170 entries an NV node's AWG plays, as typed columns
 `sequences.nv_seqc`       the sequencer program that plays them, and its DIO words

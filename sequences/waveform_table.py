@@ -38,6 +38,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from sequences.decoupling import DecouplingPlan
 from sequences.errors import TableError
+from sequences.hyperfine import HYPERFINE_HZ, attempt_angle
 from sequences.program import (
     GRANULE_SAMPLES,
     MARKERS,
@@ -53,7 +54,6 @@ from sequences.pulses import (
     Axis,
     Pulse,
     PulseCalibration,
-    bright_state_angle,
     hermite_envelope,
     rotation,
     rotation_by_steps,
@@ -156,6 +156,7 @@ class TableSettings:
             node. None, for a node that is not to be entangled: then the decoupling may be
             faster than the decision on a herald.
         attempt: timing of an attempt.
+        hyperfine_hz: splitting of the 14N lines, over which an alpha is averaged.
         initialisation_ns: laser window of INI. Assumed.
 
     Raises:
@@ -167,6 +168,7 @@ class TableSettings:
     shifted_copies: int = GRANULE_SAMPLES
     alphas: tuple[float, ...] = (0.2256,)
     attempt: AttemptTiming = field(default_factory=AttemptTiming)
+    hyperfine_hz: float = HYPERFINE_HZ
     initialisation_ns: float = 2000.0
 
     def __post_init__(self) -> None:
@@ -431,7 +433,8 @@ def _length_for(windows: tuple[Window, ...]) -> int:
 
 def _attempt_row(alpha: float, settings: TableSettings) -> dict[str, Any]:
     timing = settings.attempt
-    pulse = rotation(bright_state_angle(alpha), Axis.X, settings.calibration)
+    angle = attempt_angle(alpha, settings.calibration, settings.hyperfine_hz)
+    pulse = rotation(angle, Axis.X, settings.calibration)
     optical = attempt_optical_start(settings)
     gate = optical + samples(timing.optical_to_gate_ns)
     windows = (

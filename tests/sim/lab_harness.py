@@ -61,7 +61,8 @@ def link_with(probability: float, **changes: Any) -> LinkParameters:
 def node_settings(attempts: int = ATTEMPTS, alpha: float = 0.2256, **controller: int) -> NVSettings:
     """Settings of a node with short batches; keywords are parameters of the ADbasic program."""
     return NVSettings(
-        table=TableSettings(alphas=(alpha,)),
+        # The centres here have one line, as they are noiseless.
+        table=TableSettings(alphas=(alpha,), hyperfine_hz=0),
         herald=HeraldTiming(),
         controller=replace(ControllerSettings(), **controller),
         attempts_per_batch=attempts,

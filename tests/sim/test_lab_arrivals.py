@@ -55,7 +55,10 @@ def laboratory(
     link: LinkParameters = BRIGHT, offset_ns: float = OFFSET_NS, seed: int = 5
 ) -> Iterator[SimulatedBench]:
     calibrations = {name: NodeCalibration(node=name) for name in NAMES}
-    physics = {name: NVPhysics.noiseless() for name in NAMES}
+    # With all lines, over which the table averages alpha.
+    hyperfine_hz = NVPhysics().hyperfine_hz
+    perfect = NVPhysics.noiseless().model_copy(update={"hyperfine_hz": hyperfine_hz})
+    physics = dict.fromkeys(NAMES, perfect)
     timing = LabTiming(arrival_offset_ns=offset_ns)
     with SimulatedBench(physics, calibrations, link, timing, seed) as bench:
         yield bench

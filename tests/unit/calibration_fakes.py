@@ -25,9 +25,9 @@ from calibration.bench import (
     Wait,
 )
 from calibration.file import NodeCalibration
-from calibration.pulse_model import Turns, lines_hz, refocused, turns
 from qnodeos.qdevice.instructions import Axis, Opcode, PhysicalInstruction
 from qnodeos.qdevice.outcomes import BellState
+from sequences.hyperfine import Turns, lines_hz, refocused, turns
 from sequences.pulses import Axis as Channel
 from sequences.pulses import PulseCalibration, envelope_area_s, rotation_by_steps
 

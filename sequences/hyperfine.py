@@ -1,6 +1,7 @@
 """What the calibrated pulses do to a spin with three hyperfine lines.
 
-The model that microwave measurements are fitted with. The 14N nucleus of the NV centre
+The model that microwave measurements are fitted with, and by which the pulse of an attempt is
+chosen. The 14N nucleus of the NV centre
 detunes the electron spin by -2.16, 0 or +2.16 MHz, a third of the time each, and a pulse of
 finite length turns a detuned spin less, and about a tilted axis. So a calibration amplitude
 found with the textbook's sin^2 is some per cent off; with this model it is the one that
@@ -14,10 +15,17 @@ from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import brentq
 
 from sequences.decoupling import GATE_EXCESS_SAMPLES
 from sequences.program import SAMPLE_RATE_HZ
-from sequences.pulses import hermite_envelope
+from sequences.pulses import (
+    HERMITE_PI,
+    HERMITE_PI_HALF,
+    PulseCalibration,
+    bright_state_angle,
+    hermite_envelope,
+)
 
 HYPERFINE_HZ: Final = 2.16e6
 """Splitting of the 14N lines (Doherty et al., Physics Reports 528, 1 (2013))."""
@@ -75,6 +83,37 @@ def turns(
         c, s = np.cos(half) - 1j * z * sinc, -1j * x * sinc
         a, b = c * a - np.conj(s) * b, s * a + np.conj(c) * b
     return Turns(a, b)
+
+
+def attempt_angle(
+    alpha: float, calibration: PulseCalibration, hyperfine_hz: float = HYPERFINE_HZ
+) -> float:
+    """Angle of the pulse that leaves a population in |0>, on the mean of the lines.
+
+    A pulse between pi/2 and pi turns a detuned spin further than a resonant one, so the angle
+    is some per cent less than `sequences.pulses.bright_state_angle`.
+
+    Args:
+        alpha: the population; below what detuned spins keep, the pi pulse is all there is.
+        calibration: of the pulses.
+        hyperfine_hz: splitting of the lines; 0 for a single one.
+
+    Raises:
+        PulseError: ``alpha`` is no probability.
+    """
+    nominal = bright_state_angle(alpha)
+    lines = lines_hz(0.0, hyperfine_hz)
+
+    def excess(angle: float) -> float:
+        if angle <= math.pi / 2:
+            pulse = calibration.pi_half_samples, HERMITE_PI_HALF
+        else:
+            pulse = calibration.pi_samples, HERMITE_PI
+        return float(turns([angle], *pulse, lines).flip[0]) - (1 - alpha)
+
+    if not hyperfine_hz or nominal == 0 or excess(math.pi) <= 0:
+        return nominal
+    return float(brentq(excess, 0.0, math.pi, xtol=1e-9))
 
 
 def refocused(pulses: Turns, n_samples: int, detunings_hz: ArrayLike) -> Turns:
