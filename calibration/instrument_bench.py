@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
@@ -40,6 +41,8 @@ PATIENCE_TICKS: Final = 1_000_000
 """Bound on the time of one instruction, 10 s."""
 BATCHES_MAX: Final = 1_000_000
 """Bound on the batches of attempts for one pair."""
+REPEATED: Final = frozenset({Outcome.ENTANGLEMENT_FAILURE, Outcome.ENTANGLEMENT_SYNC_FAILURE})
+"""Answers after which ENT is sent again: no photon, or the nodes did not meet."""
 MISSED_MAX: Final = 1_000
 """Bound on the batches for which the nodes do not meet, while photons are collected."""
 TAGGER_MARKERS: Final[Mapping[str, int]] = {"client": 1, "server": 2}
@@ -154,12 +157,20 @@ class Line:
                     f"{instruction} is not answered within {PATIENCE_TICKS} ticks; look at the "
                     "state of the ADwin's program"
                 )
-        if not response.outcome.is_success:
+        self.require_success(instruction, response.outcome)
+        return response.outcome
+
+    def require_success(self, instruction: PhysicalInstruction, outcome: Outcome) -> None:
+        """Make sure that an instruction did what it was asked to.
+
+        Raises:
+            CalibrationError: it did not.
+        """
+        if not outcome.is_success:
             raise CalibrationError(
-                f"{instruction} was answered {response.outcome.name}; look at the instruments of "
+                f"{instruction} was answered {outcome.name}; look at the instruments of "
                 f"{self._device.capabilities.name}"
             )
-        return response.outcome
 
 
 class InstrumentBench:
@@ -351,11 +362,14 @@ class InstrumentPair:
         counter = self._client.instruments.station.heralding.attempts
         before = int(counter())
         plans = ([*basis_client, instructions.msr()], [*basis_server, instructions.msr()])
+        lines = self._client.line, self._server.line
         for pair in range(pairs):
             heralds[pair] = self._entangle()
             after = int(counter())
             attempts[pair], before = (after - before) & 0xFFFF_FFFF, after
             for side, outcomes in enumerate(self._together(plans)):
+                for instruction, outcome in zip(plans[side], outcomes, strict=True):
+                    lines[side].require_success(instruction, outcome)
                 bits[pair, side] = outcomes[-1] is Outcome.SUCCESS_ONE
         return PairShots(heralds, bits, attempts, _period_ns(self._client))
 
@@ -390,14 +404,13 @@ class InstrumentPair:
         tagger.bin_width_ps(round(ARRIVAL_BIN_NS * _PS_PER_NS))
         tagger.bins(math.ceil((settings.attempts_per_batch + 1) * period_ns / ARRIVAL_BIN_NS))
         batches = math.ceil(attempts / settings.attempts_per_batch)
-        opened_ns = window()
-        try:
+        with ExitStack() as restored:
+            # Each by itself: the shutter opens even if the station refuses the window.
+            restored.callback(setup.block, None)
+            restored.callback(window, window())
             setup.block(other)
             window(min(MAX_DELAY_NS, round(period_ns / 2)))
             histogram = tagger.histogram_during(partial(self._attempt, batches))
-        finally:
-            window(opened_ns)
-            setup.block(None)
         counts = histogram.folded(period_ns * _PS_PER_NS).counts
         emission_ns, shift_ns = bench.emission_ns
         expected_ns = emission_ns + setup.flight_ns[side]
@@ -432,14 +445,18 @@ class InstrumentPair:
         request = [instructions.ent()]
         for _ in range(BATCHES_MAX):
             first, second = (outcomes[-1] for outcomes in self._together((request, request)))
+            for node, outcome in ((self._client, first), (self._server, second)):
+                if not outcome.is_success and outcome not in REPEATED:
+                    raise CalibrationError(
+                        f"{node.name}: a batch of attempts was answered {outcome.name}; look at "
+                        "the instruments of this node"
+                    )
             if first in HERALDS and first is second:
                 return int(HERALDS[first])
             if first.is_success or second.is_success:
                 raise CalibrationError(
                     f"the nodes disagree on a herald: {first.name} and {second.name}"
                 )
-            if Outcome.HARDWARE_FAILURE in (first, second):
-                raise CalibrationError("a batch of attempts ended with HARDWARE_FAILURE")
         raise CalibrationError(
             f"no herald in {BATCHES_MAX} batches; check lasers, detection window and alpha"
         )
