@@ -14,23 +14,26 @@ the next boundary gives the lead.
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from typing import Final
 
-from calibration.instrument_bench import Line, TickClock
+from calibration.errors import CalibrationError
+from calibration.instrument_bench import PATIENCE_TICKS, Line, TickClock
 from drivers.nv_setup import NVSettings
 from instruments.nv_controller import TICK_EVENTS
 from qnodeos.qdevice import instructions
 from qnodeos.qdevice.instructions import Axis, PhysicalInstruction
+from qnodeos.qdevice.outcomes import HERALDS, Outcome
 from sim.entangled_state import PerfectProtocol
 from sim.lab.build import NodeSpec, SimulatedLaboratory, SimulatedNode
 from sim.lab.device import TICK_NS
-from sim.lab.timing import NS_PER_EVENT
+from sim.lab.timing import NS_PER_EVENT, SAMPLES_PER_EVENT
 from sim.link import LinkParameters
 from sim.nv.physics import NVPhysics
 from sim.nv_timing import NVTiming
 
 SWEEP_TICKS: Final = 300
-HERALDS: Final = 60
+HERALDED_PAIRS: Final = 60
 _QUARTER: Final = instructions.sqg(Axis.X, 8)
 _LONG_WAIT_TICKS: Final = 2000
 
@@ -96,7 +99,7 @@ def measure_durations(seed: int = 0) -> NVTiming:
 
 def _decoupling(probe: _Probe) -> tuple[int, int]:
     """Length of a block, and how long before its end an instruction must have come."""
-    rough_us = 8 * NVSettings().table.spacing_samples / 2400
+    rough_us = 8 * NVSettings().table.spacing_samples / SAMPLES_PER_EVENT
     started, _, done = _second_gate(probe, _LONG_WAIT_TICKS)
     block_us = (done - started) / round((done - started) / rough_us)
     caught_us = 0.0
@@ -129,16 +132,9 @@ def _herald_lag_ns(block_ns: int, seed: int) -> int:
     with SimulatedLaboratory(specs, link, seed=seed) as laboratory:
         probes = [_Probe(laboratory, node) for node in laboratory.nodes.values()]
         client, server = probes
-        for _ in range(HERALDS):
+        for _ in range(HERALDED_PAIRS):
             server.clock.tick = client.clock.tick
-            client.line.submit(instructions.ent())
-            server.line.submit(instructions.ent())
-            answered = [False, False]
-            while not all(answered):
-                for side, probe in enumerate(probes):
-                    if not answered[side]:
-                        answered[side] = probe.line.exchange() is not None
-                    probe.clock.tick += 1
+            _entangle(probes)
             heralded_us = (client.clock.tick - 1) * TICK_EVENTS
             _, done = client.run(_QUARTER)
             blocks = round((done - heralded_us) * NS_PER_EVENT / block_ns)
@@ -146,3 +142,30 @@ def _herald_lag_ns(block_ns: int, seed: int) -> int:
             for probe in probes:
                 probe.run(instructions.msr())
     return round(statistics.fmean(lags))
+
+
+def _entangle(probes: Sequence[_Probe]) -> None:
+    """Have both nodes share a pair; their clocks stop after the later of the two answers.
+
+    Raises:
+        CalibrationError: a node does not answer, or with something else than a herald.
+    """
+    outcomes: list[Outcome | None] = [None] * len(probes)
+    for probe in probes:
+        probe.line.submit(instructions.ent())
+    for _ in range(PATIENCE_TICKS):
+        for side, probe in enumerate(probes):
+            if outcomes[side] is None and (response := probe.line.exchange()) is not None:
+                outcomes[side] = response.outcome
+            probe.clock.tick += 1
+        if None not in outcomes:
+            break
+    if not all(outcome in HERALDS for outcome in outcomes):
+        raise CalibrationError(
+            f"ENT was answered {_names(outcomes)} within {PATIENCE_TICKS} ticks, instead of a "
+            "herald by both nodes; look at the link and the ADbasic programs of the simulation"
+        )
+
+
+def _names(outcomes: Sequence[Outcome | None]) -> str:
+    return " and ".join("nothing" if each is None else each.name for each in outcomes)
