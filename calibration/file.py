@@ -12,7 +12,15 @@ import tempfile
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from ruamel.yaml import YAML
 
 from calibration.errors import CalibrationError
@@ -28,6 +36,17 @@ FORMAT_VERSION: Final = 1
 """Of the file; a file of a newer one is refused."""
 
 ASSUMED: Final = "assumed"
+
+RANGES: Final = {
+    "mw_frequency_hz": (1e6, 12.75e9),
+    "mw_power_dbm": (-120.0, 25.0),
+    "readout_us": (1.0, 1e6),
+    "cr_us": (1.0, 1e6),
+    "cr_threshold": (0.0, 100_000.0),
+    "alpha": (0.0, 1.0),
+}
+"""What the instruments take (`instruments.microwave`, `instruments.nv_controller`)."""
+MAX_T_COH_MS: Final = 1e6
 
 NodeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 
@@ -96,17 +115,31 @@ class NodeCalibration(BaseModel):
         )
     )
 
-    @field_validator("readout_us", "cr_us", "t_coh_ms")
+    @field_validator(*RANGES)
+    @classmethod
+    def _in_range(cls, calibrated: Calibrated, info: ValidationInfo) -> Calibrated:
+        assert info.field_name is not None
+        low, high = RANGES[info.field_name]
+        if not low <= calibrated.value <= high:
+            raise ValueError(
+                f"the value must lie in {low:.12g}..{high:.12g}, and is {calibrated.value:.12g}"
+            )
+        return calibrated
+
+    @field_validator("t_coh_ms")
     @classmethod
     def _positive(cls, calibrated: Calibrated) -> Calibrated:
-        if not 0 < calibrated.value <= 1e6:
-            raise ValueError(f"the value must lie in 0..1e6, and is {calibrated.value}")
+        if not 0 < calibrated.value <= MAX_T_COH_MS:
+            raise ValueError(
+                f"the value must be positive and at most {MAX_T_COH_MS:g}, and is "
+                f"{calibrated.value:g}"
+            )
         return calibrated
 
     @field_validator("cr_threshold")
     @classmethod
     def _whole(cls, calibrated: Calibrated) -> Calibrated:
-        if calibrated.value < 0 or not calibrated.value.is_integer():
+        if not calibrated.value.is_integer():
             raise ValueError(f"a threshold is a whole number of photons, not {calibrated.value}")
         return calibrated
 

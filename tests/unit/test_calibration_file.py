@@ -7,10 +7,12 @@ import os
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from calibration.errors import CalibrationError
 from calibration.file import (
     FORMAT_VERSION,
+    RANGES,
     Calibrated,
     NodeCalibration,
     calibration_path,
@@ -18,6 +20,7 @@ from calibration.file import (
     previous_path,
     save_calibration,
 )
+from instruments import microwave, nv_controller
 from qnodeos.errors import ConfigurationError
 
 NUMBERS = st.floats(-1e12, 1e12, allow_nan=False)
@@ -28,10 +31,10 @@ SOURCES = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]),
 @given(value=NUMBERS, sigma=SIGMAS, source=SOURCES.map(lambda text: text[:200]))
 def test_any_value_comes_back(tmp_path_factory, value, sigma, source):
     path = tmp_path_factory.mktemp("calibration") / "alice.calibration.yaml"
-    frequency = Calibrated(value=value, sigma=sigma, source=source)
-    saved = save_calibration(path, NodeCalibration(node="alice", mw_frequency_hz=frequency))
+    offset = Calibrated(value=value, sigma=sigma, source=source)
+    saved = save_calibration(path, NodeCalibration(node="alice", attempt_offset_ns=offset))
     assert load_calibration(path, "alice") == saved
-    assert saved.mw_frequency_hz == frequency
+    assert saved.attempt_offset_ns == offset
 
 
 def test_revision_counts_and_previous_is_kept(tmp_path):
@@ -95,6 +98,25 @@ def test_wrong_file_says_where(tmp_path, old, new, message):
     path = written(tmp_path, old, new)
     with pytest.raises(ConfigurationError, match=message):
         load_calibration(path, "alice")
+
+
+@pytest.mark.parametrize("name", RANGES)
+@pytest.mark.parametrize("side", [0, 1])
+def test_values_that_instruments_refuse_are_refused(name, side):
+    bound = RANGES[name][side]
+    NodeCalibration(node="alice", **{name: Calibrated(value=bound)})
+    outside = bound + (-1, 1)[side]
+    with pytest.raises(
+        ValidationError, match=rf"{name}\n.*the value must lie in .* {outside:.12g} "
+    ):
+        NodeCalibration(node="alice", **{name: Calibrated(value=outside)})
+
+
+def test_ranges_are_those_of_the_instruments():
+    for name in ("readout_us", "cr_us", "cr_threshold"):
+        assert RANGES[name] == nv_controller.LIMITS[name]
+    assert RANGES["mw_frequency_hz"] == (microwave.MIN_FREQUENCY_HZ, microwave.MAX_FREQUENCY_HZ)
+    assert RANGES["mw_power_dbm"] == (microwave.MIN_POWER_DBM, microwave.MAX_POWER_DBM)
 
 
 def test_newer_format_is_refused_before_its_fields(tmp_path):
