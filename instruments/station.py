@@ -312,6 +312,10 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
         raise ConfigurationRefused(f"{path}: cannot be read: {error}") from error
     except YAMLError as error:
         raise ConfigurationRefused(f"{path}: this is no YAML: {error}") from error
+    except RecursionError as error:
+        raise ConfigurationRefused(
+            f"{path}: nested too deeply to be read; see instruments/stations for what is needed"
+        ) from error
     if not isinstance(document, dict) or set(document) != {"instruments"}:
         raise ConfigurationRefused(f"{path}: there must be one section, instruments")
     entries = document["instruments"]

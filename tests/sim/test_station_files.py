@@ -325,6 +325,7 @@ def test_a_wrong_field_is_named(tmp_path, path, value, message):
         ("instruments: 3", "1 to 32"),
         ("#" * 1_000_001, "longer than 1000000 bytes"),
         ("\x00", "this is no YAML"),
+        ("instruments: " + "[" * 5_000 + "]" * 5_000, "nested too deeply"),
     ],
 )
 def test_a_file_that_is_no_station_file_is_refused(tmp_path, text, message):
