@@ -193,8 +193,8 @@ def open_spi(
         spidev = importlib.import_module("spidev")
     except ImportError as error:
         raise DeviceError(
-            "the Python package spidev is not installed; install it (pip install spidev) on the "
-            "computer that has the SPI bus"
+            "the Python package spidev is not installed; on the computer that has the SPI bus, "
+            "pip install 'qnodeos[spi]'"
         ) from error
     port = spidev.SpiDev()
     path = f"/dev/spidev{bus}.{device}"

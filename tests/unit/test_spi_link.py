@@ -131,7 +131,7 @@ def test_there_is_no_such_bus(bus, device):
 
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "spidev", None)
-    with pytest.raises(DeviceError, match="pip install spidev"):
+    with pytest.raises(DeviceError, match=r"pip install 'qnodeos\[spi\]'"):
         open_spi(0, 0)
 
 
