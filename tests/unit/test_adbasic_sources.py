@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from calibration.instrument_bench import LOG_LENGTH
 from instruments import nv_controller
 from instruments.nv_controller import COUNTERS, STATES, ControllerSettings
 from qnodeos.qdevice import frames
@@ -169,6 +170,10 @@ def test_states_parameters_and_counters():
 
 
 # --- frames -------------------------------------------------------------------------------------
+
+
+def test_the_logs_are_as_long_as_the_bench_believes():
+    assert number(PROGRAM["LOG_LENGTH"]) == LOG_LENGTH
 
 
 def test_constants_of_the_frames():

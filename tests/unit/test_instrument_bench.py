@@ -70,7 +70,7 @@ def pair_of(
         SimpleNamespace(name=name, line=Line(device, clock), instruments=instruments)
         for name, device in (("client", client), ("server", server))
     ]
-    return InstrumentPair(*benches, clock, arrivals)
+    return InstrumentPair(benches[0], benches[1], clock, arrivals)
 
 
 def test_pairs_are_made_until_there_are_enough():
@@ -112,7 +112,7 @@ def test_nodes_that_disagree_and_batches_without_end(monkeypatch):
     monkeypatch.setattr(instrument_bench, "BATCHES_MAX", 3)
     dark = [ScriptedDevice(ENT=[Outcome.ENTANGLEMENT_FAILURE]) for _ in range(2)]
     with pytest.raises(CalibrationError, match="no herald in 3 batches"):
-        pair_of(*dark).pairs([], [], 1)
+        pair_of(dark[0], dark[1]).pairs([], [], 1)
     assert dark[0].executed == [Opcode.ENT] * 3
 
 
