@@ -2,7 +2,8 @@
 
 The order is such that whatever fails, what was measured before is kept: rows are recorded
 as they come, the analysis comes after the run is closed, and the calibration file is
-written, and the node changed, only with a good result.
+written, and the node changed, only with a good result. Drawing comes last: a plot that cannot
+be made costs nothing but the plot.
 """
 
 from __future__ import annotations
@@ -50,12 +51,14 @@ class Outcome:
         data: what was measured.
         result: what was found.
         plot: the figure, if one was made.
+        plot_problem: why there is none although one was wanted; empty otherwise.
     """
 
     run_id: int
     data: Data
     result: CalibrationResult
     plot: Path | None
+    plot_problem: str = ""
 
 
 def calibrate(
@@ -100,12 +103,9 @@ def calibrate(
     except InsufficientDataError as error:
         report = getattr(error, "report", "")
         record_result(archive.database, run.run_id, f"{error}\n{report}".strip())
-        if figure is not None and data.rows:
-            what.plot(data, None, figure)
-        raise _located(error, run, archive) from error
+        problem = _draw(what, data, None, figure) if data.rows else ""
+        raise _located(error, run, archive, problem) from error
     record_result(archive.database, run.run_id, result)
-    if figure is not None:
-        what.plot(data, result, figure)
     for node, calibration in zip(nodes, updated, strict=True):
         if calibration == node.calibration:
             continue
@@ -113,7 +113,8 @@ def calibrate(
             path = calibration_path(archive.calibrations, node.name)
             calibration = save_calibration(path, calibration)  # noqa: PLW2901 (next revision)
         node.apply(calibration)
-    return Outcome(run.run_id, data, result, figure)
+    problem = _draw(what, data, result, figure)
+    return Outcome(run.run_id, data, result, None if problem else figure, problem)
 
 
 def calibrate_all(
@@ -166,8 +167,26 @@ def _nodes(what: Measurement[Any], bench: Any) -> tuple[CalibrationNode, ...]:
     return (bench.client, bench.server) if what.on_pair else (bench,)
 
 
-def _located(error: InsufficientDataError, run: Run, archive: Archive) -> CalibrationError:
-    """The same error, saying where the data are."""
+def _draw(
+    what: Measurement[Any], data: Data, result: CalibrationResult | None, figure: Path | None
+) -> str:
+    """Make a figure, if one is wanted; what prevented it, or nothing."""
+    if figure is None:
+        return ""
+    try:
+        what.plot(data, result, figure)
+    except Exception as error:
+        # Whatever a plotting library finds wrong, the result does not depend on it.
+        return f"{figure} could not be drawn: {type(error).__name__}: {error}"
+    return ""
+
+
+def _located(
+    error: InsufficientDataError, run: Run, archive: Archive, problem: str = ""
+) -> CalibrationError:
+    """The same error, saying where the data are, and what else went wrong."""
     message = f"{error}; the data are kept as run {run.run_id} of {archive.database}"
+    if problem:
+        message += f"; {problem}"
     report = getattr(error, "report", "")
     return FitError(message, report) if report else CalibrationError(message)

@@ -95,6 +95,30 @@ def test_failed_analysis_keeps_data_and_changes_nothing(archive):
     assert (archive.plots / "1_t-coh.png").is_file()
 
 
+def no_disk(*arguments):
+    raise OSError("disk full")
+
+
+def test_a_plot_that_fails_costs_no_good_calibration(archive, monkeypatch):
+    monkeypatch.setattr(Rabi, "plot", no_disk)
+    node = FakeNode(seed=22)
+    outcome = calibrate(Rabi(), node, archive)
+    assert outcome.plot is None
+    assert outcome.plot_problem.endswith("1_rabi.png could not be drawn: OSError: disk full")
+    assert node.calibration.pi_amplitude.source == outcome.result.source
+    kept = load_calibration(calibration_path(archive.calibrations, "alice"), "alice")
+    assert kept == node.calibration
+
+
+def test_a_plot_that_fails_does_not_hide_why_the_fit_did(archive, monkeypatch):
+    monkeypatch.setattr(CoherenceTime, "plot", no_disk)
+    with pytest.raises(
+        FitError, match=r"kept as run 1 .* could not be drawn: OSError: disk"
+    ) as caught:
+        calibrate(CoherenceTime(shots=4000), FakeNode(Truth(slip_hz=60.0), seed=25), archive)
+    assert "Variables" in caught.value.report
+
+
 def test_failure_on_the_way_names_the_run(archive):
     """The coarse stage cannot be fitted: no pulse turns anything."""
     node = FakeNode(Truth(full_scale_rabi_hz=1.0))
