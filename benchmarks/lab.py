@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 CIRCUITS: Final = {"fast": 100, "paper": 10}
 """Per round, by link: some seconds of simulated time."""
 CORES: Final = 2
+BARRIER_TIMEOUT_S: Final = 60.0
+"""How long a worker waits for the other, which may have failed."""
 REAL_TIME_AT_LEAST: Final = 5.0
 SET_UP_LIMIT_S: Final = 3.0
 IMPORT_LIMIT_S: Final = 0.5
@@ -66,7 +68,10 @@ def _real_time(link: str, circuits: int, rounds: int) -> tuple[Figure, str]:
     context = get_context("spawn")
     ratios, executed, simulated_s = [], 0, 0.0
     with ProcessPoolExecutor(
-        CORES, context, initializer=_use_barrier, initargs=(context.Barrier(CORES),)
+        CORES,
+        context,
+        initializer=_use_barrier,
+        initargs=(context.Barrier(CORES, timeout=BARRIER_TIMEOUT_S),),
     ) as pool:
         for number in range(rounds):
             seeds = range(CORES * number, CORES * (number + 1))
