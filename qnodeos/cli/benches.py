@@ -48,12 +48,14 @@ class Benches:
         pair: both nodes of a link, if there are two.
         physics: what the simulator was given, by name of the node; empty on hardware.
         link: what the simulated link is.
+        pacer: of the ticks of a real node; None in simulation, where no tick comes late.
     """
 
     nodes: dict[str, CalibrationNode]
     pair: InstrumentPair | None = None
     physics: dict[str, NVPhysics] = field(default_factory=dict)
     link: LinkParameters | None = None
+    pacer: TickPacer | None = None
 
     def truth(self, result: CalibrationResult, nodes: Sequence[str]) -> dict[str, Any]:
         """What the simulator was given for the values that were found; empty on hardware."""
@@ -205,20 +207,23 @@ def _real(
         )
     link = open_spi(int(bus), int(device))
     stack.callback(link.close)
-    instruments = NVInstruments(open_station(station))
+    opened = open_station(station)
+    stack.callback(opened.close)
+    instruments = NVInstruments(opened)
     stack.callback(instruments.close)
     calibration = _calibration(calibrations, node)
     base = NVSettings()
     instruments.set_up(node_settings(calibration, base))
+    pacer = TickPacer(NV_CAPABILITIES.tick_ns)
     bench = InstrumentBench(
         node,
         instruments,
-        SpiQDevice(link, NV_CAPABILITIES, TickPacer(NV_CAPABILITIES.tick_ns)),
+        SpiQDevice(link, NV_CAPABILITIES, pacer),
         calibration,
         base,
         instruments.apply,
     )
-    return Benches({node: bench})
+    return Benches({node: bench}, pacer=pacer)
 
 
 @contextmanager

@@ -34,6 +34,7 @@ NAMES = (
     "fidelity-alpha",
 )
 ALL = "all"
+_SEED = 1
 _GATE_SHOTS = 500
 
 
@@ -65,7 +66,9 @@ def calibrate(
         ),
     ],
     node: Annotated[Node, typer.Option(help="Which node.")] = Node.SERVER,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the simulation.")] = 1,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed of the simulation.", show_default="1")
+    ] = None,
     truth: Annotated[
         Truth | None,
         typer.Option(
@@ -103,6 +106,8 @@ def calibrate(
     from calibration.runner import Archive
     from qnodeos.cli.benches import open_benches
 
+    _check_target(station, spi, truth, seed)
+    seed = _SEED if seed is None else seed
     drawn = (truth or (Truth.DRAWN if name == ALL else Truth.NOMINAL)) is Truth.DRAWN
     if shifted_copies is not None:
         if name != "t-coh":
@@ -127,17 +132,21 @@ def calibrate(
             station=station,
             spi=spi,
         ) as benches:
-            if what is None:
-                document = _all(console, benches, archive, node.value)
-            else:
-                document = _one(console, what, benches, archive, node.value)
+            try:
+                if what is None:
+                    document = _all(console, benches, archive, node.value)
+                else:
+                    document = _one(console, what, benches, archive, node.value)
+            finally:
+                # Of a measurement that failed it may be the reason.
+                _report_lost_ticks(console, benches)
     except KeyboardInterrupt:
         console.print(
             f"Interrupted: what was measured until then is kept as the last run in "
             f"{archive.database}, and the calibration files hold what was found before."
         )
         raise
-    document = {"seed": seed, "simulated": station is None, **document}
+    document = {"seed": seed if station is None else None, "simulated": station is None, **document}
     if json is not None:
         json.parent.mkdir(parents=True, exist_ok=True)
         json.write_text(json_module.dumps(document, indent=1, allow_nan=False) + "\n", "utf-8")
@@ -233,10 +242,21 @@ def _reported(
     console.print(_table(result, truth))
     if outcome.plot is not None:
         console.print(f"Plot: {outcome.plot}")
+    elif outcome.plot_problem:
+        console.print(f"No plot: {outcome.plot_problem}", markup=False)
     document = {**result.to_dict(), "nodes": nodes, "run_id": outcome.run_id, "truth": truth}
     if result.measurement == "t-coh":
         document |= {name: result.details[name] for name in ("t_coh_ms", "sigma", "shifted_copies")}
     return document
+
+
+def _report_lost_ticks(console: Console, benches: Benches) -> None:
+    lost = 0 if benches.pacer is None else benches.pacer.lost_ticks
+    if lost:
+        console.print(
+            f"{lost} ticks were lost: frames came so much later in all than they were due, pauses "
+            "to set up instruments and fetch logs among them."
+        )
 
 
 def _table(result: CalibrationResult, truth: dict[str, Any]) -> Table:
@@ -281,6 +301,24 @@ def _measurement(name: str, settings: list[str]) -> Measurement[Any]:
         return measurement(name, **values)
     except (TypeError, ValueError) as error:
         raise ConfigurationError(f"{name}: {error}") from error
+
+
+def _check_target(
+    station: Path | None, spi: str | None, truth: Truth | None, seed: int | None
+) -> None:
+    """Refuse options of a simulation for a real node, and the other way round."""
+    if station is None:
+        if spi is not None:
+            raise typer.BadParameter(
+                "a simulated node has no SPI interface; give a real one's --station",
+                param_hint="--spi",
+            )
+        return
+    for hint, given in (("--truth", truth), ("--seed", seed)):
+        if given is not None:
+            raise typer.BadParameter(
+                "only simulated nodes have one; leave it out, or --station", param_hint=hint
+            )
 
 
 def _directory(station: Path | None, node: Node, seed: int, drawn: bool) -> Path:

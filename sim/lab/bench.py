@@ -44,18 +44,22 @@ class SimulatedBench:
         ]
         self.simulation = SimulatedLaboratory(specs, link, timing, seed)
         clock = TickClock()
-        self.benches = {
-            name: InstrumentBench(
-                name,
-                node.instruments,
-                node.device,
-                calibrations[name],
-                bases[name],
-                node.apply,
-                clock,
-            )
-            for name, node in self.simulation.nodes.items()
-        }
+        try:
+            self.benches = {
+                name: InstrumentBench(
+                    name,
+                    node.instruments,
+                    node.device,
+                    calibrations[name],
+                    bases[name],
+                    node.apply,
+                    clock,
+                )
+                for name, node in self.simulation.nodes.items()
+            }
+        except BaseException:
+            self.simulation.close()
+            raise
         self._clock = clock
         self._timing = timing or LabTiming()
 

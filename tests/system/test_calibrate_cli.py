@@ -82,6 +82,9 @@ def test_shifted_copies_are_what_keeps_the_coherence(command, tmp_path, copies, 
         (["ssro", "--node", "relay"], "relay"),
         (["fidelity-alpha", "--station", "station.yaml", "--spi", "0.0"], "needs two nodes"),
         (["ssro", "--station", "station.yaml"], "BUS.DEVICE"),
+        (["ssro", "--spi", "0.0"], "no SPI interface"),
+        (["ssro", "--station", "s.yaml", "--spi", "0.0", "--truth", "drawn"], "only simulated"),
+        (["ssro", "--station", "s.yaml", "--spi", "0.0", "--seed", "1"], "only simulated"),
     ],
 )
 def test_wrong_words_are_refused(command, tmp_path, arguments, message):
