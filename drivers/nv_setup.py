@@ -8,6 +8,7 @@ microwaves switched on, and both programs started. Not verified on hardware.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -15,7 +16,7 @@ from typing import Any, Final, NamedTuple
 from instruments.errors import ConfigurationRefused, IncompatibleInstrument
 from instruments.hdawg_channels import DIO_CMOS
 from instruments.lasers import AdwinLaser
-from instruments.nv_controller import ControllerSettings, NVController
+from instruments.nv_controller import LIMITS, ControllerSettings, NVController
 from instruments.station import NodeStation
 from qnodeos.qdevice.outcomes import OUTCOME_OF_HERALD, BellState
 from sequences.nv_seqc import TOGGLE_LINE, HeraldTiming, attempt_period_ns, nv_program
@@ -115,6 +116,8 @@ class NVInstruments:
         self.settings: NVSettings | None = None
         self.table: WaveformTable | None = None
         self._binary = binary
+        self._loaded: tuple[TableSettings, HeraldTiming] | None = None
+        self._runs = self._started = False
 
     def set_up(self, settings: NVSettings) -> None:
         """Bring everything from power-on to a device that answers frames.
@@ -129,6 +132,7 @@ class NVInstruments:
         self._wire_awg()
         self.controller.load(self._binary)
         self.apply(settings)
+        self._started = True
         self.controller.start()
 
     def apply(self, settings: NVSettings) -> None:
@@ -139,8 +143,7 @@ class NVInstruments:
             InstrumentError: an instrument refuses.
         """
         _check_attempts(settings)
-        before = self.settings
-        if before is None or (settings.table, settings.herald) != (before.table, before.herald):
+        if (settings.table, settings.herald) != self._loaded:
             self._load_table(settings)
         self.controller.configure(self._controller_settings(settings))
         for name, levels in settings.laser_volts.items():
@@ -168,12 +171,15 @@ class NVInstruments:
 
     def close(self) -> None:
         """Stop both programs and close the instruments."""
-        if self.settings is not None:
-            self.controller.stop()
-            for core in AWG_CORES:
-                self.station.awg.stop(core)
-            self.station.microwave.status("off")
-        self.station.close()
+        # Whatever fails, the others are still stopped, and all are closed.
+        with ExitStack() as stack:
+            stack.callback(self.station.close)
+            if self._runs:
+                stack.callback(self.station.microwave.status, "off")
+                for core in reversed(AWG_CORES):
+                    stack.callback(self.station.awg.stop, core)
+            if self._started:
+                stack.callback(self.controller.stop)
 
     def _wire_awg(self) -> None:
         """What the AWG's connectors are, besides the outputs."""
@@ -195,6 +201,8 @@ class NVInstruments:
         awg = self.station.awg
         table = build_table(settings.table)
         program = nv_program(table, settings.herald)
+        self._loaded = None
+        self._runs = True
         for core in AWG_CORES:
             awg.stop(core)
         awg.load_all(AWG_CORES, program)
@@ -206,14 +214,18 @@ class NVInstruments:
         for core in AWG_CORES:
             awg.start(core)
         self.table = table
+        self._loaded = settings.table, settings.herald
 
     def _controller_settings(self, settings: NVSettings) -> ControllerSettings:
         if not settings.controller.links:
             return settings.controller
         assert self.table is not None
         period_ns = attempt_period_ns(self.table, settings.herald)
-        batch_ns = (settings.attempts_per_batch - BATCH_MARGIN) * period_ns
-        return replace(settings.controller, batch_us=max(1, round(batch_ns / 1000)))
+        return replace(settings.controller, batch_us=_batch_us(settings, period_ns))
+
+
+def _batch_us(settings: NVSettings, period_ns: float) -> int:
+    return max(1, round((settings.attempts_per_batch - BATCH_MARGIN) * period_ns / 1000))
 
 
 def _check_attempts(settings: NVSettings) -> None:
@@ -222,4 +234,14 @@ def _check_attempts(settings: NVSettings) -> None:
     if settings.controller.links and not 0 <= entry - FIRST_ATTEMPT < alphas:
         raise ConfigurationRefused(
             f"alpha_entry {entry} is no attempt; the table has {alphas}, from {FIRST_ATTEMPT}"
+        )
+    longest_us = LIMITS["batch_us"][1]
+    batch_us = _batch_us(settings, settings.herald.attempt_period_ns)
+    if settings.controller.links and not (
+        settings.attempts_per_batch >= 1 and batch_us <= longest_us
+    ):
+        raise ConfigurationRefused(
+            f"a batch of {settings.attempts_per_batch} attempts of "
+            f"{settings.herald.attempt_period_ns:g} ns; it takes 1 attempt at least, and "
+            f"{longest_us} us at most"
         )

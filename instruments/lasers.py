@@ -25,8 +25,8 @@ MAX_POINTS: Final = 1_000
 """Bound on the points of a curve."""
 MAX_LEVELS: Final = 16
 """Bound on the uses of one laser."""
-MAX_OUTPUT_V: Final = 10.0
-"""Range of an ADwin's analog output (ADwin-Pro II hardware manual)."""
+MAX_OUTPUT_V: Final = 9.99
+"""What an ADwin's analogue output reaches with code 65535 at 3277 codes per volt."""
 _ROUNDING: Final = 1e-9
 """Relative error of going from power to voltage and back."""
 

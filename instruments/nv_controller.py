@@ -7,11 +7,14 @@ the lines and modules are those of ``adbasic/qd_station.inc``. Not verified on h
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 from numpy.typing import NDArray
 from qcodes.parameters import Parameter
 from qcodes.validators import Ints
@@ -23,7 +26,6 @@ PROCESS: Final = 1
 VERSION: Final = 1
 """What the program must say in PAR_80."""
 
-EVENT_NS: Final = 1_000
 TICK_EVENTS: Final = 10
 """One event per microsecond, one frame of the QNPU every 10 us (published)."""
 
@@ -51,6 +53,10 @@ PHOTON_LOG: Final = 31
 CHECK_LOG: Final = 32
 CHARGE_LOG: Final = 33
 REQUEST_PAR: Final = 20
+VERSION_PAR: Final = 80
+START_POLLS: Final = 100
+START_POLL_S: Final = 0.01
+"""How long the program may take to prepare itself: 1 s."""
 
 STATES: Final = (
     "idle",
@@ -201,14 +207,23 @@ class NVController:
         self.adwin.set_data(23, list(outcomes))
         self.adwin.set_data(24, [1 + code for code in bell_codes])
 
-    def start(self) -> None:
+    def start(self, sleep: Callable[[float], None] = time.sleep) -> None:
         """Start the program and make sure that it is the one this driver knows.
+
+        Args:
+            sleep: lets time pass, in seconds, while the program prepares itself.
 
         Raises:
             IncompatibleInstrument: it is another version.
         """
+        # What an earlier program left there says nothing.
+        self.adwin.set_par(VERSION_PAR, 0)
         self._process.start()
-        found = self.adwin.get_par(80)
+        for _ in range(START_POLLS):
+            found = self.adwin.get_par(VERSION_PAR)
+            if found:
+                break
+            sleep(START_POLL_S)
         if found != VERSION:
             self._process.stop()
             raise IncompatibleInstrument(
@@ -258,4 +273,5 @@ class NVController:
 
     def take_charge_log(self) -> NDArray[Any]:
         """For each readout since the last call: 1 if the first check after it passed, else 0."""
-        return self.adwin.get_fifo(CHARGE_LOG)
+        log = self.adwin.get_fifo(CHARGE_LOG)
+        return np.repeat(log & 1, log >> 1)

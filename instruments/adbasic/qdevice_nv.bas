@@ -117,8 +117,8 @@
 #DEFINE request           PAR_20
 #DEFINE program_version   PAR_80
 
-' First photon of every readout, counts of every first charge check, and for every readout
-' whether the check after it passed.
+' First photon of every readout, counts of every first charge check, and for every first check
+' after a readout twice the number of readouts it is for, plus 1 if it passed.
 #DEFINE photon_log        DATA_31
 #DEFINE check_log         DATA_32
 #DEFINE charge_log        DATA_33
@@ -138,7 +138,7 @@ DIM received, command, seen, is_seen, upper, word, sequence, acknowledge, respon
 DIM in_session, accepted, answered, busy, was_idle, outcome, detail AS LONG
 ' The instruction, and what has been found out for it.
 DIM job, opcode, argument, qubit, other AS LONG
-DIM counts, tries, readouts, logged, detector, herald_code, first_photon AS LONG
+DIM counts, tries, readouts, detector, herald_code, first_photon AS LONG
 ' The AWG and the other lines.
 DIM toggle, protecting, inputs, has_edge, is_played AS LONG
 DIM basis[MAX_BASIS] AS LONG
@@ -285,6 +285,8 @@ SUB take_frame()
   ELSE
     seen = command
     is_seen = 1
+    ' A job that ended in this event has not looked at the frame: its repetition is new.
+    IF ((was_idle = 0) AND (job = NOP)) THEN is_seen = 0
     IF (was_idle = 1) THEN
       word = SHIFT_RIGHT(upper, 2)
       sequence = SHIFT_RIGHT(upper, 1) AND 1
@@ -366,16 +368,14 @@ EVENT:
         IF (counts < cr_threshold) THEN INC(failed_checks)
         IF (tries = 0) THEN
           IF ((log_shots = 1) AND (FIFO_EMPTY(32) > 0)) THEN check_log = counts
-          ' One entry for every readout since the last check.
-          FOR logged = 1 TO readouts
-            IF (FIFO_EMPTY(33) > 0) THEN
-              IF (counts < cr_threshold) THEN
-                charge_log = 0
-              ELSE
-                charge_log = 1
-              ENDIF
+          ' One entry for all readouts since the last check, however many they are.
+          IF ((readouts > 0) AND (FIFO_EMPTY(33) > 0)) THEN
+            IF (counts < cr_threshold) THEN
+              charge_log = 2 * readouts
+            ELSE
+              charge_log = 2 * readouts + 1
             ENDIF
-          NEXT logged
+          ENDIF
           readouts = 0
         ENDIF
         IF (counts < cr_threshold) THEN

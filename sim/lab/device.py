@@ -26,6 +26,8 @@ from sim.lab.node import IDLE, LabNode
 from sim.spi import SimulatedSpiDev
 
 TICK_NS: Final = 10_000
+MAX_CHECK_EVENTS: Final = 10_000
+"""Bound on the events of a charge check: the program gives up after `max_repumps`."""
 
 _STATUS: Final = ("v_outcome", "v_detail", "v_busy", "v_answered", "v_accepted")
 
@@ -164,7 +166,9 @@ class InstrumentNVDevice:
         failed = self._controller.read("failed_charge_checks")
         self._controller.request_charge_check()
         node.act(node.event + 1)
-        while node.state != IDLE:
+        for _ in range(MAX_CHECK_EVENTS):
+            if node.state == IDLE:
+                break
             node.act(node.next_action())
         return self._controller.read("failed_charge_checks") == failed
 

@@ -37,6 +37,8 @@ from sim.link import LinkParameters
 from sim.noise import NS_PER_MS
 from sim.pauli import Qubit
 
+ASSUMED_WINDOW_NS: Final = 15.0
+"""Detection window of a protocol that has none (assumed, as `SinglePhotonProtocol.window_ns`)."""
 MAX_GROUPS: Final = 10_000
 """Bound on the groups of attempts of one node that wait for the other's."""
 
@@ -160,7 +162,7 @@ class HeraldingStation:
             self.arrivals.mark(node, time_ns, level)
 
     def clear(self) -> None:
-        """Forget attempts that found no partner, at the end of a batch."""
+        """Forget attempts that found no partner: what was played before a herald ended it all."""
         for waiting in self._waiting:
             waiting.clear()
 
@@ -305,4 +307,4 @@ class HeraldingStation:
 def parameters_window_ns(parameters: LinkParameters) -> float:
     """The detection window, in which both photons have to arrive."""
     protocol = parameters.protocol
-    return protocol.window_ns if isinstance(protocol, SinglePhotonProtocol) else 15.0
+    return protocol.window_ns if isinstance(protocol, SinglePhotonProtocol) else ASSUMED_WINDOW_NS

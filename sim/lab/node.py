@@ -26,6 +26,7 @@ from typing import Any, Final
 from instruments import nv_controller as wiring
 from sequences.nv_seqc import ATTEMPT, TOGGLE
 from sim.adwin.dll import SimulatedADwin
+from sim.adwin.errors import HardwareFault
 from sim.adwin.frames import NEVER
 from sim.adwin.hardware import Edge, InMemoryHardware
 from sim.adwin.options import ProcessorModel
@@ -65,6 +66,8 @@ _WATCHING: Final = frozenset({PLAYING, ATTEMPTS, STOPPING})
 """States in which the program looks at what the AWG does."""
 
 AWG_CORE: Final = 0
+MAX_PEER_EVENTS: Final = 1_000
+"""Changes of the neighbour's lines that are remembered; older ones are over."""
 _AWG_LINES: Final = 0xBFF
 _HERALD_BIT: Final = 1 << 10
 _END_OF_TIME: Final = 1 << 60
@@ -152,7 +155,7 @@ class LabNode:
         self._dio_word = 0
         self._herald_edges: deque[tuple[int, int]] = deque()
         self._herald_events: deque[int] = deque()
-        self._peer_events: deque[int] = deque()
+        self._peer_events: deque[int] = deque(maxlen=MAX_PEER_EVENTS)
         self._played_event: int | None = None
         self._edges = self._core.trigger_edges
         self._last_attempt: Play | None = None
@@ -211,6 +214,11 @@ class LabNode:
         self.system.run_event(wiring.PROCESS)
         self.event = event
         self.executed += 1
+        if self._skipping and self.process.lost_events:
+            raise HardwareFault(
+                f"{self.name}: the ADwin program took longer than its event at {event} us, and "
+                "events were lost; shorten what it does there"
+            )
         state = self.state
         self._state_changed = state != before
         if self._state_changed and state == IDLE:

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import replace
+from typing import Final
 
+from qnodeos.errors import LimitError
 from sim.hdawg import Play
 from sim.hdawg.timeline import Repeat
 from sim.lab.played import Meanings
 from sim.lab.timing import SAMPLES_PER_NS
 from sim.nv.centre import NVCentre
+
+MAX_WAITING: Final = 1_000_000
+"""Bound on what waits; a program that only ever rotates gets there in some hours."""
 
 
 class SpinFeed:
@@ -30,7 +35,13 @@ class SpinFeed:
         self._waiting: deque[Play | Repeat] = deque()
 
     def append(self, item: Play | Repeat) -> None:
-        """Take what was played next."""
+        """Take what was played next.
+
+        Raises:
+            LimitError: too much is waiting.
+        """
+        if len(self._waiting) >= MAX_WAITING:
+            raise LimitError(f"{MAX_WAITING} plays wait for the spin; let light or a readout come")
         self._waiting.append(item)
 
     def bring_to(self, limit: int) -> None:

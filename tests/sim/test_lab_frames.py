@@ -15,7 +15,7 @@ from qnodeos.qdevice.frames import (
     encode_command,
     session_word,
 )
-from qnodeos.qdevice.instructions import NOP, Axis, ini, msr, sqg
+from qnodeos.qdevice.instructions import NOP, Axis, PhysicalInstruction, ini, msr, sqg
 from qnodeos.qdevice.outcomes import Outcome
 from sim.lab.node import LabNode
 from tests.sim.lab_harness import Runner, lone_laboratory
@@ -32,6 +32,7 @@ class Wire:
     def __init__(self, runner: Runner) -> None:
         self.node: LabNode = runner.node
         self.controller = runner.controller
+        self.response: ResponseFrame | None = None
         self.next = runner.lab.laboratory.zero_event + runner.tick * TICK_EVENTS
 
     def exchange(self, frame: int, shift: int = 0) -> ResponseFrame | None:
@@ -42,7 +43,10 @@ class Wire:
         waiting, self.node._response = self.node._response, None
         self.node.receive(frame)
         self.next = at + TICK_EVENTS
-        return None if waiting is None else decode_response(waiting[1])
+        if waiting is None:
+            return None
+        self.response = decode_response(waiting[1])
+        return self.response
 
     def tick(self, frame: int = IDLE, shift: int = 0) -> int:
         """Exchange; the tick that the response says."""
@@ -50,12 +54,29 @@ class Wire:
         assert response is not None
         return response.tick
 
+    def next_sequence(self) -> int:
+        """The sequence bit that makes a frame new to the program."""
+        assert self.response is not None
+        return 1 ^ self.response.sequence
+
+    def execute(self, instruction: PhysicalInstruction, ticks: int = 100) -> ResponseFrame:
+        """Repeat the frame of an instruction until it is answered, as the QNPU does."""
+        sequence = self.next_sequence()
+        frame = encode_command(instruction.word, sequence, sequence ^ 1)
+        for _ in range(ticks):
+            response = self.exchange(frame)
+            if response is not None and response.sequence == sequence:
+                return response
+        raise AssertionError(f"{instruction} is never answered")
+
 
 @pytest.fixture(scope="module")
 def shared():
     with lone_laboratory(plain=True) as runner:
-        runner.run([ini(), sqg(Axis.X, 16)])
-        yield runner, Wire(runner)
+        runner.run([ini()])
+        wire = Wire(runner)
+        wire.tick()
+        yield runner, wire
 
 
 @pytest.fixture
@@ -66,11 +87,12 @@ def wire(shared):
 def test_damaged_commands_are_counted_and_never_executed(shared):
     runner, wire = shared
     rng = random.Random(SEED)
+    for instruction in (ini(), sqg(Axis.X, 16)):
+        assert wire.execute(instruction).outcome == Outcome.SUCCESS_ZERO
     corrupted, instructions = (
         runner.controller.read(name) for name in ("corrupted_frames", "instructions")
     )
-    master = runner.masters[0]
-    sequence = 1 ^ master.outgoing() >> 11 & 1
+    sequence = wire.next_sequence()
     damaged = []
     for instruction in (ini(), msr(), sqg(Axis.Y, 16)):
         frame = encode_command(instruction.word, sequence, sequence ^ 1)
@@ -80,15 +102,12 @@ def test_damaged_commands_are_counted_and_never_executed(shared):
         response = wire.exchange(frame)
         assert response is not None
         assert not response.busy
-    wire.exchange(master.outgoing())
-    wire.exchange(master.outgoing())
+    wire.exchange(IDLE)
+    wire.exchange(IDLE)
     assert runner.controller.read("corrupted_frames") - corrupted == len(damaged)
     assert runner.controller.read("instructions") == instructions
     # The undamaged one is executed, and finds the state untouched.
-    frame = encode_command(msr().word, sequence, sequence ^ 1)
-    while (response := wire.exchange(frame)) is None or response.sequence != sequence:
-        pass
-    assert response.outcome == Outcome.SUCCESS_ONE
+    assert wire.execute(msr()).outcome == Outcome.SUCCESS_ONE
     assert runner.controller.read("instructions") == instructions + 1
 
 
@@ -130,3 +149,18 @@ def test_frames_may_drift_for_ever(wire):
             assert response.tick - first & 0xFFF == number
     assert response is not None
     assert (response.detail, response.outcome) == (DETAIL_SESSION, 5)
+
+
+# --- charge checks between instructions -------------------------------------------------------
+
+
+@pytest.mark.parametrize("phase", range(TICK_EVENTS))
+def test_an_instruction_sent_during_a_charge_check_is_executed_after_it(wire, phase):
+    instructions = wire.controller.read("instructions")
+    wire.tick()
+    # The check ends in any event between two frames, that of the frame included.
+    while wire.node.event < wire.next - TICK_EVENTS + phase:
+        wire.node.act(wire.node.event + 1)
+    wire.controller.request_charge_check()
+    wire.execute(sqg(Axis.X, 16))
+    assert wire.controller.read("instructions") == instructions + 1

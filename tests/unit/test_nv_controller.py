@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from unittest.mock import call
 
+import numpy as np
 import pytest
 from qcodes.instrument import Instrument
 
@@ -23,6 +24,8 @@ from instruments.errors import (
 from instruments.nv_controller import (
     COUNTERS,
     LIMITS,
+    START_POLL_S,
+    START_POLLS,
     STATES,
     VERSION,
     ControllerSettings,
@@ -100,15 +103,26 @@ def test_heralds_are_outcomes_and_one_more_than_codes(mock):
 def test_the_version_is_asked_for_once_the_program_runs(mock):
     NVController(mock).start()
     mock.processes[0].start.assert_called_once_with()
+    # What an earlier program left is gone before this one starts.
+    mock.set_par.assert_called_once_with(80, 0)
     mock.get_par.assert_called_once_with(80)
     mock.processes[0].stop.assert_not_called()
 
 
-@pytest.mark.parametrize("found", [0, VERSION + 1])
-def test_another_version_is_stopped_and_refused(mock, found):
+def test_a_program_that_prepares_itself_is_waited_for(mock, mocker):
+    mock.get_par.side_effect = [0, 0, VERSION]
+    sleep = mocker.Mock()
+    NVController(mock).start(sleep)
+    assert sleep.call_args_list == [call(START_POLL_S)] * 2
+    mock.processes[0].stop.assert_not_called()
+
+
+@pytest.mark.parametrize(("found", "polls"), [(0, START_POLLS), (VERSION + 1, 1)])
+def test_another_version_is_stopped_and_refused(mock, mocker, found, polls):
     mock.get_par.return_value = found
     with pytest.raises(IncompatibleInstrument, match=f"version {found}, and this driver needs"):
-        NVController(mock).start()
+        NVController(mock).start(mocker.Mock())
+    assert mock.get_par.call_count == polls
     mock.processes[0].stop.assert_called_once_with()
 
 
@@ -123,10 +137,16 @@ def test_logs_are_the_fifos_of_the_program(mock):
     for take, number in (
         (controller.take_photon_log, 31),
         (controller.take_check_log, 32),
-        (controller.take_charge_log, 33),
     ):
         assert take() is mock.get_fifo.return_value
         mock.get_fifo.assert_called_with(number)
+
+
+def test_the_charge_log_has_an_entry_for_every_readout(mock):
+    # Three readouts and a check that passed; one and a check that did not.
+    mock.get_fifo.return_value = np.array([2 * 3 + 1, 2 * 1], dtype=np.int32)
+    assert NVController(mock).take_charge_log().tolist() == [1, 1, 1, 0]
+    mock.get_fifo.assert_called_once_with(33)
 
 
 # --- on a simulated ADwin -----------------------------------------------------------------------
