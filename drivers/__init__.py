@@ -5,10 +5,12 @@
                      instructions
 `drivers.nv_setup`   from a node's instruments and settings to a device that answers frames
 `drivers.spi`        the wire to it: frames over SPI
+`drivers.pacer`      when frames are exchanged: at ticks of the clock
+`drivers.errors`     errors of instruments as those of the operating system
 ===================  ======================================================================
 
 A QDriver (`qnodeos.qdevice.protocols.QDriver`) is the only hardware-dependent part of the
 QNPU. It is pure: it knows which instructions a device can execute, how a gate decomposes
-into them and what the device cannot do; it never talks to the device. The other two do, and
-have not been verified on hardware.
+into them and what the device cannot do; it never talks to the device. `drivers.nv_setup`
+and `drivers.spi` do, and have not been verified on hardware.
 """

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from drivers.errors import instrument_errors
 from drivers.nv import NVDriver
 from qnodeos.api.netqasm import Flavour
 from qnodeos.cnpu.host import NetworkDirectory
@@ -230,6 +231,7 @@ def build_two_nodes(
     Raises:
         ConfigurationError: there is no such backend, its packages are missing, or the
             configuration cannot be simulated at that depth.
+        DeviceError: an instrument cannot be used: one of its name is open already.
     """
     _require_known("backend", backend, BACKENDS)
 
@@ -270,7 +272,8 @@ def _instrument_devices(
         instrument_spec("client", config.client, config.link, "alpha_a"),
         instrument_spec("server", config.server, config.link, "alpha_b"),
     ]
-    laboratory = cleanup.enter_context(SimulatedLaboratory(specs, config.link, seed=seed))
+    with instrument_errors():
+        laboratory = cleanup.enter_context(SimulatedLaboratory(specs, config.link, seed=seed))
     return {name: node.device for name, node in laboratory.nodes.items()}
 
 

@@ -14,14 +14,13 @@ from calibration.file import Calibrated, NodeCalibration, calibration_path, load
 from calibration.instrument_bench import InstrumentBench, InstrumentPair, node_settings
 from calibration.measurement import CalibrationResult
 from calibration.registry import MEASUREMENTS, NODE_ORDER
+from drivers.errors import instrument_errors
 from drivers.nv import NV_CAPABILITIES
 from drivers.nv_setup import NVInstruments, NVSettings
 from drivers.pacer import TickPacer
 from drivers.spi import SpiQDevice, open_spi
-from instruments.errors import ConfigurationRefused, InstrumentError
 from instruments.station import open_station
-from qnodeos.errors import ConfigurationError, DeviceError
-from sequences.errors import SequenceError
+from qnodeos.errors import ConfigurationError
 from sequences.program import GRANULE_SAMPLES
 from sequences.pulses import PulseCalibration
 from sim.entangled_state import SinglePhotonProtocol
@@ -224,16 +223,3 @@ def _real(
         instruments.apply,
     )
     return Benches({node: bench}, pacer=pacer)
-
-
-@contextmanager
-def instrument_errors() -> Iterator[None]:
-    """Turn errors of instruments and sequences into those the command line reports."""
-    try:
-        yield
-    except ConfigurationRefused as error:
-        raise ConfigurationError(str(error)) from error
-    except InstrumentError as error:
-        raise DeviceError(f"{type(error).__name__}: {error}") from error
-    except SequenceError as error:
-        raise ConfigurationError(str(error)) from error

@@ -20,7 +20,7 @@ def timing(
 
     They are the defaults of the behavioural device, which stand beside them.
     """
-    from qnodeos.cli.benches import instrument_errors
+    from drivers.errors import instrument_errors
     from sim.lab.durations import measure_durations
     from sim.nv_timing import NVTiming
 

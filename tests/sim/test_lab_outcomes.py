@@ -87,6 +87,16 @@ def test_a_charge_check_that_never_passes_is_a_hardware_failure(lone, instructio
     assert lone.tell(ini())[0].outcome is Outcome.SUCCESS_ZERO
 
 
+def test_one_charge_check_speaks_for_any_number_of_readouts(lone):
+    readouts = 300
+    lone.tell(ini())
+    before = len(lone.device.charge_checks)
+    outcomes = lone.outcomes([*[msr()] * readouts, ini()])
+    assert outcomes == [[Outcome.SUCCESS_ZERO] * (readouts + 1)]
+    assert len(lone.device.charge_checks) - before == readouts
+    assert lone.controller.adwin.processes[0].lost_events() == 0
+
+
 def test_an_ionised_centre_is_repumped(lone):
     checks, failed = (lone.controller.read(n) for n in ("charge_checks", "failed_charge_checks"))
     lone.node.centre.ionise(lone.node.event * 1_000 + 999)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from drivers.nv_setup import NVSettings
 from qnodeos.errors import ConfigurationError
+from sequences.errors import SequenceError
+from sequences.nv_seqc import HeraldTiming
 from sim.lab.build import NodeSpec, SimulatedLaboratory
 from sim.lab.timing import LabTiming
 
@@ -24,3 +27,12 @@ def test_a_laboratory_that_could_not_work_is_refused(specs, timing, message):
         SimulatedLaboratory(specs, timing=timing)
     # Nothing is left open.
     SimulatedLaboratory([NodeSpec("client")]).close()
+
+
+@pytest.mark.parametrize("first", [[], [NodeSpec("client")]])
+def test_a_node_that_cannot_be_set_up_leaves_nothing_open(first):
+    impossible = NVSettings(herald=HeraldTiming(attempt_period_ns=1_000))
+    specs = [*first, NodeSpec("server", settings=impossible)]
+    with pytest.raises(SequenceError, match="attempt_period_ns"):
+        SimulatedLaboratory(specs)
+    SimulatedLaboratory([NodeSpec("client"), NodeSpec("server")]).close()

@@ -89,6 +89,15 @@ def test_the_command_line_has_the_same_result_form(command, tmp_path):
     assert results[1]["settings"]["backend"] == "instrument (simulated)"
 
 
+def test_attempts_too_short_to_be_played_are_refused():
+    link = NetworkConfig.noiseless().link.model_copy(update={"attempt_period_ns": 1_000})
+    network = NetworkConfig(link=link)
+    with pytest.raises(ConfigurationError, match="attempt_period_ns"):
+        build_two_nodes(network, load_profile("zero"), 1, backend="instrument")
+    # Nothing is left open.
+    build_two_nodes(NetworkConfig(), load_profile("zero"), 1, backend="instrument").close()
+
+
 def test_what_the_instruments_cannot_do_is_refused():
     network = NetworkConfig.preset("fast")
     slow = network.client.model_copy(update={"timing": NVTiming(tick_ns=20_000)})

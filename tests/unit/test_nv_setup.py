@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
 
+import numpy as np
 import pytest
 
 from drivers.nv_setup import AWG_CORES, MARKS, NVInstruments, NVSettings
@@ -250,6 +251,31 @@ def test_attempts_that_cannot_be_played_leave_the_old_program_running(mocks, ins
     assert instruments.settings is good
 
 
+def test_after_a_table_that_was_refused_the_old_one_is_loaded_again(mocks, instruments):
+    good = NVSettings()
+    instruments.set_up(good)
+    before = loaded_program(mocks)
+    mocks.awg.load_all.side_effect = DeviceRefused("no memory")
+    with pytest.raises(DeviceRefused, match="no memory"):
+        instruments.apply(replace(good, table=replace(good.table, alphas=(0.1,))))
+    mocks.awg.load_all.side_effect = None
+    mocks.awg.load_all.reset_mock()
+    mocks.record.reset_mock()
+    instruments.apply(good)
+    after = loaded_program(mocks)
+    assert (after.source, after.command_table) == (before.source, before.command_table)
+    assert all(map(np.array_equal, after.waveforms, before.waveforms))
+    for core in AWG_CORES:
+        mocks.place("awg.start", core)
+
+
+@pytest.mark.parametrize("attempts", [0, -1, 10**9])
+def test_a_batch_of_no_length_is_refused_before_anything_is_loaded(mocks, instruments, attempts):
+    with pytest.raises(ConfigurationRefused, match=f"a batch of {attempts} attempts"):
+        instruments.set_up(NVSettings(attempts_per_batch=attempts))
+    mocks.awg.load_all.assert_not_called()
+
+
 def test_an_awg_with_too_few_connectors_is_refused_before_it_is_touched(mocks, instruments):
     del mocks.cores[2:]
     with pytest.raises(IncompatibleInstrument, match="2 cores; the signals of a node take 3"):
@@ -295,6 +321,30 @@ def test_closing_stops_both_programs_before_the_instruments(mocks, instruments):
         mocks.place("station.close"),
     ]
     assert in_order == sorted(in_order)
+
+
+def test_closing_goes_on_after_an_instrument_that_does_not_answer(mocks, instruments):
+    instruments.set_up(NVSettings())
+    mocks.record.reset_mock()
+    mocks.process.stop.side_effect = DeviceRefused("no answer")
+    with pytest.raises(DeviceRefused, match="no answer"):
+        instruments.close()
+    for core in AWG_CORES:
+        mocks.place("awg.stop", core)
+    mocks.place("source.status", "off")
+    mocks.place("station.close")
+
+
+def test_what_was_set_up_in_part_is_stopped_in_part(mocks, instruments):
+    mocks.awg.start.side_effect = DeviceRefused("no program")
+    with pytest.raises(DeviceRefused, match="no program"):
+        instruments.set_up(NVSettings())
+    mocks.record.reset_mock()
+    instruments.close()
+    for core in AWG_CORES:
+        mocks.place("awg.stop", core)
+    mocks.place("station.close")
+    mocks.process.stop.assert_not_called()
 
 
 def test_what_was_never_set_up_is_only_closed(mocks, instruments):
