@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from qcodes.parameters import Parameter
+
 from instruments.errors import ConfigurationRefused, IncompatibleInstrument
 from instruments.hdawg_channels import DIO_CMOS
 from instruments.lasers import AdwinLaser
@@ -63,12 +65,8 @@ DETECTORS: Final = (BellState.PSI_PLUS, BellState.PSI_MINUS)
 BATCH_MARGIN: Final = 0.5
 """Part of an attempt by which a batch ends before the attempt after its last would begin."""
 ATTEMPTS_PER_BATCH: Final = 1790
-LASER_VOLTS: Final[Mapping[str, Mapping[str, float]]] = {
-    "repump": {"repump": 1.0},
-    "e_laser": {"readout": 1.0, "charge_check": 1.0},
-    "a_laser": {"charge_check": 1.0, "spin_pump": 1.0},
-}
-"""Voltages at the modulators (assumed: the nominal ones of the Station files)."""
+LASERS: Final = ("repump", "e_laser", "a_laser")
+"""The lasers of a node, as Station files name them."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ class NVSettings:
         mw_frequency_hz: of the microwave source.
         mw_power_dbm: of the microwave source.
         detectors: Bell states that the two detectors herald.
-        laser_volts: voltages by laser and level, as the Station file names them.
+        laser_volts: voltages by laser and level, other than the nominal ones of the Station file.
     """
 
     table: TableSettings = field(default_factory=TableSettings)
@@ -93,7 +91,7 @@ class NVSettings:
     mw_frequency_hz: float = 2.0e9
     mw_power_dbm: float = 0.0
     detectors: tuple[BellState, BellState] = DETECTORS
-    laser_volts: Mapping[str, Mapping[str, float]] = field(default_factory=lambda: LASER_VOLTS)
+    laser_volts: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 class NVInstruments:
@@ -146,10 +144,7 @@ class NVInstruments:
         if (settings.table, settings.herald) != self._loaded:
             self._load_table(settings)
         self.controller.configure(self._controller_settings(settings))
-        for name, levels in settings.laser_volts.items():
-            laser = self.station.one(name, AdwinLaser)
-            for level, volts in levels.items():
-                laser.levels[level].voltage_v(volts)
+        self._set_lasers(settings.laser_volts)
         self.controller.set_heralds(
             (OUTCOME_OF_HERALD[settings.detectors[0]], OUTCOME_OF_HERALD[settings.detectors[1]]),
             settings.detectors,
@@ -159,8 +154,8 @@ class NVInstruments:
             self.station.heralding.window_delay_ns(0)
             self.station.heralding.window_length_ns(round(settings.table.attempt.gate_ns))
         source = self.station.microwave
-        source.frequency(settings.mw_frequency_hz)
-        source.power(settings.mw_power_dbm)
+        _set(source.frequency, settings.mw_frequency_hz)
+        _set(source.power, settings.mw_power_dbm)
         source.IQ_state("on")
         source.status("on")
         self.settings = settings
@@ -216,12 +211,41 @@ class NVInstruments:
         self.table = table
         self._loaded = settings.table, settings.herald
 
+    def _set_lasers(self, different: Mapping[str, Mapping[str, float]]) -> None:
+        lasers = {name: self.station.one(name, AdwinLaser) for name in LASERS}
+        for name, levels in different.items():
+            unknown = set(levels) - set(lasers[name].levels) if name in lasers else {name}
+            if unknown:
+                raise ConfigurationRefused(
+                    f"laser_volts: the Station file has no {name} with {', '.join(unknown)}"
+                )
+        for name, laser in lasers.items():
+            laser.to_nominal()
+            for level, volts in different.get(name, {}).items():
+                _set(laser.levels[level].voltage_v, volts)
+
     def _controller_settings(self, settings: NVSettings) -> ControllerSettings:
         if not settings.controller.links:
             return settings.controller
         assert self.table is not None
         period_ns = attempt_period_ns(self.table, settings.herald)
         return replace(settings.controller, batch_us=_batch_us(settings, period_ns))
+
+
+def _set(parameter: Parameter, value: float) -> None:
+    """Set within the limits of a Station file.
+
+    Raises:
+        ConfigurationRefused: the value is outside of them.
+    """
+    try:
+        parameter.validate(value)
+    except ValueError as error:
+        raise ConfigurationRefused(
+            f"{parameter.full_name} = {value:g}: {error.args[0]}; change the setting or the "
+            "limits of the Station file"
+        ) from error
+    parameter(value)
 
 
 def _batch_us(settings: NVSettings, period_ns: float) -> int:

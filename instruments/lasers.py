@@ -198,10 +198,16 @@ class AdwinLaser(Laser):
         curve: pairs (V, uW), see `AomCurve`.
         data: number of the array.
         max_v: see `Laser`.
+        nominal_v: voltages of the levels as the laboratory uses them; `max_v` for those that
+            are not named.
         **kwargs: for `qcodes.Instrument`.
 
+    Attributes:
+        nominal_v: for every level.
+
     Raises:
-        ConfigurationRefused: there is no such ADwin, or see `Laser`.
+        ConfigurationRefused: there is no such ADwin, a voltage is too high or of no level, or
+            see `Laser`.
         InstrumentInUse: see `Laser`.
     """
 
@@ -214,6 +220,7 @@ class AdwinLaser(Laser):
         *,
         data: int,
         max_v: float | None = None,
+        nominal_v: Mapping[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
         if self.exist(name):
@@ -223,6 +230,8 @@ class AdwinLaser(Laser):
         _check_levels(name, levels)
         self._adwin, self._elements = adwin, [f"{name}_{level}_v" for level in levels]
         made = curve if isinstance(curve, AomCurve) else AomCurve.from_points(curve)
+        highest_v = made.points[-1][0] if max_v is None else float(max_v)
+        self.nominal_v = _nominal(name, levels, nominal_v or {}, made.points[0][0], highest_v)
         try:
             outputs = {
                 level: adwin.add_data_element(
@@ -234,6 +243,11 @@ class AdwinLaser(Laser):
         except BaseException:
             self._withdraw()
             raise
+
+    def to_nominal(self) -> None:
+        """Set all levels to their nominal voltages; light comes when the program asks for it."""
+        for level, volts in self.nominal_v.items():
+            self.levels[level].voltage_v.set(volts)
 
     def close(self) -> None:
         """Close the instrument; the ADwin keeps the voltages."""
@@ -258,6 +272,24 @@ def _find_adwin(laser: str, name: str) -> AdwinProII:
     raise ConfigurationRefused(
         f"{laser}: there is no ADwin {name!r}; open it before its lasers, or correct the name"
     )
+
+
+def _nominal(
+    laser: str,
+    levels: Mapping[str, int],
+    given: Mapping[str, float],
+    lowest_v: float,
+    highest_v: float,
+) -> dict[str, float]:
+    for level, volts in given.items():
+        if level not in levels:
+            raise ConfigurationRefused(f"{laser}: nominal_v: there is no level {level!r}")
+        if not lowest_v <= volts <= highest_v:
+            raise ConfigurationRefused(
+                f"{laser}: nominal_v: {volts:g} V for {level} is outside {lowest_v:g} to "
+                f"{highest_v:g} V"
+            )
+    return {level: float(given.get(level, highest_v)) for level in levels}
 
 
 def _check_levels(name: str, levels: Mapping[str, Any]) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from qcodes.parameters import Parameter
+from qcodes.parameters import ParameterBase
 from qcodes.validators import Ints
 
 from instruments.adwin import BINARY_SUFFIXES, AdwinProII
@@ -57,6 +57,8 @@ VERSION_PAR: Final = 80
 START_POLLS: Final = 100
 START_POLL_S: Final = 0.01
 """How long the program may take to prepare itself: 1 s."""
+
+STOP_TIMEOUT_S: Final = 1.0
 
 STATES: Final = (
     "idle",
@@ -161,20 +163,24 @@ class NVController:
     def __init__(self, adwin: AdwinProII) -> None:
         self.adwin = adwin
         self._process = adwin.processes[PROCESS - 1]
-        self._parameters: dict[str, Parameter] = {}
+        self._parameters: dict[str, ParameterBase] = {}
 
-    def load(self, binary: Path | None = None) -> None:
-        """Load the program; it does not start yet.
+    def load(self, binary: Path | None = None, sleep: Callable[[float], None] = time.sleep) -> None:
+        """Load the program, after stopping what runs in its place; it does not start yet.
 
         Args:
             binary: what the vendor's compiler made of ``qdevice_nv.bas``; None for the one
                 beside the source in this package.
+            sleep: lets time pass, in seconds, while another program stops.
 
         Raises:
             InstrumentUnavailable: there is no such file.
             ConfigurationRefused: it is for another processor or process.
-            DeviceRefused: the ADwin does not take it.
+            DeviceRefused: the ADwin does not take it, or what runs does not stop.
         """
+        if self._process.loaded is not None:
+            self._process.stop()
+            self._process.wait_until_stopped(STOP_TIMEOUT_S, sleep=sleep)
         suffix = f"{BINARY_SUFFIXES[self.adwin.processor_type]}{PROCESS}"
         if binary is None:
             with as_file(files("instruments") / "adbasic") as directory:
@@ -185,12 +191,15 @@ class NVController:
             self._add_parameters()
 
     def _add_parameters(self) -> None:
-        add = self.adwin.add_data_element
+        # Another driver of the same ADwin may have added them.
+        known, add = self.adwin.parameters, self.adwin.add_data_element
         for index, field in enumerate(fields(ControllerSettings), start=1):
             name, unit = field.name, "us" if field.name.endswith("_us") else ""
-            self._parameters[name] = add(name, 20, index, vals=Ints(*LIMITS[name]), unit=unit)
+            self._parameters[name] = known.get(name) or add(
+                name, 20, index, vals=Ints(*LIMITS[name]), unit=unit
+            )
         for name, index in COUNTERS.items():
-            self._parameters[name] = self.adwin.add_par(name, index)
+            self._parameters[name] = known.get(name) or self.adwin.add_par(name, index)
 
     def configure(self, settings: ControllerSettings) -> None:
         """Set all parameters; while no instruction is executed."""

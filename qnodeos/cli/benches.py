@@ -204,13 +204,13 @@ def _real(
         raise ConfigurationError(
             f"--spi {spi or ''}: give the SPI interface to the node as BUS.DEVICE, such as 0.0"
         )
-    link = open_spi(int(bus), int(device))
-    stack.callback(link.close)
+    calibration = _calibration(calibrations, node)
     opened = open_station(station)
     stack.callback(opened.close)
+    link = open_spi(int(bus), int(device))
+    stack.callback(link.close)
     instruments = NVInstruments(opened)
     stack.callback(instruments.close)
-    calibration = _calibration(calibrations, node)
     base = NVSettings()
     instruments.set_up(node_settings(calibration, base))
     pacer = TickPacer(NV_CAPABILITIES.tick_ns)

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 
 from drivers import spi
-from drivers.nv_setup import AWG_CORES, MARKS, NVSettings
+from drivers.nv_setup import AWG_CORES, LASERS, MARKS, NVSettings
 from instruments import nv_controller
 from instruments.nv_controller import ControllerSettings
+from instruments.station import station_file
 from sequences.nv_seqc import HeraldTiming
 from sequences.waveform_table import AttemptTiming, Marker, TableSettings
 from sim.adwin.options import Costs, ProcessorModel, Semantics
@@ -103,14 +105,17 @@ def test_settings_in_the_text_are_those_of_the_code():
     assert float(initialisation) == table.initialisation_ns
     assert (float(alpha),) == table.alphas
     match = re.search(
-        r"`attempts_per_batch` (\d+), `laser_volts` (\d+) V for every level, `detectors`, "
-        r"frequency (\d+) GHz\s+and power (\d+) dBm",
+        r"`attempts_per_batch` (\d+), `laser_volts` none, `detectors`, frequency (\d+) GHz and "
+        r"power (\d+) dBm\s+of the source.*\s.*, (\d+) V for every level",
         section,
     )
     assert match is not None
-    attempts, volts, frequency, power = map(int, match.groups())
+    attempts, frequency, power, volts = map(int, match.groups())
     assert attempts == settings.attempts_per_batch
-    assert {each for laser in settings.laser_volts.values() for each in laser.values()} == {volts}
+    assert not settings.laser_volts
+    entries = YAML(typ="safe").load(station_file("client", simulation=False))["instruments"]
+    nominal = [entries[name]["init"]["nominal_v"] for name in LASERS]
+    assert {each for laser in nominal for each in laser.values()} == {volts}
     assert (frequency * 1e9, power) == (settings.mw_frequency_hz, settings.mw_power_dbm)
 
 

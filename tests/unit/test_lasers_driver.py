@@ -180,3 +180,33 @@ def test_an_adwin_without_a_wrapper_takes_the_vendors_library(wrapper, mocker):
     opened = mocker.patch("instruments.adwin.open_library", return_value=wrapper)
     AdwinProII("adwin", device_number=7)
     opened.assert_called_once_with(7)
+
+
+# --- nominal voltages ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("nominal", "expected"),
+    [(None, [0.8, 0.8]), ({"readout": 0.3}, [0.3, 0.8])],
+)
+def test_the_nominal_voltages_are_those_of_the_station_file(wrapper, nominal, expected):
+    adwin = AdwinProII("adwin", wrapper)
+    laser = AdwinLaser("e", adwin, LEVELS, CURVE, data=21, max_v=0.8, nominal_v=nominal)
+    laser.to_nominal()
+    assert wrapper.volts[1:3].tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("nominal", "message"),
+    [
+        ({"pump": 0.3}, "no level 'pump'"),
+        ({"readout": 0.9}, "0.9 V for readout is outside 0 to 0.8 V"),
+        ({"readout": -0.1}, "outside"),
+        ({"readout": float("nan")}, "outside"),
+    ],
+)
+def test_nominal_voltages_that_cannot_be_are_refused(wrapper, nominal, message):
+    adwin = AdwinProII("adwin", wrapper)
+    with pytest.raises(ConfigurationRefused, match=message):
+        AdwinLaser("e", adwin, LEVELS, CURVE, data=21, max_v=0.8, nominal_v=nominal)
+    assert not Instrument.exist("e")

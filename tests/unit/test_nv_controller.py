@@ -48,6 +48,9 @@ def mock(mocker):
     """An autospec of the ADwin's driver, whose process 1 says it is the right version."""
     adwin = mocker.create_autospec(AdwinProII, instance=True)
     adwin.processes = [mocker.create_autospec(AdwinProcess, instance=True) for _ in range(10)]
+    adwin.parameters = {}
+    for process in adwin.processes:
+        process.loaded = None
     adwin.processor_type = "T12"
     adwin.name = "adwin"
     adwin.get_par.return_value = VERSION
@@ -98,6 +101,15 @@ def test_the_defaults_are_within_their_limits():
 def test_heralds_are_outcomes_and_one_more_than_codes(mock):
     NVController(mock).set_heralds((10, 11), (1, 2))
     assert mock.set_data.call_args_list == [call(23, [10, 11]), call(24, [2, 3])]
+
+
+def test_what_runs_in_its_place_is_stopped_first(mock, mocker):
+    mock.processes[0].loaded = "qdevice_nv.TC1"
+    sleep = mocker.Mock()
+    NVController(mock).load(sleep=sleep)
+    names = [each[0] for each in mock.processes[0].method_calls]
+    assert names == ["stop", "wait_until_stopped", "load"]
+    assert mock.processes[0].wait_until_stopped.call_args.kwargs == {"sleep": sleep}
 
 
 def test_the_version_is_asked_for_once_the_program_runs(mock):
@@ -171,6 +183,13 @@ def controller(adwin):
     controller = NVController(adwin)
     controller.load()
     return controller
+
+
+def test_a_second_driver_of_the_same_adwin_has_the_same_parameters(controller, adwin):
+    other = NVController(adwin)
+    other.load()
+    other.configure(ControllerSettings(readout_us=77))
+    assert controller.read("readout_us") == other.read("readout_us") == 77
 
 
 def test_a_program_needs_an_operating_system(adwin):

@@ -25,6 +25,12 @@ from sequences.nv_seqc import TOGGLE_LINE, HeraldTiming, attempt_period_ns
 from sequences.program import AwgProgram
 from sequences.waveform_table import FIRST_ATTEMPT, TableSettings, build_table
 
+LEVELS = {
+    "repump": ("repump",),
+    "e_laser": ("readout", "charge_check"),
+    "a_laser": ("charge_check", "spin_pump"),
+}
+
 
 class Mocks:
     """Autospecs of a node's instruments, and one record of all calls in their order."""
@@ -36,10 +42,11 @@ class Mocks:
                 setattr(mock, name, value)
             return mock
 
-        self.process = spec(AdwinProcess)
+        self.process = spec(AdwinProcess, loaded=None)
         self.adwin = spec(
             AdwinProII,
             processes=[self.process],
+            parameters={},
             processor_type="T12",
             name="adwin",
             booted=MagicMock(**{"get.return_value": False}),
@@ -62,7 +69,7 @@ class Mocks:
         )
         self.lasers = {
             name: spec(AdwinLaser, levels={level: MagicMock() for level in levels})
-            for name, levels in NVSettings().laser_volts.items()
+            for name, levels in LEVELS.items()
         }
         self.station = spec(
             NodeStation,
@@ -172,9 +179,29 @@ def test_light_microwaves_and_heralds_are_those_of_the_settings(mocks, instrumen
         (23, [Outcome.SUCCESS_PHI_MINUS, Outcome.SUCCESS_PSI_PLUS]),
         (24, [1 + BellState.PHI_MINUS, 1 + BellState.PSI_PLUS]),
     ]
+    for laser in mocks.lasers.values():
+        laser.to_nominal.assert_called_once_with()
     mocks.lasers["repump"].levels["repump"].voltage_v.assert_called_once_with(0.7)
     mocks.lasers["a_laser"].levels["spin_pump"].voltage_v.assert_called_once_with(0.4)
     mocks.lasers["a_laser"].levels["charge_check"].voltage_v.assert_not_called()
+
+
+@pytest.mark.parametrize(
+    ("volts", "unknown"),
+    [({"b_laser": {"readout": 1.0}}, "no b_laser"), ({"e_laser": {"pump": 1.0}}, "with pump")],
+)
+def test_levels_that_no_laser_has_are_refused(mocks, instruments, volts, unknown):
+    with pytest.raises(ConfigurationRefused, match=unknown):
+        instruments.set_up(NVSettings(laser_volts=volts))
+
+
+def test_what_the_station_file_forbids_is_refused(mocks, instruments):
+    mocks.source.power.full_name = "microwave_power"
+    mocks.source.power.validate.side_effect = ValueError("20 is not below 10")
+    with pytest.raises(ConfigurationRefused, match=r"microwave_power = 20: .*; change the setting"):
+        instruments.set_up(NVSettings(mw_power_dbm=20.0))
+    mocks.source.power.assert_not_called()
+    mocks.source.status.assert_not_called()
 
 
 @pytest.mark.parametrize("attempts", [1, 2, 115, 1790])
