@@ -63,7 +63,10 @@ def run_and_report(
                 settings,
                 workers,
                 on_progress,
-                lambda: console.print("Stopping: the blocks that are running are finished first."),
+                lambda: console.print(
+                    "Stopping: the blocks that are running are finished first; press Ctrl-C again "
+                    "to discard them."
+                ),
             ):
                 parts[block] = data
                 if write is not None:

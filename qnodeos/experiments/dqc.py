@@ -10,13 +10,14 @@ from __future__ import annotations
 import gc
 import signal
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from contextlib import contextmanager
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache, partial
-from multiprocessing import get_context
+from functools import cache
+from multiprocessing import active_children, get_context
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from typing import Any, Final
@@ -245,13 +246,13 @@ def run_blocks(
     """Run all blocks, in several processes; yields each as it is done.
 
     After Ctrl-C no more blocks are started; those that run are still finished and yielded,
-    then KeyboardInterrupt goes on to the caller.
+    then KeyboardInterrupt goes on to the caller. Ctrl-C again discards those that run.
 
     Args:
         settings: the experiment.
         workers: processes; 1 runs everything here, where Ctrl-C loses the running block.
         on_progress: called with the number of circuits done so far, now and then.
-        on_interrupt: called at once when Ctrl-C is noticed.
+        on_interrupt: called when the first Ctrl-C is noticed.
     """
     blocks = blocks_of(settings)
     if workers <= 1:
@@ -265,42 +266,84 @@ def run_blocks(
         for block in blocks:
             yield block, run_block(settings, block, count)
         return
+    with _counted_interrupts() as interrupts:
+        yield from _run_in_pool(settings, blocks, workers, on_progress, on_interrupt, interrupts)
+    if interrupts.count:
+        raise KeyboardInterrupt
+
+
+def _run_in_pool(
+    settings: DqcSettings,
+    blocks: Sequence[Block],
+    workers: int,
+    on_progress: Callable[[int], None],
+    on_interrupt: Callable[[], None],
+    interrupts: _Interrupts,
+) -> Iterator[tuple[Block, DqcSetData]]:
     context = get_context("spawn")
     counter = context.Value("q", 0)
+    others = set(active_children())
     pool = ProcessPoolExecutor(
         workers, mp_context=context, initializer=_start_worker, initargs=(counter,)
     )
-    interrupt: KeyboardInterrupt | None = None
+    waiting = deque(blocks)
+    running: dict[Future[DqcSetData], Block] = {}
+    stopping = finished = False
     try:
-        with _ignoring_interrupts():
-            work = partial(_work, settings)
-            pending = {pool.submit(work, block): block for block in blocks}
-        while pending:
-            try:
-                finished, _ = wait(pending, timeout=_POLL_S, return_when=FIRST_COMPLETED)
-            except KeyboardInterrupt as error:
-                if interrupt is not None:
-                    raise
-                interrupt = error
-                on_interrupt()
-                pending = {f: block for f, block in pending.items() if not f.cancel()}
-                continue
+        while running or (waiting and not stopping):
+            # The pool is given no more than it can run: what it has it cannot be told to leave.
+            while waiting and not stopping and len(running) < workers:
+                block = waiting.popleft()
+                with _ignoring_interrupts():
+                    running[pool.submit(_work, settings, block)] = block
+            done, _ = wait(running, timeout=_POLL_S, return_when=FIRST_COMPLETED)
             on_progress(counter.value)
-            for future in finished:
-                yield pending.pop(future), future.result()
+            for future in done:
+                yield running.pop(future), future.result()
+            if interrupts.count > 1:
+                return
+            if interrupts.count and not stopping:
+                stopping = True
+                on_interrupt()
+        finished = True
     finally:
+        if not finished:
+            # Nobody wants what they work on, and a block may take a minute.
+            for process in set(active_children()) - others:
+                process.terminate()
         pool.shutdown(wait=True, cancel_futures=True)
-    if interrupt is not None:
-        raise interrupt
+
+
+class _Interrupts:
+    """How often Ctrl-C was pressed."""
+
+    count = 0
+
+    def add(self, *_: object) -> None:
+        """One more; a handler of SIGINT."""
+        self.count += 1
 
 
 @contextmanager
-def _ignoring_interrupts() -> Iterator[None]:
+def _counted_interrupts() -> Iterator[_Interrupts]:
+    """Count Ctrl-C instead of raising: raised while a pool shuts down, it would hang for ever."""
+    interrupts = _Interrupts()
+    with _handling_interrupts(interrupts.add):
+        yield interrupts
+
+
+def _ignoring_interrupts() -> AbstractContextManager[None]:
     """Start processes that leave Ctrl-C, which reaches the whole group, to their parent."""
+    return _handling_interrupts(signal.SIG_IGN)
+
+
+@contextmanager
+def _handling_interrupts(handler: Callable[..., object] | signal.Handlers) -> Iterator[None]:
+    # Only the main thread may, and only there would Ctrl-C be raised.
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    previous = signal.signal(signal.SIGINT, handler)
     try:
         yield
     finally:
