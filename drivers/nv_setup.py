@@ -7,7 +7,8 @@ microwaves switched on, and both programs started. Not verified on hardware.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -100,6 +101,7 @@ class NVInstruments:
     Args:
         station: opened.
         binary: of the ADbasic program, see `NVController.load`.
+        sleep: lets time pass, in seconds, while the ADwin stops and starts programs.
 
     Attributes:
         station: the instruments.
@@ -108,12 +110,17 @@ class NVInstruments:
         table: the waveform table in the AWG; None before.
     """
 
-    def __init__(self, station: NodeStation, binary: Path | None = None) -> None:
+    def __init__(
+        self,
+        station: NodeStation,
+        binary: Path | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self.station = station
         self.controller = NVController(station.adwin)
         self.settings: NVSettings | None = None
         self.table: WaveformTable | None = None
-        self._binary = binary
+        self._binary, self._sleep = binary, sleep
         self._loaded: tuple[TableSettings, HeraldTiming] | None = None
         self._runs = self._started = False
 
@@ -128,10 +135,10 @@ class NVInstruments:
         if not adwin.booted.get():
             adwin.boot()
         self._wire_awg()
-        self.controller.load(self._binary)
+        self.controller.load(self._binary, self._sleep)
         self.apply(settings)
         self._started = True
-        self.controller.start()
+        self.controller.start(self._sleep)
 
     def apply(self, settings: NVSettings) -> None:
         """Set up anew what differs; the node must be idle and have no state to protect.
