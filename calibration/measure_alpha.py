@@ -36,6 +36,7 @@ from calibration.measurement import (
     Rows,
     Value,
     check_positive,
+    check_within,
 )
 from calibration.readout import Estimate, ReadoutFidelity, correct_counts
 from qnodeos.qdevice.instructions import Axis, PhysicalInstruction, sqg
@@ -56,6 +57,7 @@ _ROTATIONS: Final[dict[Basis, tuple[PhysicalInstruction, ...]]] = {
 _COUNTS: Final = ("00", "01", "10", "11")
 _PARITY: Final = np.array([1.0, -1.0, -1.0, 1.0])
 _LEAST_ALPHA, _GREATEST_ALPHA = 1e-4, 0.9
+_ALPHAS_MIN: Final = 3
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,15 @@ class FidelityAlpha(Measurement[CalibrationPair]):
     target: float = PUBLISHED_FIDELITY
     dark_fraction: float = DARK_FRACTION
 
+    def check(self) -> None:
+        """Numbers in their ranges."""
+        if not all(0 < alpha < 1 for alpha in self.alphas):
+            raise CalibrationError(f"alphas are {list(self.alphas)} and must lie between 0 and 1")
+        _check_enough(len(set(self.alphas)))
+        check_positive("pairs", self.pairs)
+        check_within("target", self.target, 0, 1)
+        check_within("dark_fraction", self.dark_fraction, 0)
+
     def context(self, bench: CalibrationPair) -> dict[str, Any]:
         """The readout of both nodes, and what is wanted."""
         context: dict[str, Any] = {"target": self.target, "dark_fraction": self.dark_fraction}
@@ -101,7 +112,6 @@ class FidelityAlpha(Measurement[CalibrationPair]):
 
     def points(self, bench: CalibrationPair) -> Iterator[Rows]:
         """All bases at one alpha after the other; a row for each herald."""
-        check_positive("pairs", self.pairs)
         nodes = (bench.client, bench.server)
         with restored(*nodes):
             originals = [node.calibration for node in nodes]
@@ -129,10 +139,7 @@ class FidelityAlpha(Measurement[CalibrationPair]):
     def analyse(self, data: Data) -> CalibrationResult:
         """Fidelity and rate of every alpha, the model, and the alpha that is wanted."""
         measured = [_at_alpha(data, alpha) for alpha in sorted(set(data["alpha"]))]
-        if len(measured) < 3:
-            raise CalibrationError(
-                f"fidelity-alpha: {len(measured)} alphas do not determine the model; use 3 or more"
-            )
+        _check_enough(len(measured))
         protocol = _fit_protocol(data, measured)
         target = float(data.context["target"])
         value, statistical = protocol.derived(lambda values: _alpha_for(target, values))
@@ -189,6 +196,14 @@ class FidelityAlpha(Measurement[CalibrationPair]):
     def update(self, calibration: NodeCalibration, result: CalibrationResult) -> NodeCalibration:
         """Sets ``alpha``; the same at both nodes."""
         return calibration.replaced(alpha=result.calibrated("alpha"))
+
+
+def _check_enough(alphas: int) -> None:
+    if alphas < _ALPHAS_MIN:
+        raise CalibrationError(
+            f"fidelity-alpha: {alphas} different alphas do not determine the model; use "
+            f"{_ALPHAS_MIN} or more"
+        )
 
 
 @dataclass(frozen=True)

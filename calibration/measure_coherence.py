@@ -14,7 +14,7 @@ to 1/e of A.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -36,6 +36,7 @@ from calibration.measurement import (
     Rows,
     Value,
     check_positive,
+    check_within,
 )
 from qnodeos.qdevice.instructions import Axis, ini, msr, sqg
 from sequences.decoupling import XY8, DecouplingPlan
@@ -53,6 +54,9 @@ _FRACTIONS: Final = (0.0, 0.08, 0.16, 0.3, 0.45, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0)
 """Times measured, in units of the expected 1/e time."""
 
 TIME_MAX_MS: Final = 10_000.0
+
+SHIFTED_COPIES: Final = (16, 8, 4, 2, 1)
+"""What a waveform table can have."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,17 @@ class CoherenceTime(Measurement[CalibrationNode]):
     free_exponent: bool = False
     hyperfine_hz: float = HYPERFINE_HZ
 
+    def check(self) -> None:
+        """Numbers in their ranges."""
+        check_positive("shots", self.shots)
+        if self.shifted_copies not in (None, *SHIFTED_COPIES):
+            raise CalibrationError(
+                f"shifted_copies is {self.shifted_copies} and must be 16, 8, 4, 2 or 1"
+            )
+        if self.times_ms is not None:
+            _check_times(self.times_ms)
+        check_within("hyperfine_hz", self.hyperfine_hz, 0)
+
     def context(self, bench: CalibrationNode) -> dict[str, Any]:
         """The decoupling, and the slip expected of it."""
         used = self._used(bench.calibration)
@@ -100,15 +115,13 @@ class CoherenceTime(Measurement[CalibrationNode]):
 
     def points(self, bench: CalibrationNode) -> Iterator[Rows]:
         """Waits from short to long, both signs at each."""
-        check_positive("shots", self.shots)
         context = self.context(bench)
         block_ms = 8 * context["spacing_samples"] / SAMPLE_RATE_HZ * 1e3
         times = self.times_ms
         if times is None:
             expected = _crossing_ms(context["t_coh_ms"], 1.0, context["slip_hz"])
             times = tuple(fraction * expected for fraction in _FRACTIONS)
-        if not times or min(times) < 0 or max(times) > TIME_MAX_MS:
-            raise CalibrationError(f"t-coh: times must lie in 0..{TIME_MAX_MS:g} ms, not {times}")
+        _check_times(times)
         with restored(bench):
             bench.apply(self._used(bench.calibration))
             for blocks in sorted({max(1, round(time / block_ms)) for time in times}):
@@ -188,6 +201,13 @@ class CoherenceTime(Measurement[CalibrationNode]):
         if self.shifted_copies in {None, calibration.shifted_copies}:
             return calibration
         return calibration.replaced(shifted_copies=self.shifted_copies)
+
+
+def _check_times(times: Sequence[float]) -> None:
+    if not times or min(times) < 0 or max(times) > TIME_MAX_MS:
+        raise CalibrationError(
+            f"t-coh: times must lie in 0..{TIME_MAX_MS:g} ms, and are {list(times)}"
+        )
 
 
 def slip_samples(calibration: NodeCalibration) -> float:

@@ -66,6 +66,11 @@ class ChargeResonance(Measurement[CalibrationNode]):
     shots: int = 5000
     readouts: int = 4
 
+    def check(self) -> None:
+        """Numbers in their ranges."""
+        check_positive("shots", self.shots)
+        check_positive("readouts", self.readouts, 100)
+
     def context(self, bench: CalibrationNode) -> dict[str, Any]:
         """The check in use."""
         return {
@@ -75,8 +80,6 @@ class ChargeResonance(Measurement[CalibrationNode]):
 
     def points(self, bench: CalibrationNode) -> Iterator[Rows]:
         """In batches of shots."""
-        check_positive("shots", self.shots)
-        check_positive("readouts", self.readouts, 100)
         program = [ini(), *[msr()] * self.readouts]
         for first in range(0, self.shots, _BATCH):
             count = min(_BATCH, self.shots - first)

@@ -68,13 +68,16 @@ class AwgDelay(Measurement[ArrivalBench]):
 
     attempts: int = 10_000_000
 
+    def check(self) -> None:
+        """Numbers in their ranges."""
+        check_positive("attempts", self.attempts, ATTEMPTS_MAX)
+
     def context(self, bench: ArrivalBench) -> dict[str, Any]:
         """Which node is on which side."""
         return {"client": bench.client.name, "server": bench.server.name}
 
     def points(self, bench: ArrivalBench) -> Iterator[Rows]:
         """One histogram for each side."""
-        check_positive("attempts", self.attempts, ATTEMPTS_MAX)
         for place, side in enumerate(_SIDES):
             histogram = bench.arrival_histogram(side, self.attempts)
             yield {

@@ -38,6 +38,7 @@ from calibration.measurement import (
     Rows,
     Value,
     check_positive,
+    check_within,
 )
 from qnodeos.qdevice.instructions import Axis, ini, msr, sqg
 from sequences.hyperfine import HYPERFINE_HZ, lines_hz, refocused, repeated_flip, turns
@@ -85,6 +86,11 @@ class Rabi(Measurement[CalibrationNode]):
     shots: int = 1000
     hyperfine_hz: float = HYPERFINE_HZ
 
+    def check(self) -> None:
+        """Numbers in their ranges."""
+        check_positive("shots", self.shots)
+        check_within("hyperfine_hz", self.hyperfine_hz, 0)
+
     def context(self, bench: CalibrationNode) -> dict[str, Any]:
         """Pulse lengths."""
         pulses = bench.calibration.to_table_settings().calibration
@@ -96,7 +102,6 @@ class Rabi(Measurement[CalibrationNode]):
 
     def points(self, bench: CalibrationNode) -> Iterator[Rows]:
         """The stages; the coarse one sets the amplitudes of the others."""
-        check_positive("shots", self.shots)
         original = bench.calibration
         context = self.context(bench)
         with restored(bench):

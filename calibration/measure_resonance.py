@@ -28,7 +28,9 @@ from calibration.measurement import (
     Measurement,
     Rows,
     Value,
+    check_above_zero,
     check_positive,
+    check_within,
 )
 from qnodeos.qdevice.instructions import Axis, ini, msr, sqg
 from sequences.hyperfine import HYPERFINE_HZ, lines_hz, turns
@@ -64,6 +66,14 @@ class Resonance(Measurement[CalibrationNode]):
     pulse_ns: float = 1000.0
     hyperfine_hz: float = HYPERFINE_HZ
 
+    def check(self) -> None:
+        """Numbers in their ranges."""
+        check_above_zero("span_hz", self.span_hz)
+        check_positive("n_points", self.n_points, 10_000)
+        check_positive("shots", self.shots)
+        check_above_zero("pulse_ns", self.pulse_ns)
+        check_within("hyperfine_hz", self.hyperfine_hz, 0)
+
     def context(self, bench: CalibrationNode) -> dict[str, Any]:
         """The frequency in use and the weak pulse."""
         return {
@@ -74,8 +84,6 @@ class Resonance(Measurement[CalibrationNode]):
 
     def points(self, bench: CalibrationNode) -> Iterator[Rows]:
         """One row for each frequency, the middle of the sweep first to last."""
-        check_positive("shots", self.shots)
-        check_positive("points", self.n_points, 10_000)
         original = bench.calibration
         weak = original.replaced(
             pi_amplitude=Calibrated(value=SILENT_AMPLITUDE),

@@ -37,6 +37,7 @@ from calibration.measurement import (
     Rows,
     Value,
     check_positive,
+    check_within,
 )
 from calibration.readout import check_binomial, proportion_variance
 from qnodeos.qdevice.instructions import ini, msr
@@ -75,6 +76,15 @@ class SingleShotReadout(Measurement[CalibrationNode]):
     initialisation_error: float = INITIALISATION_ERROR
     initialisation_error_sigma: float = 0.0
 
+    def check(self) -> None:
+        """Numbers in their ranges."""
+        check_positive("shots", self.shots)
+        check_positive("window_us", self.window_us, WINDOW_MAX_US)
+        if self.duration_us is not None:
+            check_positive("duration_us", self.duration_us, self.window_us)
+        check_within("initialisation_error", self.initialisation_error, 0, 0.5)
+        check_within("initialisation_error_sigma", self.initialisation_error_sigma, 0)
+
     def context(self, bench: CalibrationNode) -> dict[str, Any]:
         """The window, and what is assumed of pumping."""
         return {
@@ -86,10 +96,6 @@ class SingleShotReadout(Measurement[CalibrationNode]):
 
     def points(self, bench: CalibrationNode) -> Iterator[Rows]:
         """In batches of shots, the two states in turn, so that drifts hit both."""
-        check_positive("shots", self.shots)
-        check_positive("window_us", self.window_us, WINDOW_MAX_US)
-        if self.duration_us is not None:
-            check_positive("duration_us", self.duration_us, self.window_us)
         window = Calibrated(value=float(self.window_us))
         for prepared, first, shots in prepared_batches(bench, self.shots, readout_us=window):
             photon = shots.first_photon_us[:, 0]
@@ -177,6 +183,12 @@ class ReadoutCorrection(Measurement[CalibrationNode]):
     initialisation_error: float = INITIALISATION_ERROR
     initialisation_error_sigma: float = 0.0
 
+    def check(self) -> None:
+        """Numbers in their ranges."""
+        check_positive("shots", self.shots)
+        check_within("initialisation_error", self.initialisation_error, 0, 0.5)
+        check_within("initialisation_error_sigma", self.initialisation_error_sigma, 0)
+
     def context(self, bench: CalibrationNode) -> dict[str, Any]:
         """The duration in use, and what is assumed of pumping."""
         return {
@@ -187,7 +199,6 @@ class ReadoutCorrection(Measurement[CalibrationNode]):
 
     def points(self, bench: CalibrationNode) -> Iterator[Rows]:
         """In batches of shots, the two states in turn."""
-        check_positive("shots", self.shots)
         for prepared, first, shots in prepared_batches(bench, self.shots):
             bits = shots.bits[:, 0]
             yield {

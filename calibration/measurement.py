@@ -8,12 +8,25 @@ a database, an interrupted one too, is analysed like a fresh one.
 from __future__ import annotations
 
 import json
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, ClassVar, Final, Generic, NamedTuple, TypeVar
+from types import NoneType, UnionType
+from typing import (
+    Any,
+    ClassVar,
+    Final,
+    Generic,
+    NamedTuple,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,6 +39,14 @@ ROWS_MAX: Final = 10_000_000
 """Most rows of one run."""
 
 SHOTS_MAX: Final = 10_000_000
+
+_NUMBERS: Final[dict[Any, Any]] = {int: Integral, float: Real}
+"""By the type a setting declares, what it may be: numpy's numbers too."""
+_TYPE_NAMES: Final[dict[Any, str]] = {
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+}
 
 BenchT = TypeVar("BenchT")
 
@@ -164,6 +185,19 @@ class Measurement(ABC, Generic[BenchT]):
     columns: ClassVar[tuple[Column, ...]]
     on_pair: ClassVar[bool] = False
 
+    def __post_init__(self) -> None:
+        """Check the settings, before anything is opened or recorded for them.
+
+        Raises:
+            CalibrationError: a setting has a wrong type, or `check` refuses it.
+        """
+        check_types(self)
+        self.check()
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raise `CalibrationError` unless the settings, which have their types, make sense."""
+
     @abstractmethod
     def context(self, bench: BenchT) -> dict[str, Any]:
         """What the analysis must know of the bench before it is touched."""
@@ -257,6 +291,53 @@ def check_positive(what: str, value: float, greatest: float = SHOTS_MAX) -> None
     """Raise `CalibrationError` unless a setting lies in 1..greatest."""
     if not 1 <= value <= greatest:
         raise CalibrationError(f"{what} is {value} and must lie in 1..{greatest:g}")
+
+
+def check_within(what: str, value: float, low: float, high: float = math.inf) -> None:
+    """Raise `CalibrationError` unless a setting lies in low..high, without the latter."""
+    if not low <= value < high:
+        upper = "" if high == math.inf else f" and less than {high:g}"
+        raise CalibrationError(f"{what} is {value:g} and must be at least {low:g}{upper}")
+
+
+def check_above_zero(what: str, value: float) -> None:
+    """Raise `CalibrationError` unless a setting is positive."""
+    if value <= 0:
+        raise CalibrationError(f"{what} is {value:g} and must be positive")
+
+
+def check_types(settings: Any) -> None:
+    """Raise `CalibrationError` unless the fields of a dataclass have the types they declare."""
+    kinds = get_type_hints(type(settings))
+    for each in fields(settings):
+        value, kind = getattr(settings, each.name), kinds[each.name]
+        if not _has_type(value, kind):
+            shown = list(value) if isinstance(value, tuple) else value
+            raise CalibrationError(f"{each.name} is {shown!r} and must be {_type_name(kind)}")
+
+
+def _has_type(value: Any, kind: Any) -> bool:
+    arguments = get_args(kind)
+    if get_origin(kind) is UnionType:
+        return any(_has_type(value, one) for one in arguments)
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_has_type(one, arguments[0]) for one in value)
+    if kind in _NUMBERS:
+        # A bool is an int, but "true" is no number of shots.
+        return (
+            isinstance(value, _NUMBERS[kind])
+            and not isinstance(value, bool)
+            and math.isfinite(value)
+        )
+    return isinstance(value, kind)
+
+
+def _type_name(kind: Any) -> str:
+    if get_origin(kind) is UnionType:
+        return " or ".join(_type_name(one) for one in get_args(kind) if one is not NoneType)
+    if get_origin(kind) is tuple:
+        return "a list of numbers in brackets"
+    return _TYPE_NAMES[kind]
 
 
 def as_json(value: Any) -> str:

@@ -79,11 +79,14 @@ def calibrate(
     settings: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="KEY=VALUE", help="A setting of the measurement; repeatable."
+            "--set",
+            metavar="KEY=VALUE",
+            help="A setting of the measurement; repeatable. The keys are in docs/calibration.md.",
         ),
     ] = None,
     shifted_copies: Annotated[
-        int | None, typer.Option(help="t-coh: shifted copies of the decoupling pulses.")
+        int | None,
+        typer.Option(help="t-coh: shifted copies of the decoupling pulses: 16, 8, 4, 2 or 1."),
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the result here.")] = None,
     out: Annotated[
@@ -95,7 +98,9 @@ def calibrate(
     ] = None,
     station: Annotated[
         Path | None,
-        typer.Option(help="Station file of a real node, instead of a simulation (unverified)."),
+        typer.Option(
+            help="Station file of a real node, instead of a simulation (unverified); needs --spi."
+        ),
     ] = None,
     spi: Annotated[
         str | None, typer.Option(metavar="BUS.DEVICE", help="SPI interface to a real node.")
@@ -117,7 +122,6 @@ def calibrate(
         raise typer.BadParameter("'all' takes no settings", param_hint="--set")
     what = None if name == ALL else _measurement(name, settings or [])
     directory = out or _directory(station, node, seed, drawn)
-    _make(directory)
     console = Console(quiet=quiet)
     archive = Archive(directory / "calibration.db", directory, directory / "plots")
     # QCoDeS would log every interrupt and error with its traceback; here they are reported.
@@ -132,6 +136,7 @@ def calibrate(
             station=station,
             spi=spi,
         ) as benches:
+            _make(directory)
             try:
                 if what is None:
                     document = _all(console, benches, archive, node.value)
@@ -277,6 +282,7 @@ def _table(result: CalibrationResult, truth: dict[str, Any]) -> Table:
 
 
 def _measurement(name: str, settings: list[str]) -> Measurement[Any]:
+    from calibration.errors import CalibrationError
     from calibration.registry import MEASUREMENTS, measurement
 
     # Every measurement is a dataclass, though their common base is none.
@@ -299,8 +305,11 @@ def _measurement(name: str, settings: list[str]) -> Measurement[Any]:
         values[key] = tuple(value) if isinstance(value, list) else value
     try:
         return measurement(name, **values)
-    except (TypeError, ValueError) as error:
-        raise ConfigurationError(f"{name}: {error}") from error
+    except CalibrationError as error:
+        raise ConfigurationError(
+            f"{name}: {str(error).removeprefix(f'{name}: ')}; the settings are in "
+            "docs/calibration.md"
+        ) from error
 
 
 def _check_target(
@@ -314,6 +323,10 @@ def _check_target(
                 param_hint="--spi",
             )
         return
+    if spi is None:
+        raise typer.BadParameter(
+            "--station needs --spi BUS.DEVICE, such as 0.0", param_hint="--station"
+        )
     for hint, given in (("--truth", truth), ("--seed", seed)):
         if given is not None:
             raise typer.BadParameter(
