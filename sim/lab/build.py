@@ -7,16 +7,26 @@ AWG's data server, the VISA sessions.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 from qcodes.instrument import Instrument
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from calibration.instrument_bench import TAGGER_MARKERS
 from drivers.nv_setup import AWG_CORE, NVInstruments, NVSettings
-from instruments.station import Connections, open_station, station_file
+from instruments.station import (
+    CONNECTION_FIELDS,
+    Connections,
+    NodeStation,
+    open_station,
+    station_file,
+)
 from qnodeos.errors import ConfigurationError
 from sim.hdawg import HdawgTiming
 from sim.heralding import SerialLine
@@ -35,6 +45,8 @@ NODES: Final = ("client", "server")
 """Names of the nodes that have Station files."""
 SERIALS: Final[Mapping[str, str]] = {"client": "dev8001", "server": "dev8002"}
 """Serial numbers of their AWGs, as in the Station files."""
+SHARED: Final = ("heralding", "timetagger")
+"""Instruments that both nodes use."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +58,16 @@ class NodeSpec:
         physics: what the simulator is given: the truth that a calibration is to find.
         settings: what the node is set up with: what is believed to be true.
         awg_timing: latencies of the AWG.
+        station_file: a Station file of one's own, to be tried with simulated instruments: where
+            they are is replaced (`instruments.station.CONNECTION_FIELDS`), all else is as it
+            says. None for the one that comes with the package.
     """
 
     name: str
     physics: NVPhysics = field(default_factory=NVPhysics)
     settings: NVSettings = field(default_factory=NVSettings)
     awg_timing: HdawgTiming = field(default_factory=HdawgTiming)
+    station_file: Path | None = None
 
 
 class SimulatedMicrowaves:
@@ -186,17 +202,17 @@ class SimulatedLaboratory:
         )
         microwaves.connect(node)
         self.laboratory.add(node)
-        simulated: dict[str, object] = {"adwin": node.wrapper, "awg": node.data_server}
+        simulated: dict[str, object] = {
+            "adwin": node.wrapper,
+            "awg": node.data_server,
+            "heralding": SerialLine(self.laboratory.station.cpld),
+            "timetagger": self._tagger,
+        }
         shared: dict[str, Instrument] = {}
         if index:
             first = next(iter(self.nodes.values())).instruments.station
-            shared = {"heralding": first.heralding, "timetagger": first.timetagger}
-        else:
-            simulated["heralding"] = SerialLine(self.laboratory.station.cpld)
-            simulated["timetagger"] = self._tagger
-        station = open_station(
-            station_file(spec.name, simulation=True), Connections(simulated, shared)
-        )
+            shared = {name: first.instruments[name] for name in SHARED if name in first.instruments}
+        station = _open(spec, simulated, shared)
         self._cleanup.callback(station.close)
         self.nodes[spec.name] = SimulatedNode(node, NVInstruments(station), microwaves)
         return self.nodes[spec.name]
@@ -224,6 +240,64 @@ class SimulatedLaboratory:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _open(
+    spec: NodeSpec, simulated: Mapping[str, object], shared: Mapping[str, Instrument]
+) -> NodeStation:
+    """Open a node's Station file, its own or the packaged one, with simulated instruments."""
+    packaged = station_file(spec.name, simulation=True)
+    with tempfile.TemporaryDirectory(prefix="qnodeos-station-") as directory:
+        path, names = packaged, set(_entries(packaged))
+        if spec.station_file is not None:
+            path = Path(directory) / spec.station_file.name
+            names = _write_simulated(spec.station_file, packaged, path)
+        used = {name: each for name, each in shared.items() if name in names}
+        handed_in = {name: each for name, each in simulated.items() if name in names - used.keys()}
+        return open_station(path, Connections(handed_in, used))
+
+
+def _entries(path: Path) -> dict[str, Any]:
+    entries: dict[str, Any] = YAML(typ="safe").load(path.read_text("utf-8"))["instruments"]
+    return entries
+
+
+def _own_entries(own: Path) -> dict[str, Any]:
+    try:
+        entries = _entries(own)
+    except (OSError, UnicodeDecodeError, YAMLError, KeyError, TypeError) as error:
+        raise ConfigurationError(f"{own}: is no Station file: {error}") from error
+    if not isinstance(entries, dict) or not all(
+        isinstance(entry, dict) and "type" in entry and isinstance(entry.get("init", {}), dict)
+        for entry in entries.values()
+    ):
+        raise ConfigurationError(f"{own}: every instrument needs a type and its fields")
+    return entries
+
+
+def _write_simulated(own: Path, packaged: Path, copy: Path) -> set[str]:
+    """Write a Station file that says of every instrument that it is the simulated one.
+
+    Returns:
+        Names of the instruments.
+
+    Raises:
+        ConfigurationError: it is no Station file, or has an instrument that is not simulated.
+    """
+    known, entries = _entries(packaged), _own_entries(own)
+    for name, entry in entries.items():
+        if name not in known or entry["type"] != known[name]["type"]:
+            raise ConfigurationError(
+                f"{own}: {name}: no such instrument of this type is simulated; there are "
+                f"{', '.join(known)}"
+            )
+        kept = {k: v for k, v in entry.get("init", {}).items() if k not in CONNECTION_FIELDS}
+        where = {k: v for k, v in known[name]["init"].items() if k in CONNECTION_FIELDS}
+        entry["init"] = kept | where
+    with copy.open("w", encoding="utf-8") as file:
+        # Not the safe emitter, which sorts: an ADwin is opened before its lasers.
+        YAML().dump({"instruments": entries}, file)
+    return set(entries)
 
 
 def _check_herald(spec: NodeSpec, timing: LabTiming) -> None:
