@@ -7,9 +7,10 @@ Exit codes: 0 done; 1 the run failed; 2 the command or a configuration file is w
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from qnodeos import __version__
 from qnodeos._packages import PACKAGES
@@ -20,8 +21,23 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
+
+class _Commands(TyperGroup):
+    """All commands; their refusals of a value say what is wrong, and nothing else."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            # Typer passes on what pydantic puts before the message of any exception.
+            error.message = error.message.removeprefix("Value error, ")
+            raise
+
+
 app = typer.Typer(
     name="qnodeos",
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -238,6 +238,15 @@ def test_a_configuration_that_is_not_there(command, tmp_path):
     assert "missing.yaml" in done.err
 
 
+@pytest.mark.parametrize(
+    "arguments", [("calibrate", "cr", "--node", "bob"), ("experiment", "dqc", "--backend", "bob")]
+)
+def test_a_choice_that_does_not_exist_is_refused_in_plain_words(command, arguments):
+    done = command(*arguments)
+    assert done.code == 2
+    assert f"Invalid value for '{arguments[-2]}': 'bob' is not one of" in done.err
+
+
 # --- failures -------------------------------------------------------------------------
 
 
