@@ -2,7 +2,7 @@
 
 The table, the SeqC program, the vendor's compiler and the driver are the real ones; only the
 connection is simulated. With an instrument, ``host="..."`` takes its place; that has not been
-tried. Needs the extra `lab`, which `make test` installs. Run it with
+tried. Needs the extra `lab`, which `make demo` and `make test` install. Run it with
 `.venv/bin/python examples/hdawg_dry_run.py`.
 """
 
