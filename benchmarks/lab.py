@@ -13,11 +13,14 @@ import resource
 import subprocess
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from multiprocessing import get_context
 from multiprocessing.synchronize import Barrier
 from statistics import median
-from typing import TYPE_CHECKING, Final, NamedTuple
+from threading import BrokenBarrierError
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from benchmarks.measure import GC_FROZEN, Effort, Figure, Outcome, Timing, gc_frozen
 from benchmarks.system import TRACE_CAPACITY, dqc_programs
@@ -25,6 +28,8 @@ from qnodeos.assembly import NetworkConfig, TwoNodeSystem, build_two_nodes, load
 
 if TYPE_CHECKING:
     from sim.lab.node import LabNode
+
+T = TypeVar("T")
 
 CIRCUITS: Final = {"fast": 100, "paper": 10}
 """Per round, by link: some seconds of simulated time."""
@@ -75,7 +80,7 @@ def _real_time(link: str, circuits: int, rounds: int) -> tuple[Figure, str]:
     ) as pool:
         for number in range(rounds):
             seeds = range(CORES * number, CORES * (number + 1))
-            runs = list(pool.map(_simulate, [link] * CORES, [circuits] * CORES, seeds))
+            runs = results([pool.submit(_simulate, link, circuits, seed) for seed in seeds])
             taken_ms = (max(r.stop_ns for r in runs) - min(r.start_ns for r in runs)) / 1e6
             ratios.append(sum(r.simulated_ms for r in runs) / taken_ms)
             executed += sum(r.executed for r in runs)
@@ -95,6 +100,18 @@ def _real_time(link: str, circuits: int, rounds: int) -> tuple[Figure, str]:
     )
 
 
+def results(futures: Sequence[Future[T]]) -> list[T]:
+    """Results of workers that waited for each other; raises the error that was the cause.
+
+    A worker that fails breaks the barrier, so that the others fail as well.
+    """
+    errors = [error for future in futures if (error := future.exception()) is not None]
+    causes = [error for error in errors if not isinstance(error, BrokenBarrierError)]
+    for error in causes or errors:
+        raise error
+    return [future.result() for future in futures]
+
+
 _barrier: Barrier | None = None
 """In a worker: where it waits for the others before the clock starts."""
 
@@ -105,14 +122,29 @@ def _use_barrier(barrier: Barrier) -> None:
 
 
 def _simulate(link: str, circuits: int, seed: int) -> _Run:
+    assert _barrier is not None
+    with breaking(_barrier):
+        return _simulate_together(link, circuits, seed, _barrier)
+
+
+@contextmanager
+def breaking(barrier: Barrier) -> Iterator[None]:
+    """Let nobody wait at a barrier for one who has failed."""
+    try:
+        yield
+    except BaseException:
+        barrier.abort()
+        raise
+
+
+def _simulate_together(link: str, circuits: int, seed: int, barrier: Barrier) -> _Run:
     config = NetworkConfig.preset(link)
     profile = load_profile("zero")
     with build_two_nodes(config, profile, seed, TRACE_CAPACITY, "instrument") as system:
         before = _executed(system)
         programs = dqc_programs(circuits)
         with gc_frozen():
-            assert _barrier is not None
-            _barrier.wait()
+            barrier.wait()
             start_ns = time.monotonic_ns()
             system.network.run(programs)
             stop_ns = max(time.monotonic_ns(), start_ns + 1)

@@ -6,6 +6,9 @@ import io
 import json
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import get_context
+from threading import BrokenBarrierError
 
 import numpy as np
 import pytest
@@ -28,6 +31,7 @@ from benchmarks.classical import (
 )
 from benchmarks.decode import client_subroutine
 from benchmarks.frames import divided
+from benchmarks.lab import breaking, results
 from benchmarks.measure import Effort, Figure, Outcome, Timing, Work, compare
 from benchmarks.physics import kraus_operators, run_density_matrix, run_pauli
 from benchmarks.report import as_document, print_report
@@ -221,3 +225,26 @@ def test_kraus_operators_are_complete_and_give_the_same_state():
 @pytest.mark.parametrize("word", [0, 1, 0x12345, 0xFFFFF])
 def test_bitwise_check_is_that_of_the_codec(word):
     assert divided(word << 2 | 1, COMMAND_CONSTANT) == encode_command(word, 0, 1)
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_a_worker_that_fails_is_the_one_that_is_reported(failing):
+    barrier = get_context("spawn").Barrier(2, timeout=60)
+
+    def work(number: int) -> None:
+        with breaking(barrier):
+            if number == failing:
+                raise LookupError("the cause")
+            barrier.wait()
+
+    with ThreadPoolExecutor(2) as pool, pytest.raises(LookupError, match="the cause"):
+        results([pool.submit(work, number) for number in range(2)])
+
+
+def test_workers_that_only_lost_each_other_say_so():
+    barrier = get_context("spawn").Barrier(2)
+    barrier.abort()
+    with ThreadPoolExecutor(2) as pool:
+        with pytest.raises(BrokenBarrierError):
+            results([pool.submit(barrier.wait) for _ in range(2)])
+        assert results([pool.submit(int, text) for text in ("1", "2")]) == [1, 2]
