@@ -4,11 +4,15 @@ Run it with `.venv/bin/python examples/measure_pair.py`. The client measures 1 i
 the pairs, not in half of them, and the two agree on about 75 %, because the single-photon
 protocol leaves both spins bright (|0>) in 23 % of its pairs, and the readout takes 5 % of |0>
 for 1 and 0.5 % of |1> for 0.
+
+With `--backend instrument` the nodes are simulated instrument by instrument.
 """
 
 from __future__ import annotations
 
-from qnodeos.assembly import NetworkConfig, build_two_nodes, load_profile
+import argparse
+
+from qnodeos.assembly import BACKENDS, NetworkConfig, build_two_nodes, load_profile
 from qnodeos.cnpu.external import install
 from sim.network import ProgramSpec
 
@@ -45,19 +49,25 @@ def server(pairs: int) -> float:
     return agreed / pairs
 
 
-def main(pairs: int = 200) -> tuple[list[int], float]:
+def main(pairs: int = 200, backend: str = BACKENDS[0]) -> tuple[list[int], float]:
     """Run both programs, print what they return, and return it."""
-    system = build_two_nodes(NetworkConfig.preset("fast"), load_profile("paper"), seed=1)
-    outcomes, agreement = system.network.run(
-        [
-            ProgramSpec("client", "client", client, {"pairs": pairs}),
-            ProgramSpec("server", "server", server, {"pairs": pairs}),
-        ]
-    )
+    config, profile = NetworkConfig.preset("fast"), load_profile("paper")
+    # Closed in the end: at instrument level there are instruments open.
+    with build_two_nodes(config, profile, seed=1, backend=backend) as system:
+        outcomes, agreement = system.network.run(
+            [
+                ProgramSpec("client", "client", client, {"pairs": pairs}),
+                ProgramSpec("server", "server", server, {"pairs": pairs}),
+            ]
+        )
     print(f"client measured 1 in {sum(outcomes) / len(outcomes):.0%} of the pairs")
     print(f"server agreed with the client on {agreement:.0%} of them")
     return outcomes, agreement
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description="Two programs that share entangled pairs.")
+    parser.add_argument("--backend", choices=BACKENDS, default=BACKENDS[0])
+    parser.add_argument("--pairs", type=int, default=200)
+    arguments = parser.parse_args()
+    main(arguments.pairs, arguments.backend)
