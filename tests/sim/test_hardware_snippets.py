@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from calibration.bench import Side
 from calibration.file import NodeCalibration, load_calibration, save_calibration
 from sim.entangled_state import SinglePhotonProtocol
 from sim.lab.bench import SimulatedBench
@@ -20,7 +21,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "hardware.md"
 if not PAGE.is_file():
     pytest.skip("the documentation is not installed with the package", allow_module_level=True)
 
-NAMES = ("client", "server")
+NAMES: tuple[Side, Side] = ("client", "server")
 
 
 def block(kind: str, containing: str) -> str:
@@ -46,7 +47,7 @@ def test_two_nodes_are_opened_and_entangled_as_the_page_says(tmp_path, monkeypat
         path = Path(f"results/calibration/pair/{name}.calibration.yaml")
         save_calibration(path, NodeCalibration(node=name))
     link = LinkParameters(protocol=SinglePhotonProtocol(p_det_a=0.02, p_det_b=0.02))
-    believed = {name: NodeCalibration(node=name) for name in NAMES}
+    believed: dict[str, NodeCalibration] = {name: NodeCalibration(node=name) for name in NAMES}
     with SimulatedBench(dict.fromkeys(NAMES, NVPhysics()), believed, link) as lab:
         nodes = lab.simulation.nodes
         stations = {f"my_{name}.yaml": nodes[name].instruments.station for name in NAMES}
