@@ -236,7 +236,7 @@ def open_station(
     """
     path = Path(path)
     connections = connections or Connections()
-    entries = _read(path)
+    entries = read_entries(path)
     _check(path, entries, connections)
     instruments: dict[str, Instrument] = {}
     with ExitStack() as cleanup:
@@ -302,8 +302,12 @@ def _private_locks(process: int) -> Path:
 # --- checks of the file --------------------------------------------------------------------
 
 
-def _read(path: Path) -> dict[str, dict[str, Any]]:
-    """The instruments' entries, by name; only their outer shape is checked."""
+def read_entries(path: Path) -> dict[str, dict[str, Any]]:
+    """The instruments' entries of a Station file, by name.
+
+    Raises:
+        ConfigurationRefused: it cannot be read, or an entry is not what its instrument takes.
+    """
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise ConfigurationRefused(f"{path}: longer than {MAX_FILE_BYTES} bytes")
@@ -321,12 +325,12 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
     entries = document["instruments"]
     if not isinstance(entries, dict) or not 1 <= len(entries) <= MAX_INSTRUMENTS:
         raise ConfigurationRefused(f"{path}: instruments: 1 to {MAX_INSTRUMENTS} are allowed")
+    for name, entry in entries.items():
+        _check_entry(partial(_refuse, path, name), name, entry)
     return entries
 
 
 def _check(path: Path, entries: Mapping[str, Any], connections: Connections) -> None:
-    for name, entry in entries.items():
-        _check_entry(partial(_refuse, path, name), name, entry)
     named = {
         "simulated objects": connections.simulated,
         "shared instruments": connections.shared,

@@ -12,19 +12,20 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from qcodes.instrument import Instrument
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from calibration.instrument_bench import TAGGER_MARKERS
 from drivers.nv_setup import AWG_CORE, NVInstruments, NVSettings
+from instruments.errors import InstrumentError
 from instruments.station import (
     CONNECTION_FIELDS,
     Connections,
     NodeStation,
     open_station,
+    read_entries,
     station_file,
 )
 from qnodeos.errors import ConfigurationError
@@ -248,31 +249,18 @@ def _open(
     """Open a node's Station file, its own or the packaged one, with simulated instruments."""
     packaged = station_file(spec.name, simulation=True)
     with tempfile.TemporaryDirectory(prefix="qnodeos-station-") as directory:
-        path, names = packaged, set(_entries(packaged))
+        path, names = packaged, set(read_entries(packaged))
         if spec.station_file is not None:
             path = Path(directory) / spec.station_file.name
             names = _write_simulated(spec.station_file, packaged, path)
         used = {name: each for name, each in shared.items() if name in names}
         handed_in = {name: each for name, each in simulated.items() if name in names - used.keys()}
-        return open_station(path, Connections(handed_in, used))
-
-
-def _entries(path: Path) -> dict[str, Any]:
-    entries: dict[str, Any] = YAML(typ="safe").load(path.read_text("utf-8"))["instruments"]
-    return entries
-
-
-def _own_entries(own: Path) -> dict[str, Any]:
-    try:
-        entries = _entries(own)
-    except (OSError, UnicodeDecodeError, YAMLError, KeyError, TypeError) as error:
-        raise ConfigurationError(f"{own}: is no Station file: {error}") from error
-    if not isinstance(entries, dict) or not all(
-        isinstance(entry, dict) and "type" in entry and isinstance(entry.get("init", {}), dict)
-        for entry in entries.values()
-    ):
-        raise ConfigurationError(f"{own}: every instrument needs a type and its fields")
-    return entries
+        try:
+            return open_station(path, Connections(handed_in, used))
+        except InstrumentError as error:
+            # The copy is nobody's business.
+            named = str(error).replace(str(path), str(spec.station_file or packaged))
+            raise type(error)(named) from error
 
 
 def _write_simulated(own: Path, packaged: Path, copy: Path) -> set[str]:
@@ -282,9 +270,10 @@ def _write_simulated(own: Path, packaged: Path, copy: Path) -> set[str]:
         Names of the instruments.
 
     Raises:
-        ConfigurationError: it is no Station file, or has an instrument that is not simulated.
+        ConfigurationRefused: it is no Station file.
+        ConfigurationError: it has an instrument that is not simulated.
     """
-    known, entries = _entries(packaged), _own_entries(own)
+    known, entries = read_entries(packaged), read_entries(own)
     for name, entry in entries.items():
         if name not in known or entry["type"] != known[name]["type"]:
             raise ConfigurationError(

@@ -53,12 +53,18 @@ def test_wrong_files_are_refused(tmp_path):
     with pytest.raises(ConfigurationError, match=r"my_client\.yaml: my_tagger"):
         SimulatedLaboratory([spec])
     spec = own(tmp_path, ("processor: T12", "procesor: T12"))
-    with pytest.raises(ConfigurationRefused, match=r"my_client\.yaml: adwin: .*procesor"):
+    with pytest.raises(
+        ConfigurationRefused, match=rf"{tmp_path}.my_client\.yaml: adwin: .*procesor"
+    ):
+        SimulatedLaboratory([spec])
+    # An error that comes only when the instrument is opened names the own file too.
+    spec = own(tmp_path, ("data: 21", "data: 2100"))
+    with pytest.raises(ConfigurationRefused, match=rf"{tmp_path}.my_client\.yaml: repump: "):
         SimulatedLaboratory([spec])
     for text in ("", "instruments: 3", "instruments: {adwin: 1}", "{"):
         assert spec.station_file is not None
         spec.station_file.write_text(text, "utf-8")
-        with pytest.raises(ConfigurationError, match=r"my_client\.yaml"):
+        with pytest.raises(ConfigurationRefused, match=r"my_client\.yaml"):
             SimulatedLaboratory([spec])
-    with pytest.raises(ConfigurationError, match="none"):
+    with pytest.raises(ConfigurationRefused, match="none"):
         SimulatedLaboratory([NodeSpec("client", station_file=tmp_path / "none.yaml")])
