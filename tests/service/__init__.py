@@ -1,0 +1,1 @@
+"""Tests of the service, its parts and its processes, in real time."""
