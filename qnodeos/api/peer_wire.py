@@ -1,0 +1,286 @@
+"""QNPU to QNPU, and controller to QNPU, on a byte stream.
+
+    dialling end                             listening end
+    PeerHello               ------------->
+                            <-------------   PeerHello (or PeerRefused, and the end)
+    Envelope, Heartbeat     <------------>   Envelope, Heartbeat
+    ReadTick, Install       ------------->   (from the controller only)
+                            <-------------   TickReading, Installed
+
+Messages are MessagePack arrays, framed as in `qnodeos.api.framing`. The epoch of a
+connection is agreed in the hello: a message that carries another one was meant for an
+earlier life of one of the ends, and is refused.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+import msgspec
+
+from qnodeos.api import peer
+from qnodeos.errors import MalformedMessageError
+from qnodeos.qdevice.outcomes import BellState
+
+PROTOCOL_VERSION: Final = 1
+MAX_PATTERN: Final = 4096
+"""Time bins in the pattern of a schedule."""
+MAX_TICKS: Final = 1 << 40
+"""Bound on lengths of time in a schedule: 127 days of 10 us."""
+
+Id = Annotated[int, msgspec.Meta(ge=-1, lt=1 << 31)]
+Number = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+Tick = Annotated[int, msgspec.Meta(ge=-(1 << 62), lt=1 << 62)]
+Ticks = Annotated[int, msgspec.Meta(ge=0, le=MAX_TICKS)]
+Name = Annotated[str, msgspec.Meta(max_length=256)]
+Text = Annotated[str, msgspec.Meta(max_length=4096)]
+
+
+class PeerMessageBase(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Base of all messages."""
+
+
+class PeerHello(PeerMessageBase, tag=1, frozen=True):
+    """Who one is.
+
+    Attributes:
+        version: of the protocol.
+        role: "qnpu" or "controller".
+        node_id, node_name: of the node; -1 for a controller.
+        incarnation: number of this start of the sender; another one after a restart.
+        connections: how often the sender has connected to this peer since it started.
+        tick_ns: length of its tick; 0 for a controller.
+    """
+
+    version: int
+    role: Name
+    node_id: Id
+    node_name: Name
+    incarnation: Number
+    connections: Number
+    tick_ns: Ticks
+
+
+class PeerRefused(PeerMessageBase, tag=2, frozen=True):
+    """The connection is not accepted, or is ended because of an error."""
+
+    kind: Name
+    text: Text
+
+
+class Heartbeat(PeerMessageBase, tag=3, frozen=True):
+    """A sign of life."""
+
+    epoch: Number
+
+
+class WireTerms(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """See `qnodeos.api.peer.RequestTerms`."""
+
+    socket_id: Id
+    remote_socket_id: Id
+    measure_directly: bool
+    pairs: Number
+    remote_rotations: Annotated[tuple[tuple[int, int], ...], msgspec.Meta(max_length=16)]
+    remote_random_basis: int
+    start_bin: Tick
+
+
+class WireOffer(PeerMessageBase, tag=16, frozen=True):
+    """See `qnodeos.api.peer.Offer`."""
+
+    epoch: Number
+    create_id: Number
+    terms: WireTerms
+
+
+class WireAccept(PeerMessageBase, tag=17, frozen=True):
+    """See `qnodeos.api.peer.Accept`."""
+
+    epoch: Number
+    create_id: Number
+    start_bin: Tick
+
+
+class WireReject(PeerMessageBase, tag=18, frozen=True):
+    """See `qnodeos.api.peer.Reject`."""
+
+    epoch: Number
+    create_id: Number
+    reason: Text
+
+
+class WireCancel(PeerMessageBase, tag=19, frozen=True):
+    """See `qnodeos.api.peer.Cancel`."""
+
+    epoch: Number
+    create_id: Number
+
+
+class WireAnnounce(PeerMessageBase, tag=20, frozen=True):
+    """See `qnodeos.api.peer.Announce`; the tick counts from the start of the schedule."""
+
+    epoch: Number
+    create_id: Number
+    index: Number
+    sequence: Number
+    bell_state: Annotated[int, msgspec.Meta(ge=0, le=3)]
+    network_tick: Tick
+
+
+class WirePairLost(PeerMessageBase, tag=21, frozen=True):
+    """See `qnodeos.api.peer.PairLost`."""
+
+    epoch: Number
+    create_id: Number
+    index: Number
+
+
+class ReadTick(PeerMessageBase, tag=32, frozen=True):
+    """Controller to QNPU: which tick is it?"""
+
+    nonce: Number
+
+
+class TickReading(PeerMessageBase, tag=33, frozen=True):
+    """QNPU to controller: the device's unwrapped tick counter, and the schedule in use.
+
+    Attributes:
+        nonce: of the question.
+        tick: now.
+        schedule: number of the schedule installed, 0 for none.
+    """
+
+    nonce: Number
+    tick: Tick
+    schedule: Number
+
+
+class Install(PeerMessageBase, tag=34, frozen=True):
+    """Controller to QNPU: use this schedule (see `qnodeos.qnpu.schedule`).
+
+    Attributes:
+        schedule: its number; never smaller than that of an earlier one.
+        epoch_tick: tick of this node's device at which bin 0 begins.
+        pattern: node id of the peer per bin, -1 for none.
+    """
+
+    schedule: Number
+    bin_ticks: Ticks
+    guard_ticks: Ticks
+    batch_ticks: Ticks
+    epoch_tick: Tick
+    pattern: Annotated[tuple[Id, ...], msgspec.Meta(min_length=1, max_length=MAX_PATTERN)]
+
+
+class Installed(PeerMessageBase, tag=35, frozen=True):
+    """QNPU to controller: done, or the reason why not."""
+
+    schedule: Number
+    error: Text = ""
+
+
+PeerWireMessage = (
+    PeerHello
+    | PeerRefused
+    | Heartbeat
+    | WireOffer
+    | WireAccept
+    | WireReject
+    | WireCancel
+    | WireAnnounce
+    | WirePairLost
+    | ReadTick
+    | TickReading
+    | Install
+    | Installed
+)
+LinkMessage = WireOffer | WireAccept | WireReject | WireCancel | WireAnnounce | WirePairLost
+
+_encoder: Final = msgspec.msgpack.Encoder()
+_decoder: Final = msgspec.msgpack.Decoder(PeerWireMessage)
+
+
+def encode(message: PeerMessageBase) -> bytes:
+    """The payload that carries a message."""
+    return _encoder.encode(message)
+
+
+def decode(payload: bytes) -> PeerWireMessage:
+    """A message of a peer or a controller.
+
+    Raises:
+        MalformedMessageError: it is none.
+    """
+    try:
+        message: PeerWireMessage = _decoder.decode(payload)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise MalformedMessageError(f"not a message of a QNPU or controller: {error}") from None
+    return message
+
+
+def to_wire(message: peer.PeerMessage, epoch: int, epoch_tick: int) -> LinkMessage:
+    """A link layer message as it travels.
+
+    Args:
+        message: of the kernel.
+        epoch: of the connection.
+        epoch_tick: start of the installed schedule, in ticks of this node.
+    """
+    match message:
+        case peer.Offer(create_id, terms):
+            return WireOffer(
+                epoch,
+                create_id,
+                WireTerms(
+                    terms.socket_id,
+                    terms.remote_socket_id,
+                    terms.measure_directly,
+                    terms.pairs,
+                    terms.remote_rotations,
+                    terms.remote_random_basis,
+                    terms.start_bin,
+                ),
+            )
+        case peer.Accept(create_id, start_bin):
+            return WireAccept(epoch, create_id, start_bin)
+        case peer.Reject(create_id, reason):
+            return WireReject(epoch, create_id, reason)
+        case peer.Cancel(create_id):
+            return WireCancel(epoch, create_id)
+        case peer.Announce(create_id, index, sequence, bell_state, tick):
+            return WireAnnounce(
+                epoch, create_id, index, sequence, int(bell_state), tick - epoch_tick
+            )
+        case peer.PairLost(create_id, index):
+            return WirePairLost(epoch, create_id, index)
+
+
+def from_wire(message: LinkMessage, epoch_tick: int) -> peer.PeerMessage:
+    """A link layer message as the kernel takes it; arguments as for `to_wire`."""
+    match message:
+        case WireOffer(_, create_id, terms):
+            return peer.Offer(
+                create_id,
+                peer.RequestTerms(
+                    terms.socket_id,
+                    terms.remote_socket_id,
+                    terms.measure_directly,
+                    terms.pairs,
+                    terms.remote_rotations,
+                    terms.remote_random_basis,
+                    terms.start_bin,
+                ),
+            )
+        case WireAccept(_, create_id, start_bin):
+            return peer.Accept(create_id, start_bin)
+        case WireReject(_, create_id, reason):
+            return peer.Reject(create_id, reason)
+        case WireCancel(_, create_id):
+            return peer.Cancel(create_id)
+        case WireAnnounce(_, create_id, index, sequence, bell_state, network_tick):
+            return peer.Announce(
+                create_id, index, sequence, BellState(bell_state), network_tick + epoch_tick
+            )
+        case WirePairLost(_, create_id, index):
+            return peer.PairLost(create_id, index)
