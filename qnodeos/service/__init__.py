@@ -1,0 +1,1 @@
+"""The QNPU as a Linux service: sockets, supervision, real-time scheduling."""
