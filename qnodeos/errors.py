@@ -98,6 +98,14 @@ class UnknownProcessError(CallerError):
     """A message names a process that does not exist or has ended."""
 
 
+class UnknownSubroutineError(CallerError):
+    """A request names a subroutine that is not there: never sent, done, or another's."""
+
+
+class CancelledError(CallerError):
+    """The subroutine was cancelled by whoever sent it."""
+
+
 class LimitError(CallerError):
     """A bound was reached; the message names it."""
 
@@ -154,6 +162,22 @@ class PeerError(QNodeOSError):
 
 class PeerProtocolError(PeerError):
     """A message from a peer makes no sense in the state we are in."""
+
+
+class PeerLostError(PeerError):
+    """The connection to a neighbour ended, and with it what both nodes had agreed."""
+
+
+class ConnectionLostError(PeerError):
+    """A connection to another process broke, was closed, or cannot be made."""
+
+
+class SlowReaderError(PeerError):
+    """The other end of a connection does not read what it is sent."""
+
+
+class UntrustedPeerError(PeerError):
+    """The other end of a connection has not shown a certificate that is trusted."""
 
 
 # --- the device ---------------------------------------------------------------------
