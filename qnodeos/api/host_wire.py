@@ -247,7 +247,7 @@ def decode_client(payload: bytes) -> ClientMessage:
     """
     try:
         message: ClientMessage = _client_decoder.decode(payload)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise MalformedMessageError(f"not a message of a client: {error}") from None
     return message
 
@@ -260,7 +260,7 @@ def decode_server(payload: bytes) -> ServerMessage:
     """
     try:
         message: ServerMessage = _server_decoder.decode(payload)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise MalformedMessageError(f"not a message of a QNPU: {error}") from None
     return message
 

@@ -214,7 +214,7 @@ def decode(payload: bytes) -> PeerWireMessage:
     """
     try:
         message: PeerWireMessage = _decoder.decode(payload)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise MalformedMessageError(f"not a message of a QNPU or controller: {error}") from None
     return message
 
