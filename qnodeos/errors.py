@@ -195,6 +195,10 @@ class FrameError(DeviceError):
     """A frame to or from the QDevice is damaged or cannot be encoded."""
 
 
+class ChannelError(DeviceError):
+    """The shared-memory channel to a lab is missing, damaged, full or taken by another."""
+
+
 # --- the configuration --------------------------------------------------------------
 
 

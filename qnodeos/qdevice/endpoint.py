@@ -216,6 +216,25 @@ class FrameMaster:
         self._quiet = at_tick_zero
         return None
 
+    def repeated(self, frames: int) -> Response | None:
+        """Count the frame taken last this many times more; the response if that gives up.
+
+        For a wire on which frames that say nothing new are not carried: they count as silence
+        all the same.
+        """
+        if self._silence and frames > 0:
+            self._silence += frames - 1
+            return self._endure_silence()
+        return None
+
+    def give_up(self) -> Response | None:
+        """Open the next session; HARDWARE_FAILURE if an instruction was outstanding.
+
+        For whoever knows more than frames tell: that the wire is gone, or that the device
+        has been busy for longer than the instruction can take.
+        """
+        return self._give_up()
+
     def _endure_silence(self) -> Response | None:
         self._quiet = _NO_FRAME
         self._silence += 1
