@@ -1,0 +1,353 @@
+"""NODE.yaml: what one node's QNPU service, and the programs of that node, have to know.
+
+Paths in the file are relative to the file; `load_node` makes them absolute, so that nothing
+after it depends on the working directory.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    model_validator,
+)
+
+from qnodeos.config import load_config
+from qnodeos.errors import ConfigurationError
+from qnodeos.limits import Limits
+from qnodeos.transport.address import Address
+from qnodeos.transport.tls import TlsFiles
+
+MAX_NODE_ID: Final = (1 << 31) - 1
+"""Node ids are NetQASM registers: 32 bits, signed."""
+
+_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
+
+
+def _address(value: object) -> Address:
+    if isinstance(value, Address):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("an address is text, unix:PATH or tcp:HOST:PORT")
+    try:
+        return Address.parse(value)
+    except ConfigurationError as error:
+        raise ValueError(str(error)) from None
+
+
+NodeName = Annotated[str, Field(pattern=_NAME)]
+AddressField = Annotated[Address, PlainValidator(_address), PlainSerializer(str)]
+NodeId = Annotated[int, Field(ge=0, le=MAX_NODE_ID)]
+Core = Annotated[int, Field(ge=0, le=1023)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ShmDevice(_Section):
+    """A device behind a channel in shared memory: the lab process, or a bridge to hardware."""
+
+    link: Literal["shm"] = Field("shm", description="which link this is")
+    path: Path = Field(description="file of the channel; the lab's end makes it")
+
+
+class SpiDevice(_Section):
+    """A device on a Linux spidev bus: one transfer of the kernel per tick, best effort."""
+
+    link: Literal["spidev"] = Field("spidev", description="which link this is")
+    bus: Annotated[int, Field(ge=0, le=255)] = Field(0, description="B of /dev/spidevB.D")
+    device: Annotated[int, Field(ge=0, le=255)] = Field(0, description="D of /dev/spidevB.D")
+    speed_hz: Annotated[int, Field(ge=100_000, le=100_000_000)] = Field(
+        10_000_000, description="clock of the bus (assumed: 32 bits then take 3.2 us)"
+    )
+    mode: Annotated[int, Field(ge=0, le=3)] = Field(
+        0, description="SPI mode, clock polarity and phase (assumed: the common one)"
+    )
+    tick_ns: Annotated[int, Field(ge=1_000, le=1_000_000_000)] = Field(
+        10_000, description="time between two frames (published for NV: 10 us)"
+    )
+
+
+class LoopbackDevice(_Section):
+    """No device: a stand-in inside the service that answers everything at once, for self-tests."""
+
+    link: Literal["loopback"] = Field("loopback", description="which link this is")
+    tick_ns: Annotated[int, Field(ge=1_000, le=1_000_000_000)] = Field(
+        10_000, description="time between two frames (published for NV: 10 us)"
+    )
+
+
+class ApiConfig(_Section):
+    """Where programs of this node reach the QNPU."""
+
+    listen: Annotated[tuple[AddressField, ...], Field(min_length=1, max_length=8)] = Field(
+        description='addresses, "unix:PATH" or "tcp:HOST:PORT"'
+    )
+
+
+class PeerListenConfig(_Section):
+    """Where the QNPUs of the neighbours, and the controller, reach this one."""
+
+    listen: AddressField = Field(description='address, "tcp:HOST:PORT" or "unix:PATH"')
+
+
+class ApplicationsConfig(_Section):
+    """Where programs of this node listen for messages of programs at other nodes."""
+
+    listen: AddressField = Field(description='address, "tcp:HOST:PORT" or "unix:PATH"')
+
+
+class PeerConfig(_Section):
+    """A neighbour."""
+
+    node_id: NodeId = Field(description="its number")
+    address: AddressField = Field(description="where its QNPU listens for peers")
+    device_link: Annotated[int, Field(ge=0, le=255)] = Field(
+        0, description="number of the device's link that leads to it"
+    )
+    applications: AddressField | None = Field(
+        None, description="where its programs listen; null if none talk to programs here"
+    )
+
+    def relative_to(self, folder: Path) -> PeerConfig:
+        """The same peer, with relative paths taken from a folder."""
+        return self.model_copy(
+            update={
+                "address": self.address.relative_to(folder),
+                "applications": self.applications and self.applications.relative_to(folder),
+            }
+        )
+
+
+class RealtimeConfig(_Section):
+    """How the operating system is asked to treat the service."""
+
+    tick_priority: Annotated[int, Field(ge=0, le=99)] = Field(
+        80, description="SCHED_FIFO priority of the tick thread; 0 for none"
+    )
+    policy_priority: Annotated[int, Field(ge=0, le=99)] = Field(
+        50, description="SCHED_FIFO priority of the policy thread; 0 for none"
+    )
+    tick_core: Core | None = Field(
+        None, description="core of the tick thread; null lets the kernel choose"
+    )
+    policy_core: Core | None = Field(
+        None, description="core of the policy thread; null lets the kernel choose"
+    )
+    mode: Literal["auto", "spinning", "event-paced"] = Field(
+        "auto",
+        description="exchange a frame every tick, or only those that say something; auto spins "
+        "where there is a core for each of the two loops",
+    )
+    lock_memory: bool = Field(True, description="keep all memory resident (mlockall)")
+
+    @model_validator(mode="after")
+    def _tick_is_first(self) -> Self:
+        if self.tick_priority and self.tick_priority <= self.policy_priority:
+            raise ValueError(
+                f"tick_priority = {self.tick_priority} must be above policy_priority = "
+                f"{self.policy_priority}: the policy thread may never hold up a frame"
+            )
+        return self
+
+
+class LimitsConfig(_Section):
+    """Bounds of the service (all assumed); what reaches one is refused and counted."""
+
+    connections: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        64, description="connections of programs at once"
+    )
+    handshakes: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        64,
+        description="further connections that may be in their handshake; the oldest of them makes "
+        "room",
+    )
+    handshake_ms: Annotated[int, Field(ge=10, le=600_000)] = Field(
+        5_000, description="time a connection has for its handshake"
+    )
+    idle_ms: Annotated[int, Field(ge=100, le=86_400_000)] = Field(
+        300_000, description="silence, with no request open, after which a connection is closed"
+    )
+    programs_per_client: Annotated[int, Field(ge=1, le=4_096)] = Field(
+        8, description="programs of one connection at once"
+    )
+    requests_per_client: Annotated[int, Field(ge=1, le=65_536)] = Field(
+        64, description="requests of one connection that wait for their reply"
+    )
+    outbound_bytes: Annotated[int, Field(ge=65_536, le=1 << 30)] = Field(
+        8 << 20,
+        description="replies waiting for one connection; a reader slower than that is disconnected",
+    )
+    events: Annotated[int, Field(ge=16, le=1_000_000)] = Field(
+        8_192, description="trace events waiting for one subscriber; more are dropped and counted"
+    )
+    messages_per_turn: Annotated[int, Field(ge=1, le=1_024)] = Field(
+        8, description="messages taken from one connection before the others have their turn"
+    )
+    priority: Annotated[int, Field(ge=0, le=1_000)] = Field(
+        10, description="highest priority a program may ask for (and lowest, negated)"
+    )
+    processes: Annotated[int, Field(ge=1, le=65_536)] = Field(
+        64, description="user processes of all programs"
+    )
+    subroutine_bytes: Annotated[int, Field(ge=64, le=4 << 20)] = Field(
+        64 * 1024, description="size of one subroutine"
+    )
+    pending_subroutines: Annotated[int, Field(ge=1, le=65_536)] = Field(
+        64, description="subroutines waiting in one process"
+    )
+    instructions_per_activation: Annotated[int, Field(ge=1, le=100_000_000)] = Field(
+        100_000,
+        description="instructions of a subroutine between two waits, or it is taken for an "
+        "endless loop",
+    )
+    instructions_per_tick: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        500,
+        description="instructions of a subroutine before the service looks after everything else "
+        "(500 take about 50 us)",
+    )
+
+    def kernel(self) -> Limits:
+        """The bounds of the kernel."""
+        return Limits(
+            processes=self.processes,
+            subroutine_bytes=self.subroutine_bytes,
+            pending_subroutines=self.pending_subroutines,
+            instructions_per_activation=self.instructions_per_activation,
+            instructions_per_tick=self.instructions_per_tick,
+        )
+
+
+class TraceConfig(_Section):
+    """What is kept of what happened."""
+
+    events: Annotated[int, Field(ge=1, le=1 << 26)] = Field(
+        524_288, description="latest events kept for the trace file (assumed; 32 bytes each)"
+    )
+
+
+DeviceConfig = Annotated[ShmDevice | SpiDevice | LoopbackDevice, Field(discriminator="link")]
+
+
+class NodeFile(_Section):
+    """One node."""
+
+    name: NodeName = Field(description="of the node; letters, digits, `_`, `.` and `-`")
+    node_id: NodeId = Field(description="number of the node, as programs name it")
+    device: DeviceConfig = Field(
+        description="the QDevice; its field link says how it is reached: shm, spidev or loopback"
+    )
+    platform: Literal["nv"] = Field("nv", description="which QDriver the device needs")
+    api: ApiConfig = Field(description="where programs of this node reach the QNPU")
+    peers: Annotated[dict[NodeName, PeerConfig], Field(max_length=64)] = Field(
+        {}, description="the neighbours by name"
+    )
+    peer: PeerListenConfig | None = Field(
+        None, description="where neighbours and the controller reach this QNPU; null: nowhere"
+    )
+    applications: ApplicationsConfig | None = Field(
+        None, description="where this node's programs listen for those of others; null: nowhere"
+    )
+    roles: Annotated[dict[NodeName, NodeName], Field(max_length=64)] = Field(
+        {}, description="node that runs each role of an application; a role not named here is "
+        "run by the node of the same name"
+    )  # fmt: skip
+    tls: TlsFiles | None = Field(
+        None, description="certificates; required for TCP addresses that are not loopback"
+    )
+    realtime: RealtimeConfig = Field(
+        RealtimeConfig(), description="how the operating system is asked to treat the service"
+    )
+    limits: LimitsConfig = Field(LimitsConfig(), description="bounds of the service")
+    trace: TraceConfig = Field(TraceConfig(), description="what is kept of what happened")
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        self._check_neighbours()
+        for place, address in self._addresses():
+            if self.tls is None and not address.is_local:
+                raise ValueError(
+                    f"{place} is {address}, which leaves this machine: give certificate, key "
+                    "and authority in tls, or use a loopback address or a Unix socket"
+                )
+        return self
+
+    def _check_neighbours(self) -> None:
+        known = {self.name: self.node_id}
+        links: dict[int, str] = {}
+        for name, peer in self.peers.items():
+            if name in known or peer.node_id in known.values():
+                raise ValueError(
+                    f"peers.{name} has a name or node_id that this node or another peer has; "
+                    "each node needs its own"
+                )
+            known[name] = peer.node_id
+            if peer.device_link in links:
+                raise ValueError(
+                    f"peers.{name} and peers.{links[peer.device_link]} share device_link "
+                    f"{peer.device_link}; each neighbour needs a link of its own"
+                )
+            links[peer.device_link] = name
+        for role, name in self.roles.items():
+            if name not in known:
+                raise ValueError(
+                    f"roles.{role} is {name!r}, which is neither this node nor a peer; "
+                    f"there are {', '.join(known)}"
+                )
+
+    def _addresses(self) -> Iterator[tuple[str, Address]]:
+        """All addresses, and the field each stands in."""
+        for index, address in enumerate(self.api.listen):
+            yield f"api.listen[{index}]", address
+        if self.peer is not None:
+            yield "peer.listen", self.peer.listen
+        if self.applications is not None:
+            yield "applications.listen", self.applications.listen
+        for name, peer in self.peers.items():
+            yield f"peers.{name}.address", peer.address
+            if peer.applications is not None:
+                yield f"peers.{name}.applications", peer.applications
+
+    @property
+    def node_ids(self) -> dict[str, int]:
+        """Numbers of this node and its neighbours, by name."""
+        return {self.name: self.node_id} | {name: peer.node_id for name, peer in self.peers.items()}
+
+    def node_of_role(self, role: str) -> str:
+        """The node that runs a role of an application."""
+        return self.roles.get(role, role)
+
+    def relative_to(self, folder: Path) -> NodeFile:
+        """The same node, with relative paths taken from a folder."""
+        device: ShmDevice | SpiDevice | LoopbackDevice = self.device
+        if isinstance(device, ShmDevice):
+            device = ShmDevice(path=folder / device.path)
+        return self.model_copy(
+            update={
+                "device": device,
+                "api": ApiConfig(listen=tuple(at.relative_to(folder) for at in self.api.listen)),
+                "peers": {name: peer.relative_to(folder) for name, peer in self.peers.items()},
+                "peer": self.peer and PeerListenConfig(listen=self.peer.listen.relative_to(folder)),
+                "applications": self.applications
+                and ApplicationsConfig(listen=self.applications.listen.relative_to(folder)),
+                "tls": self.tls and self.tls.relative_to(folder),
+            }
+        )
+
+
+def load_node(path: str | os.PathLike[str]) -> NodeFile:
+    """Read a node file; relative paths in it are taken from its folder.
+
+    Raises:
+        ConfigurationError: the file is wrong.
+    """
+    return load_config(path, NodeFile).relative_to(Path(path).absolute().parent)
