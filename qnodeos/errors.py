@@ -141,6 +141,10 @@ class ProgramError(CallerError):
     """A program on the CNPU raised an exception; the cause is chained."""
 
 
+class ProgramStoppedError(CallerError):
+    """A program was stopped from outside while it waited: Ctrl-C, or its time is up."""
+
+
 class MalformedTraceError(CallerError):
     """A trace file does not follow the format: bad header, column, number or length."""
 
@@ -178,6 +182,27 @@ class SlowReaderError(PeerError):
 
 class UntrustedPeerError(PeerError):
     """The other end of a connection has not shown a certificate that is trusted."""
+
+
+class QnpuUnavailableError(ConnectionLostError):
+    """The QNPU service cannot be reached, ended the connection, or shows no sign of life."""
+
+
+class QnpuRefusedError(QnpuUnavailableError):
+    """The QNPU service does not want this connection, and says why.
+
+    Args:
+        message: what it said.
+        kind: name of the error at the QNPU (a class of this module).
+    """
+
+    def __init__(self, message: str, kind: str) -> None:
+        self.kind = kind
+        super().__init__(f"{message} ({kind})")
+
+
+class ApplicationLostError(ConnectionLostError):
+    """The CNPU process that runs the other end of a classical socket is gone, or never came."""
 
 
 # --- the device ---------------------------------------------------------------------

@@ -160,7 +160,7 @@ def test_what_waits_is_sent_in_order_when_the_reader_reads(pair):
     for payload in wanted:
         stream.send(payload)
     assert stream.wants_write
-    got = []
+    got: list[bytes] = []
     while len(got) < len(wanted):
         stream.flush()
         got.append(blocking.receive(PATIENCE_S))
