@@ -15,11 +15,20 @@ class Limits:
 
     Attributes:
         processes: user processes alive at once.
+        programs_per_client: programs of one connection registered at once, and reasons why
+            its programs ended that are remembered.
+        highest_priority: programs may ask for priorities from 0 to this; 0 makes all equal.
         subroutine_bytes: size of one subroutine as sent.
         pending_subroutines: subroutines queued in one process.
+        pending_bytes: size of all of them together.
         compiled_subroutines: compiled subroutines kept per process for re-use.
+        compiled_bytes: size, as sent, of all of them together; a compiled one takes some
+            hundred times as much.
         instructions_per_activation: instructions between two waits or the end.
-        instructions_per_tick: instructions run before the kernel takes the next tick.
+        instructions_per_tick: instructions run before the kernel takes the next tick. In
+            real time they should fit in one (100 instructions take about 10 us).
+        activation_ticks: how long one activation may hold the QNPU, device time included
+            (1 s at 10 us per tick).
         array_length: entries of one array.
         array_entries: entries of all arrays of one process; the arrays created first are
             evicted beyond it, because the SDK never re-uses an array address.
@@ -37,11 +46,16 @@ class Limits:
     """
 
     processes: int = 64
+    programs_per_client: int = 16
+    highest_priority: int = 100
     subroutine_bytes: int = 64 * 1024
     pending_subroutines: int = 64
+    pending_bytes: int = 1024 * 1024
     compiled_subroutines: int = 64
+    compiled_bytes: int = 256 * 1024
     instructions_per_activation: int = 1_000_000
     instructions_per_tick: int = 10_000
+    activation_ticks: int = 100_000
     array_length: int = 65_536
     array_entries: int = 262_144
     er_sockets: int = 32

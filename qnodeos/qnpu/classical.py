@@ -2,7 +2,8 @@
 
 A builder takes the compile context, the instruction's index and its operands, checks all
 that can be checked now, and returns the closure that does the work. Every value is an
-int32 and wraps; every array access is checked; every loop is counted.
+int32 and wraps; every array access is checked; every loop is counted, and so is work whose
+length the program chooses.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ from typing import Final
 from qnodeos.api.host import ArrayResult, RegisterResult
 from qnodeos.errors import ArithmeticFaultError, ArrayAccessError, DeadlockError
 from qnodeos.qnpu.context import Builder, CompileContext
-from qnodeos.qnpu.execution import Operation
+from qnodeos.qnpu.execution import Execution, Operation
 from qnodeos.qnpu.isa import INT32_MAX, INT32_MIN
 from qnodeos.qnpu.memory import Array
+
+_ENTRIES_PER_INSTRUCTION: Final = 16
+"""Array entries made, looked at or returned in the time of one instruction (rough)."""
 
 
 def wrap_int32(value: int) -> int:
@@ -39,9 +43,13 @@ def _set(context: CompileContext, pc: int, register: int, value: int) -> Operati
 
 def _array(context: CompileContext, pc: int, size: int, address: int) -> Operation:
     registers, create, following = context.memory.registers, context.memory.create_array, pc + 1
+    execution = context.execution
 
     def operation() -> int:
-        create(address, registers[size])
+        length = registers[size]
+        create(address, length)
+        if length >= _ENTRIES_PER_INSTRUCTION:
+            return _charge(execution, length, following)
         return following
 
     return operation
@@ -89,6 +97,14 @@ def _undef(context: CompileContext, pc: int, address: int, index: int) -> Operat
         return following
 
     return operation
+
+
+def _charge(execution: Execution, entries: int, following: int) -> int:
+    """Count work on array entries as instructions; where to go on."""
+    execution.spent += entries // _ENTRIES_PER_INSTRUCTION
+    if execution.spent > execution.allowance:
+        return execution.out_of_allowance(following)
+    return following
 
 
 # --- branches -------------------------------------------------------------------------
@@ -206,7 +222,7 @@ def _wait_for_slice(enough: Callable[[list[bool]], bool], words: str) -> Builder
             first, last = registers[start], registers[stop]
             entries: Array = memory.slice(address, first, last)
             if enough([entry is not None for entry in entries]):
-                return following
+                return _charge(context.execution, last - first, following)
             return _wait(context, pc, address, f"{words} of @{address}[{first}:{last}]")
 
         return operation
@@ -255,7 +271,7 @@ def _ret_arr(context: CompileContext, pc: int, address: int) -> Operation:
             return execution.wait(pc, f"entanglement results in @{address}")
         array = memory.array(address)
         execution.give_back(ArrayResult(address, tuple(array)), len(array))
-        return following
+        return _charge(execution, len(array), following)
 
     return operation
 

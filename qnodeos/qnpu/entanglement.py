@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from qnodeos.errors import CallerError, EntanglementRequestError, LimitError
+from qnodeos.errors import CallerError, EntanglementRequestError, LimitError, PeerLostError
 from qnodeos.limits import Limits
 from qnodeos.qdevice.outcomes import BellState
 from qnodeos.qnpu.process import UserProcess
@@ -30,7 +30,13 @@ INT32_MAX: Final = 2**31 - 1
 
 @dataclass(eq=False, slots=True)
 class ErSocket:
-    """One end of an ER socket."""
+    """One end of an ER socket.
+
+    Attributes:
+        receives: receive requests that are not done, oldest first.
+        unclaimed: pairs that wait for a receive request.
+        lost: why pairs that the other end had promised will not come.
+    """
 
     process: UserProcess
     socket_id: int
@@ -39,6 +45,7 @@ class ErSocket:
     min_fidelity: int
     receives: deque[UserRequest] = field(default_factory=deque)
     unclaimed: deque[Pair] = field(default_factory=deque)
+    lost: PeerLostError | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -53,6 +60,7 @@ class UserRequest:
         create_id: the creator's number of the request; -1 for a receive request.
         since_tick: when it was made.
         deadline_tick: when it expires; None for never.
+        serial: number of the subroutine that made it, within its process.
     """
 
     socket: ErSocket
@@ -64,6 +72,7 @@ class UserRequest:
     create_id: int = -1
     deadline_tick: int | None = None
     delivered: int = 0
+    serial: int = -1
 
     @property
     def is_done(self) -> bool:
@@ -206,6 +215,7 @@ class EntanglementManager:
             arguments,
             self._next_create_id,
             deadline,
+            serial=_serial(process),
         )
         self._add(process, request)
         self._next_create_id = (self._next_create_id + 1) & INT32_MAX
@@ -225,8 +235,11 @@ class EntanglementManager:
         Raises:
             EntanglementRequestError: no such socket, or arrays that do not fit.
             LimitError: too many outstanding requests.
+            PeerLostError: the pairs promised on this socket will not come.
         """
         socket = self._socket_of(process, remote_node, socket_id)
+        if socket.lost is not None and not socket.unclaimed:
+            raise socket.lost
         if len(socket.receives) >= self._limits.receive_requests:
             raise LimitError(
                 f"ER socket {socket_id} has receive_requests="
@@ -236,7 +249,7 @@ class EntanglementManager:
         self._check_results(process, results, pairs)
         # A receive request does not say its type; qubits are needed only if pairs are kept.
         virtuals = self._virtuals(qubits, pairs, required=False) if qubits else None
-        request = UserRequest(socket, pairs, virtuals, results, tick)
+        request = UserRequest(socket, pairs, virtuals, results, tick, serial=_serial(process))
         self._add(process, request)
         socket.receives.append(request)
         while socket.unclaimed and not request.is_done:
@@ -280,6 +293,10 @@ class EntanglementManager:
             for request in self._outstanding.get(pid, ())
             if request.virtuals is not None
         )
+
+    def outstanding(self, pid: int) -> int:
+        """How many requests of a process are not done."""
+        return len(self._outstanding.get(pid, ()))
 
     def is_result_pending(self, pid: int, address: int) -> bool:
         """Whether an outstanding request of the process still writes to this array."""
@@ -361,6 +378,16 @@ class EntanglementManager:
 
     # --- the end of a process ---------------------------------------------------------
 
+    def forget(self, pid: int, serial: int) -> list[UserRequest]:
+        """Forget the requests one subroutine of a process made; returns the create requests."""
+        mine = self._outstanding.get(pid, [])
+        forgotten = [request for request in mine if request.serial == serial]
+        for request in forgotten:
+            mine.remove(request)
+            if request.arguments is None:
+                request.socket.receives.remove(request)
+        return [request for request in forgotten if request.arguments is not None]
+
     def close_process(self, pid: int) -> list[ErSocket]:
         """Forget the sockets and requests of a process; returns its sockets.
 
@@ -376,3 +403,7 @@ class EntanglementManager:
                 if physical is not None:
                     self._qmmu.release(physical)
         return closed
+
+
+def _serial(process: UserProcess) -> int:
+    return process.current.serial if process.current is not None else -1

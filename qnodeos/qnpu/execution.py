@@ -85,6 +85,13 @@ class Execution:
         self._returned = 0
         self.renew_budget()
 
+    def discard(self) -> None:
+        """Give the subroutine up where it is; physical instructions not sent are not sent."""
+        self._operations = ()
+        self.queue = []
+        self.result_register = None
+        self.results = []
+
     def renew_budget(self) -> None:
         """A new activation begins: count its instructions from zero."""
         self.spent = 0
@@ -135,7 +142,7 @@ class Execution:
         return WAIT
 
     def out_of_allowance(self, target: int) -> int:
-        """A loop used up the instructions of this tick.
+        """A loop, or work on long arrays, used up the instructions of this tick.
 
         Raises:
             InstructionBudgetError: it used up those of the whole activation.

@@ -1,9 +1,12 @@
 """The QNPU kernel: process manager, scheduler, processor and network stack behind one front.
 
-    host_message, client_closed, peer_message    what arrives between ticks
-    tick                                         once per tick (or only at the ticks that
-                                                 `next_tick` names, if time is virtual)
-    host_outbox, peer_outbox                     what has to be sent; the caller empties them
+    host_message, register, cancel, client_closed         what hosts ask for, and
+    peer_message, peer_lost, peer_connected               what comes of peers between ticks
+    tick                                                  once per tick (or only at those that
+                                                          `next_tick` names, in virtual time)
+    host_outbox, peer_outbox                              what has to be sent; the caller
+                                                          empties them
+    list_processes, statistics                            how things are
 
 Everything that happens is recorded in the trace under the names of the real system.
 """
@@ -26,9 +29,13 @@ from qnodeos.api.host import (
 from qnodeos.api.netqasm import Flavour
 from qnodeos.api.peer import Announce, PeerMessage
 from qnodeos.errors import (
+    CancelledError,
+    ConfigurationError,
     DeviceFailureError,
+    InstructionBudgetError,
     QNodeOSError,
     UnknownProcessError,
+    UnknownSubroutineError,
 )
 from qnodeos.limits import Limits
 from qnodeos.qdevice.instructions import PhysicalInstruction
@@ -40,9 +47,10 @@ from qnodeos.qnpu.decoder import check_version, decode_subroutine
 from qnodeos.qnpu.entanglement import EntanglementManager, Pair, UserRequest
 from qnodeos.qnpu.execution import DEVICE, FINISHED, WAIT, Operation, SubroutineFault
 from qnodeos.qnpu.link_layer import LinkLayer
-from qnodeos.qnpu.network_process import NetworkProcess
+from qnodeos.qnpu.network_process import NETWORK_PRIORITY, NetworkProcess
 from qnodeos.qnpu.process import (
     NETWORK_PID,
+    PendingSubroutine,
     Process,
     ProcessEvent,
     ProcessState,
@@ -53,6 +61,7 @@ from qnodeos.qnpu.qmmu import QMMU
 from qnodeos.qnpu.requests import parse_create_arguments
 from qnodeos.qnpu.schedule import NetworkSchedule
 from qnodeos.qnpu.scheduler import PriorityFcfs, Scheduler, SchedulingPolicy
+from qnodeos.qnpu.status import KernelStatistics, ProcessInfo
 from qnodeos.trace.events import PRODUCE_EVENT, Event
 
 _MESSAGE_OVERHEAD_BYTES: Final = 16
@@ -95,6 +104,9 @@ class Kernel:
         trace: takes every event.
         random_choice: returns a random integer below its argument (random bases).
         policy: who runs next; the paper's `PriorityFcfs` if not given.
+
+    Raises:
+        ConfigurationError: programs might ask for the network process's priority.
     """
 
     def __init__(
@@ -105,6 +117,11 @@ class Kernel:
         random_choice: Callable[[int], int],
         policy: SchedulingPolicy | None = None,
     ) -> None:
+        if config.limits.highest_priority >= NETWORK_PRIORITY:
+            raise ConfigurationError(
+                f"highest_priority={config.limits.highest_priority} of the limits must be below "
+                f"{NETWORK_PRIORITY}, the priority of the network process"
+            )
         self._config = config
         self._limits = config.limits
         self._driver = driver
@@ -141,13 +158,54 @@ class Kernel:
         self.processes = self._manager.processes
         self._running: Process | None = None
         self._resume_tick = 0
+        self._release_tick = 0
         self._in_flight: Process | None = None
         self._device_busy = False
         self._qubit_waiters: set[int] = set()
+        self._done = self._failed = self._instructions = 0
 
-    def install_schedule(self, schedule: NetworkSchedule) -> None:
-        """Use a network schedule from now on."""
-        self.network.install(schedule)
+    def install_schedule(self, schedule: NetworkSchedule, from_bin: int | None = None) -> bool:
+        """Use a network schedule.
+
+        The first one counts from now on. One that numbers the bins as the present one does
+        (same length, same epoch) takes over at the start of a bin, and all requests stay. Any
+        other one makes what was agreed with the neighbours meaningless: it counts from now
+        on, and every link is as after `peer_lost`.
+
+        Args:
+            schedule: the new one.
+            from_bin: the bin from which it counts, if the bins stay the same; the next one
+                if not given. Must be the same at all nodes.
+
+        Returns:
+            Whether the links have been reset. Then the caller has to renew the connections
+            to the peers, so that no message of the time before counts, and to call
+            `peer_connected` for each.
+
+        Raises:
+            ConfigurationError: the pattern names a node that is no neighbour.
+        """
+        strangers = set(schedule.pattern) - set(self._config.peers) - {None}
+        if strangers:
+            raise ConfigurationError(
+                f"the network schedule has bins for nodes {sorted(strangers, key=str)}, which "
+                f"are no neighbours of node {self._config.node_id}; neighbours are "
+                f"{sorted(self._config.peers)}"
+            )
+        present = self.network.schedule
+        if present is None:
+            self.network.install(schedule, None)
+            return False
+        if schedule.has_bins_of(present):
+            following = self.network.start_bin(self._tick)
+            self.network.install(
+                schedule, following if from_bin is None else max(from_bin, following)
+            )
+            return False
+        for peer in self._config.peers:
+            self._lose(peer, "the network schedule was replaced by one with other bins", self._tick)
+        self.network.install(schedule, None)
+        return True
 
     # --- the host ---------------------------------------------------------------------
 
@@ -185,9 +243,87 @@ class Kernel:
                 case _:
                     pass  # Signal: not ours to obey, other programs share this QNPU
         except QNodeOSError as error:
-            self.host_outbox.append(HostReply(client, request, error=_report(error)))
+            self._acknowledge(client, request, error)
         else:
-            self.host_outbox.append(HostReply(client, request))
+            self._acknowledge(client, request)
+
+    def register(
+        self, client: int, request: int, app_id: int, max_qubits: int, priority: int, tick: int
+    ) -> None:
+        """Register a program with a priority; `InitApp` gives it the lowest, 0.
+
+        Args:
+            client: the connection.
+            request: the sender's number for this; one reply to it will appear in the outbox.
+            app_id: number of the program on that connection.
+            max_qubits: virtual qubits it may have at once.
+            priority: higher runs first, up to the limit highest_priority.
+            tick: now.
+        """
+        self._tick = tick
+        try:
+            self._manager.register((client, app_id), max_qubits, priority)
+        except QNodeOSError as error:
+            self._acknowledge(client, request, error)
+        else:
+            self._acknowledge(client, request)
+
+    def cancel(self, client: int, request: int, target: int, tick: int) -> None:
+        """Cancel a subroutine; it is answered with `CancelledError`, its process lives on.
+
+        One that waits for its turn is dropped. One that has begun ends where it is: the
+        entanglement requests it made are withdrawn, registers, arrays and qubits stay as they
+        are. A physical instruction that is under way at the device is finished there, and
+        its outcome ignored, so the state of a qubit that was worked on is not known: the
+        program should initialise or free it.
+
+        Args:
+            client: the connection, which must be the one the subroutine came over.
+            request: the sender's number for this; one reply to it will appear in the outbox.
+            target: its number for the subroutine.
+            tick: now.
+        """
+        self._tick = tick
+        found = self._manager.find_subroutine(client, target)
+        if found is None:
+            error = UnknownSubroutineError(
+                f"request {target} of this connection is no subroutine that waits or runs; it "
+                "may just have ended"
+            )
+            self._acknowledge(client, request, error)
+            return
+        process, subroutine = found
+        if subroutine is process.current:
+            self.link_layer.withdraw(self.entanglement.forget(process.pid, subroutine.serial))
+            self.network.drop_cancelled()
+            self._wake_network()
+            process.current = None
+            process.execution.discard()
+            if self._in_flight is process:
+                self._in_flight = None
+            self._lose_work(process)
+        else:
+            process.pending.remove(subroutine)
+            if process.current is None and not process.pending:
+                self._lose_work(process)
+        self._fail(process, subroutine, CancelledError("the subroutine was cancelled"))
+        if process.pending and process.state is ProcessState.IDLE:
+            self._ready(process, ProcessEvent.WORK_ARRIVED)
+        self._acknowledge(client, request)
+
+    def _lose_work(self, process: UserProcess) -> None:
+        """What a process was about has been taken from it."""
+        if process.state is ProcessState.READY:
+            self.scheduler.withdraw(process)
+        if self._running is process:
+            self._running = None
+            self._record(self._tick, Event.PROCESSOR_FINISH_USER_PROCESS, process.pid)
+        self._qubit_waiters.discard(process.pid)
+        process.handle(ProcessEvent.CANCELLED)
+
+    def _acknowledge(self, client: int, request: int, error: QNodeOSError | None = None) -> None:
+        report = None if error is None else _report(error)
+        self.host_outbox.append(HostReply(client, request, error=report))
 
     def client_closed(self, client: int, tick: int) -> None:
         """A CNPU's connection has ended: so do its programs."""
@@ -232,17 +368,7 @@ class Kernel:
         process.handle(ProcessEvent.STOPPED)
         owed = [process.current] if process.current is not None else []
         for subroutine in [*owed, *process.pending]:
-            self._record(
-                self._tick, Event.PROCMGR_SUBROUTINE_ABORTED, process.pid, subroutine.serial
-            )
-            self.host_outbox.append(
-                HostReply(
-                    subroutine.client,
-                    subroutine.request,
-                    error=_report(error, subroutine.serial, pc),
-                    serial=subroutine.serial,
-                )
-            )
+            self._fail(process, subroutine, error, pc)
             pc = None  # only the current subroutine is at fault
         process.current = None
         process.pending.clear()
@@ -250,8 +376,27 @@ class Kernel:
         self._qubit_waiters.discard(process.pid)
         self.link_layer.sockets_closed(self.entanglement.close_process(process.pid))
         self.qmmu.free_all(process.pid)
-        if self.network.state is ProcessState.WAITING:
-            self._ready(self.network, ProcessEvent.WOKEN)
+        self.network.drop_cancelled()
+        self._wake_network()
+
+    def _fail(
+        self,
+        process: UserProcess,
+        subroutine: PendingSubroutine,
+        error: QNodeOSError,
+        pc: int | None = None,
+    ) -> None:
+        """Answer a subroutine with an error."""
+        self._failed += 1
+        self._record(self._tick, Event.PROCMGR_SUBROUTINE_ABORTED, process.pid, subroutine.serial)
+        self.host_outbox.append(
+            HostReply(
+                subroutine.client,
+                subroutine.request,
+                error=_report(error, subroutine.serial, pc),
+                serial=subroutine.serial,
+            )
+        )
 
     # --- the peers --------------------------------------------------------------------
 
@@ -259,12 +404,50 @@ class Kernel:
         """Take a message of another QNPU.
 
         Raises:
-            PeerProtocolError: it comes from no neighbour.
+            PeerProtocolError: it comes from no neighbour, or from one that is not connected.
         """
         self._tick = tick
         self.link_layer.receive(peer, message)
         if isinstance(message, Announce):
             self.network.on_announcement(peer)
+        self._wake_network()
+
+    def peer_lost(self, peer: int, tick: int, heard_tick: int | None = None) -> None:
+        """The connection to a neighbour has ended.
+
+        Programs whose requests both nodes had agreed on end with `PeerLostError`, and so do
+        those that were handed a pair the neighbour may not know of. Requests that were not
+        accepted yet stay, and are offered again by `peer_connected`; they time out as ever.
+
+        Args:
+            peer: the neighbour.
+            tick: now.
+            heard_tick: everything sent before it has arrived there. If not given, what was
+                sent during the last announcement_timeout_ticks is taken for lost.
+
+        Raises:
+            PeerProtocolError: it is no neighbour.
+        """
+        self._tick = tick
+        if heard_tick is None:
+            heard_tick = tick - self._limits.announcement_timeout_ticks
+        self._lose(peer, f"the connection to node {peer} was lost", heard_tick)
+
+    def _lose(self, peer: int, why: str, heard_tick: int) -> None:
+        self.link_layer.lost(peer, why, heard_tick)
+        self.network.drop_cancelled()
+        self._wake_network()
+
+    def peer_connected(self, peer: int, tick: int) -> None:
+        """There is a connection to a neighbour (again); `peer_lost` was called before.
+
+        Raises:
+            PeerProtocolError: it is no neighbour.
+        """
+        self._tick = tick
+        self.link_layer.connected(peer, self.network.start_bin(tick))
+
+    def _wake_network(self) -> None:
         if self.network.state is ProcessState.WAITING:
             self._ready(self.network, ProcessEvent.WOKEN)
 
@@ -313,6 +496,7 @@ class Kernel:
             if instruction is not None:
                 self._device_busy = True
                 self._in_flight = process
+                self._instructions += 1
                 self._record(
                     tick, PRODUCE_EVENT[instruction.opcode], process.pid, instruction.argument
                 )
@@ -379,6 +563,7 @@ class Kernel:
         self._running = process
         if isinstance(process, UserProcess):
             self._resume_tick = self._tick + self._config.dispatch_ticks
+            self._release_tick = self._resume_tick + self._limits.activation_ticks
             process.execution.renew_budget()
             self._record(self._tick, Event.SCHEDULER_SCHEDULE_USER_PROCESS, process.pid)
             self._record(self._tick, Event.PROCESSOR_START_USER_PROCESS, process.pid)
@@ -401,6 +586,8 @@ class Kernel:
             try:
                 if process.current is None:
                     self._begin(process)
+                elif self._tick > self._release_tick:
+                    raise SubroutineFault(execution.pc, self._held_too_long())
                 code = execution.run()
             except SubroutineFault as fault:
                 self.abort(process, fault.error, fault.pc)
@@ -410,6 +597,12 @@ class Kernel:
                 return None
             self._after_user(process, code)
         return execution.queue.pop(0) if execution.queue else None
+
+    def _held_too_long(self) -> InstructionBudgetError:
+        return InstructionBudgetError(
+            f"the subroutine held the QNPU for more than activation_ticks="
+            f"{self._limits.activation_ticks} ticks without a wait; is a loop endless?"
+        )
 
     def _begin(self, process: UserProcess) -> None:
         process.current = process.pending.popleft()
@@ -429,8 +622,14 @@ class Kernel:
             len(instructions),
         )
         operations = compile_subroutine(instructions, context)
-        while len(process.compiled) >= self._limits.compiled_subroutines:
-            del process.compiled[next(iter(process.compiled))]
+        process.compiled_bytes += len(body)
+        while process.compiled and (
+            len(process.compiled) >= self._limits.compiled_subroutines
+            or process.compiled_bytes > self._limits.compiled_bytes
+        ):
+            oldest = next(iter(process.compiled))
+            del process.compiled[oldest]
+            process.compiled_bytes -= len(oldest)
         process.compiled[body] = operations
         return operations
 
@@ -449,6 +648,7 @@ class Kernel:
     def _finish(self, process: UserProcess) -> None:
         done = process.current
         assert done is not None
+        self._done += 1
         self.host_outbox.append(
             HostReply(
                 done.client, done.request, tuple(process.execution.results), serial=done.serial
@@ -498,6 +698,59 @@ class Kernel:
                     outcome is Outcome.SUCCESS_ONE
                 )
                 execution.result_register = None
+
+    # --- how things are ---------------------------------------------------------------
+
+    def list_processes(self) -> list[ProcessInfo]:
+        """The network process and the user processes alive."""
+        network = self.network
+        infos = [
+            ProcessInfo(
+                pid=NETWORK_PID,
+                client=-1,
+                app_id=-1,
+                state=network.state.value,
+                priority=network.priority,
+                pending=0,
+                serial=None,
+                waiting_for="an announcement" if network.state is ProcessState.WAITING else "",
+                qubits=tuple(self.qmmu.owned(NETWORK_PID)),
+                requests=sum(len(link.queue) for link in self.link_layer.links.values()),
+            )
+        ]
+        for process in self.processes.values():
+            waits = process.state is ProcessState.WAITING
+            infos.append(
+                ProcessInfo(
+                    pid=process.pid,
+                    client=process.owner[0],
+                    app_id=process.owner[1],
+                    state=process.state.value,
+                    priority=process.priority,
+                    pending=len(process.pending),
+                    serial=process.current.serial if process.current is not None else None,
+                    waiting_for=process.execution.waiting_for if waits else "",
+                    qubits=tuple(self.qmmu.owned(process.pid)),
+                    requests=self.entanglement.outstanding(process.pid),
+                )
+            )
+        return infos
+
+    def statistics(self) -> KernelStatistics:
+        """What has been done so far."""
+        links = self.link_layer.links
+        return KernelStatistics(
+            subroutines_done=self._done,
+            subroutines_failed=self._failed,
+            physical_instructions=self._instructions,
+            pairs={peer: self.network.pairs[peer] for peer in links},
+            bins_used=self.network.bins_used,
+            bins_missed=self.network.bins_missed,
+            processes=len(self.processes),
+            free_qubits=len(self.qmmu.free_qubits()),
+            link_requests={peer: len(link.queue) for peer, link in links.items()},
+            connected_peers=tuple(peer for peer, link in links.items() if link.is_up),
+        )
 
     # --- services for subroutines -----------------------------------------------------
 

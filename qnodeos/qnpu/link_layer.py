@@ -12,6 +12,10 @@ talking in between; the creator's announcement afterwards confirms it.
                  <-----------------------  PairLost, if its device saw no such herald
     program ends: Cancel  --------------->  forget
     forget       <-----------------------  Reject, if the receiving program ends
+
+When the connection to a neighbour is lost, both ends drop what they had agreed, with an
+error for the programs it was for, and start afresh when it is back: only requests that were
+not accepted yet are kept, and offered again.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from __future__ import annotations
 from bisect import insort
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from qnodeos.api.peer import (
@@ -35,6 +39,7 @@ from qnodeos.api.peer import (
 from qnodeos.errors import (
     EntanglementRequestError,
     EntanglementTimeoutError,
+    PeerLostError,
     PeerProtocolError,
     QNodeOSError,
 )
@@ -89,19 +94,21 @@ class Link:
     """What is known of one neighbour.
 
     Attributes:
+        is_up: whether there is a connection to the neighbour.
         queue: requests in order.
         offers: the neighbour's offers that name a socket nobody has opened yet.
         announced: announcements not matched with a herald of our own yet.
-        delivered: (create id, process) of the pairs delivered last, as creator.
+        delivered: (create id, process, tick) of the pairs delivered last, as creator.
         sequence: number of the next pair.
         quiet_before_bin: no attempts before this bin: the head of the queue was withdrawn,
             and until the neighbour has heard of it, it may still attempt that one.
     """
 
+    is_up: bool = True
     queue: list[LinkRequest] = field(default_factory=list)
     offers: list[Offer] = field(default_factory=list)
     announced: deque[Announce] = field(default_factory=deque)
-    delivered: deque[tuple[int, UserProcess]] = field(
+    delivered: deque[tuple[int, UserProcess, int]] = field(
         default_factory=lambda: deque(maxlen=_REMEMBERED_PAIRS)
     )
     sequence: int = 0
@@ -143,7 +150,7 @@ class LinkLayer:
         self._node_id = node_id
         self._entanglement = entanglement
         self._limits = limits
-        self._send = send
+        self._send_up = send
         self._fault = fault
         self._next_bin = next_bin
         self.links: Final = {peer: Link() for peer in peers}
@@ -151,6 +158,78 @@ class LinkLayer:
         """First tick at which `expire` has something to do."""
         self.has_requests = False
         """Whether any link's queue holds a request."""
+
+    def _send(self, peer: int, message: PeerMessage) -> None:
+        if self.links[peer].is_up:  # a neighbour that is away will be told anew, or not at all
+            self._send_up(peer, message)
+
+    # --- connections ------------------------------------------------------------------
+
+    def lost(self, peer: int, why: str, doubtful_from_tick: int) -> None:
+        """The connection to a neighbour has ended.
+
+        Args:
+            peer: the neighbour.
+            why: for the programs: what happened.
+            doubtful_from_tick: pairs announced from this tick on may be unknown to it.
+
+        Raises:
+            PeerProtocolError: it is no neighbour.
+        """
+        link = self._link(peer)
+        link.is_up = False
+        agreed = [request for request in link.queue if request.accepted]
+        link.queue = [request for request in link.queue if not request.accepted]
+        self.has_requests = any(other.queue for other in self.links.values())
+        self._update_deadline()
+        doubtful = [process for _, process, tick in link.delivered if tick >= doubtful_from_tick]
+        link.offers.clear()
+        link.announced.clear()
+        link.delivered.clear()
+        link.sequence = link.quiet_before_bin = 0
+        for request in agreed:
+            request.cancelled = True
+            error = PeerLostError(
+                f"{why}; {request.done} of {request.terms.pairs} pairs with node {peer} were made"
+            )
+            if request.user is not None:
+                self._fault(request.user.socket.process, error)
+                continue
+            socket = self._entanglement.socket(peer, request.terms.remote_socket_id)
+            if socket is not None and socket.receives:
+                self._fault(socket.process, error)
+            elif socket is not None:
+                socket.lost = error
+        for process in doubtful:
+            self._fault(
+                process,
+                PeerLostError(f"{why}; node {peer} may not know of the pair announced last"),
+            )
+
+    def connected(self, peer: int, start_bin: int) -> None:
+        """There is a connection to a neighbour (again): offer what it has not accepted.
+
+        Args:
+            peer: the neighbour.
+            start_bin: first bin for these requests.
+
+        Raises:
+            PeerProtocolError: it is no neighbour.
+        """
+        link = self._link(peer)
+        link.is_up = True
+        waiting, link.queue = link.queue, []
+        for request in waiting:
+            request.start_bin = start_bin
+            request.terms = replace(request.terms, start_bin=start_bin)
+            self._enqueue(request)
+            self._send(peer, Offer(request.create_id, request.terms))
+
+    def _link(self, peer: int) -> Link:
+        link = self.links.get(peer)
+        if link is None:
+            raise PeerProtocolError(f"node {peer} is no neighbour of this node")
+        return link
 
     # --- our own requests -------------------------------------------------------------
 
@@ -213,11 +292,13 @@ class LinkLayer:
         """Take in a message of the peer.
 
         Raises:
-            PeerProtocolError: it comes from no neighbour.
+            PeerProtocolError: it comes from no neighbour, or from one that is not connected.
         """
         link = self.links.get(peer)
         if link is None:
             raise PeerProtocolError(f"a message came from node {peer}, which is no neighbour")
+        if not link.is_up:
+            raise PeerProtocolError(f"a message came from node {peer}, which is not connected")
         match message:
             case Offer():
                 self._on_offer(peer, link, message)
@@ -280,6 +361,7 @@ class LinkLayer:
         # of the acceptance; if there is nothing, it cannot but wait for it.
         earliest_bin = self._next_bin() + bool(self.links[peer].queue)
         start_bin = max(offer.terms.start_bin, earliest_bin)
+        socket.lost = None
         self._enqueue(
             LinkRequest(peer, offer.create_id, peer, offer.terms, None, True, 0, start_bin)
         )
@@ -290,7 +372,7 @@ class LinkLayer:
         error = EntanglementRequestError(
             f"pair {index} of request {create_id} was lost: node {peer} has no such pair"
         )
-        for delivered_id, process in link.delivered:
+        for delivered_id, process, _ in link.delivered:
             if delivered_id == create_id and process.state is not ProcessState.ENDED:
                 self._fault(process, error)
                 return
@@ -319,7 +401,24 @@ class LinkLayer:
                     self._withdraw(request)
                     self._send(peer, Reject(request.create_id, "the program there has ended"))
 
+    def withdraw(self, users: Iterable[UserRequest]) -> None:
+        """Withdraw create requests of our processes, and tell their peers."""
+        for user in users:
+            peer = user.socket.remote_node
+            request = self.links[peer].find(self._node_id, user.create_id)
+            if request is not None:
+                self._withdraw(request)
+                self._send(peer, Cancel(request.create_id))
+
     # --- pairs ------------------------------------------------------------------------
+
+    def first_bin(self, peer: int) -> int | None:
+        """First bin in which `head` has a request, None if there is none as things are."""
+        link = self.links[peer]
+        for request in link.queue:
+            if request.accepted:
+                return max(request.start_bin, link.quiet_before_bin)
+        return None
 
     def head(self, peer: int, number: int) -> LinkRequest | None:
         """The request both ends attempt in a bin, None if there is none."""
@@ -337,7 +436,7 @@ class LinkLayer:
         """As creator: tell the peer of a herald; returns the pair's sequence number."""
         link = self.links[request.peer]
         assert request.user is not None
-        link.delivered.append((request.create_id, request.user.socket.process))
+        link.delivered.append((request.create_id, request.user.socket.process, tick))
         sequence = link.sequence
         self._send(
             request.peer,

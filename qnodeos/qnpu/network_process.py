@@ -12,6 +12,7 @@ do. One activation goes through these phases:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -69,6 +70,9 @@ class NetworkProcess(Process):
 
     Attributes:
         queue: physical instructions still to be sent, in order.
+        pairs: pairs handed over so far, by peer.
+        bins_used: bins in which at least one batch was started.
+        bins_missed: bins that had something to do, but a qubit or the QNPU was in use.
     """
 
     __slots__ = (
@@ -76,10 +80,13 @@ class NetworkProcess(Process):
         "_basis",
         "_basis_of",
         "_bin",
+        "_bin_due",
+        "_bin_used",
         "_communication_qubits",
         "_driver",
         "_entanglement",
         "_fault",
+        "_following",
         "_herald",
         "_limits",
         "_link_layer",
@@ -93,6 +100,9 @@ class NetworkProcess(Process):
         "_request",
         "_rotations",
         "_schedule",
+        "bins_missed",
+        "bins_used",
+        "pairs",
         "queue",
     )
 
@@ -117,6 +127,7 @@ class NetworkProcess(Process):
         self._entanglement = entanglement
         self._link_layer = link_layer
         self._schedule: NetworkSchedule | None = None
+        self._following: tuple[int, NetworkSchedule] | None = None
         self._limits = limits
         self._random_choice = random_choice
         self._record = record
@@ -126,27 +137,51 @@ class NetworkProcess(Process):
         self._physical = 0
         self._herald: Herald | None = None
         self._bin = -1  # the last bin in which we were active
+        self._bin_used = -1
+        self._bin_due: int | None = None  # the bin for which we became ready
         self._basis: int | None = None
         self._rotations: Rotations = ()
         self._basis_of: tuple[LinkRequest, int] | None = None
         self._programmed: tuple[int, Rotations] | None = None  # the qubit, and its basis
         self._attempt_tick = 0
         self.queue: list[PhysicalInstruction] = []
+        self.pairs: Counter[int] = Counter()
+        self.bins_used = 0
+        self.bins_missed = 0
 
     # --- when to run ------------------------------------------------------------------
 
-    def install(self, schedule: NetworkSchedule) -> None:
-        """Use a network schedule from now on."""
-        self._schedule = schedule
+    @property
+    def schedule(self) -> NetworkSchedule | None:
+        """The schedule in use."""
+        return self._schedule
+
+    def install(self, schedule: NetworkSchedule, from_bin: int | None) -> None:
+        """Use a network schedule, from a bin on (of the same length and number as now) or now."""
+        if from_bin is None:
+            self._schedule, self._following, self._bin = schedule, None, -1
+        else:
+            self._following = from_bin, schedule
+
+    def _schedule_of(self, tick: int) -> NetworkSchedule | None:
+        schedule = self._schedule
+        if self._following is not None and schedule is not None:
+            from_bin, following = self._following
+            if schedule.bin_at(tick) >= from_bin:
+                schedule = self._schedule = following
+                self._following = None
+        return schedule
 
     def start_bin(self, tick: int) -> int:
         """First bin for a request made now: the next one, so that the peer hears of it."""
-        return 0 if self._schedule is None else self._schedule.bin_at(tick) + 1
+        return 0 if self._schedule is None else max(self._schedule.bin_at(tick) + 1, 0)
 
     def is_due(self, tick: int) -> bool:
         """Whether a bin has begun in which there is something to do."""
-        schedule = self._schedule
-        if schedule is None or not self._link_layer.has_requests:
+        if not self._link_layer.has_requests:
+            return False
+        schedule = self._schedule_of(tick)
+        if schedule is None:
             return False
         number = schedule.bin_at(tick)
         if number == self._bin or not (
@@ -158,22 +193,38 @@ class NetworkProcess(Process):
             return False
         if self._qmmu.first_free(self._communication_qubits) is None:
             self._bin = number  # the qubit is in use: sit this bin out
+            self.bins_missed += 1
             return False
+        self._bin_due = number
         return True
 
     def next_due(self, tick: int) -> int | None:
         """The next tick at which `is_due` may become true, None if nothing is pending."""
-        schedule = self._schedule
-        if schedule is None or not self._link_layer.has_requests:
+        if not self._link_layer.has_requests:
             return None
-        first = schedule.bin_at(tick)
-        # Requests start in the bin after they are made, so this covers every one.
-        for number in range(first, first + len(schedule.pattern) + 2):
-            peer = schedule.peer(number)
-            start = schedule.attempts_from(number)
-            if start > tick and peer is not None and self._link_layer.head(peer, number):
-                return start
-        return None
+        schedule = self._schedule_of(tick)
+        if schedule is None:
+            return None
+        now = schedule.bin_at(tick)
+        if schedule.attempts_from(now) <= tick:
+            now += 1
+        due = self._next_start(schedule, now)
+        if self._following is not None:
+            from_bin, following = self._following
+            if due is None or due >= following.attempts_from(from_bin):
+                due = self._next_start(following, max(now, from_bin))
+        return due
+
+    def _next_start(self, schedule: NetworkSchedule, number: int) -> int | None:
+        """First attempt of the first bin, not before a number, that has something to do."""
+        soonest: int | None = None
+        for peer in self._peers:
+            first = self._link_layer.first_bin(peer)
+            if first is not None:
+                found = schedule.next_bin(peer, max(first, number))
+                if found is not None and (soonest is None or found < soonest):
+                    soonest = found
+        return None if soonest is None else schedule.attempts_from(soonest)
 
     def timeout_tick(self) -> int | None:
         """When the wait for an announcement ends, None if there is no such wait."""
@@ -198,9 +249,12 @@ class NetworkProcess(Process):
 
     def _pull(self, tick: int) -> bool:
         """Start a batch for the head of the queue; False if this bin has no more."""
-        schedule = self._schedule
+        schedule = self._schedule_of(tick)
         assert schedule is not None
         number = schedule.bin_at(tick)
+        due, self._bin_due = self._bin_due, None
+        if due is not None and (due != number or tick > schedule.last_start(number)):
+            self.bins_missed += 1  # the QNPU was in use until now
         if tick < schedule.attempts_from(number):
             return False  # a wait for an announcement has led into the guard of the next bin
         self._bin = number
@@ -227,6 +281,9 @@ class NetworkProcess(Process):
             self._record(tick, Event.QNETWORK_ENT_PULL, NETWORK_PID, request.create_id)
             self.queue.append(self._driver.entangle(link, physical))
         self._phase = Phase.ATTEMPT
+        if number != self._bin_used:
+            self._bin_used = number
+            self.bins_used += 1
         return True
 
     def _choose_basis(self, request: LinkRequest) -> None:
@@ -298,6 +355,7 @@ class NetworkProcess(Process):
             pair = self._pair(request, sequence, kept, measured, bell_state, tick)
             try:
                 self._entanglement.deliver_to_creator(request.user, pair)
+                self.pairs[request.peer] += 1
             except CallerError as error:
                 self._fault(request.user.socket.process, error)
         return self.run(tick)
@@ -382,6 +440,13 @@ class NetworkProcess(Process):
         self._phase = Phase.CORRECT
         return True
 
+    def drop_cancelled(self) -> None:
+        """Give the qubit back if it waits for the announcement of a request that is off."""
+        herald = self._herald
+        if self._phase is Phase.AWAIT and herald is not None and herald.request.cancelled:
+            self._link_layer.refuse_announcements(herald.request.peer)
+            self._drop_herald()
+
     def _drop_herald(self) -> None:
         herald, self._herald = self._herald, None
         self._phase = Phase.PULL
@@ -409,5 +474,6 @@ class NetworkProcess(Process):
         )
         try:
             self._entanglement.deliver_to_receiver(socket, pair)
+            self.pairs[request.peer] += 1
         except CallerError as error:
             self._fault(socket.process, error)

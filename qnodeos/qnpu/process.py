@@ -3,7 +3,8 @@
 The state diagram is the paper's (its process manager), as a table: a user process is
 idle until a subroutine arrives, ready until the scheduler picks it, running until its
 subroutine ends or has to wait for entanglement, and ready again when that has come. The
-network process goes through the same states; its "subroutine" is a time bin.
+network process goes through the same states; its "subroutine" is a time bin. Not in the paper:
+a program may cancel its subroutines, so a process can lose its work wherever it is.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class ProcessEvent(Enum):
     BLOCKED = "blocked"
     WOKEN = "woken"
     WORK_DONE = "work done"
+    CANCELLED = "cancelled"
     STOPPED = "stopped"
 
     __hash__ = object.__hash__
@@ -54,6 +56,9 @@ TRANSITIONS: Final[dict[tuple[ProcessState, ProcessEvent], ProcessState]] = {
     (_S.RUNNING, _E.BLOCKED): _S.WAITING,
     (_S.WAITING, _E.WOKEN): _S.READY,
     (_S.RUNNING, _E.WORK_DONE): _S.IDLE,
+    (_S.READY, _E.CANCELLED): _S.IDLE,
+    (_S.RUNNING, _E.CANCELLED): _S.IDLE,
+    (_S.WAITING, _E.CANCELLED): _S.IDLE,
     (_S.IDLE, _E.STOPPED): _S.ENDED,
     (_S.READY, _E.STOPPED): _S.ENDED,
     (_S.RUNNING, _E.STOPPED): _S.ENDED,
@@ -133,11 +138,13 @@ class UserProcess(Process):
         current: the subroutine being run, None between two.
         pending: subroutines that wait for their turn.
         compiled: compiled subroutines by their bytes, oldest first.
+        compiled_bytes: length of those bytes in all.
         next_serial: serial number of the next subroutine.
     """
 
     __slots__ = (
         "compiled",
+        "compiled_bytes",
         "current",
         "execution",
         "max_qubits",
@@ -158,4 +165,5 @@ class UserProcess(Process):
         self.current: PendingSubroutine | None = None
         self.pending: deque[PendingSubroutine] = deque()
         self.compiled: dict[bytes, list[Operation]] = {}
+        self.compiled_bytes = 0
         self.next_serial = 0

@@ -8,13 +8,17 @@ epitaph: what is asked of it later is answered with the reason.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
-from qnodeos.errors import LimitError, QNodeOSError, UnknownProcessError
+from qnodeos.errors import CallerError, LimitError, QNodeOSError, UnknownProcessError
 from qnodeos.limits import Limits
 from qnodeos.qnpu.process import NETWORK_PID, PendingSubroutine, UserProcess
 
 Owner = tuple[int, int]
 """A connection's number and an application id on it."""
+
+_EPITAPH_LENGTH: Final = 1000
+"""Characters of the reason kept."""
 
 
 class ProcessManager:
@@ -32,12 +36,14 @@ class ProcessManager:
         """The user processes alive, by process id."""
         return self._processes
 
-    def register(self, owner: Owner, max_qubits: int) -> UserProcess:
+    def register(self, owner: Owner, max_qubits: int, priority: int = 0) -> UserProcess:
         """Create the process of a program.
 
         Raises:
             UnknownProcessError: the program is registered already.
-            LimitError: there are as many processes as there may be.
+            LimitError: there are as many processes as there may be, of the connection or
+                in all.
+            CallerError: the priority is not one a program may have.
         """
         if owner in self._by_owner:
             raise UnknownProcessError(
@@ -45,7 +51,17 @@ class ProcessManager:
             )
         if len(self._processes) >= self._limits.processes:
             raise LimitError(f"processes={self._limits.processes} are running, the limit")
-        process = UserProcess(self._next_pid, owner, max_qubits, self._limits)
+        if len(self.of_client(owner[0])) >= self._limits.programs_per_client:
+            raise LimitError(
+                f"programs_per_client={self._limits.programs_per_client} of this connection are "
+                "registered, the limit; stop one first"
+            )
+        if not 0 <= priority <= self._limits.highest_priority:
+            raise CallerError(
+                f"priority {priority} is outside 0..highest_priority="
+                f"{self._limits.highest_priority}"
+            )
+        process = UserProcess(self._next_pid, owner, max_qubits, self._limits, priority)
         self._next_pid += 1
         self._processes[process.pid] = process
         self._by_owner[owner] = process
@@ -81,10 +97,27 @@ class ProcessManager:
                 f"pending_subroutines={self._limits.pending_subroutines} wait in this process, "
                 "the limit"
             )
+        waiting_bytes = sum(len(subroutine.body) for subroutine in process.pending)
+        if waiting_bytes + len(body) > self._limits.pending_bytes:
+            raise LimitError(
+                f"the subroutines that wait in this process would exceed pending_bytes="
+                f"{self._limits.pending_bytes}, the limit"
+            )
         subroutine = PendingSubroutine(client, request, process.next_serial, body)
         process.next_serial += 1
         process.pending.append(subroutine)
         return subroutine
+
+    def find_subroutine(
+        self, client: int, request: int
+    ) -> tuple[UserProcess, PendingSubroutine] | None:
+        """A subroutine of a connection that is not done yet, and its process."""
+        for process in self.of_client(client):
+            running = [process.current] if process.current is not None else []
+            for subroutine in [*running, *process.pending]:
+                if subroutine.request == request:
+                    return process, subroutine
+        return None
 
     def remove(self, process: UserProcess) -> None:
         """Forget a process that has ended."""
@@ -92,10 +125,15 @@ class ProcessManager:
         del self._by_owner[process.owner]
 
     def write_epitaph(self, process: UserProcess, error: QNodeOSError) -> None:
-        """Remember why a process ends; the oldest epitaphs make room."""
-        while len(self._epitaphs) >= self._limits.processes:
+        """Remember why a process ends; the oldest epitaphs of its connection make room."""
+        client, each = process.owner[0], self._limits.programs_per_client
+        mine = [owner for owner in self._epitaphs if owner[0] == client]
+        if len(mine) >= each:
+            del self._epitaphs[mine[0]]
+        elif len(self._epitaphs) >= self._limits.processes * each:
             del self._epitaphs[next(iter(self._epitaphs))]
-        self._epitaphs[process.owner] = f"{type(error).__name__}: {error}"
+        text = f"{type(error).__name__}: {error}"
+        self._epitaphs[process.owner] = text[:_EPITAPH_LENGTH]
 
     def clear_epitaph(self, owner: Owner) -> bool:
         """Whether there was an epitaph; there is none any more."""

@@ -2,12 +2,16 @@
 
 Time is cut into bins of equal length, counted from an epoch tick on which all nodes agree.
 A pattern of peers repeats over the bins. In its first ticks (the guard) a bin lets
-neighbours synchronise; attempts start after it.
+neighbours synchronise; attempts start after it. Before the epoch there are no bins.
+
+Every node counts the ticks of its own device. Network ticks count from the epoch, so they mean
+the same at all nodes; they are what nodes tell each other.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from bisect import bisect_left
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class NetworkSchedule:
     batch_ticks: int
     pattern: tuple[int | None, ...]
     epoch_tick: int = 0
+    _places: dict[int, list[int]] = field(init=False, repr=False, compare=False, hash=False)
 
     def __post_init__(self) -> None:
         if not self.pattern:
@@ -41,6 +46,11 @@ class NetworkSchedule:
                 f"a batch of {self.batch_ticks} ticks does not fit a bin of {self.bin_ticks} "
                 f"with a guard of {self.guard_ticks}"
             )
+        places: dict[int, list[int]] = {}
+        for place, peer in enumerate(self.pattern):
+            if peer is not None:
+                places.setdefault(peer, []).append(place)
+        object.__setattr__(self, "_places", places)
 
     def bin_at(self, tick: int) -> int:
         """Number of the bin a tick lies in."""
@@ -48,7 +58,30 @@ class NetworkSchedule:
 
     def peer(self, number: int) -> int | None:
         """Node with which entanglement may be made in a bin."""
-        return self.pattern[number % len(self.pattern)]
+        return self.pattern[number % len(self.pattern)] if number >= 0 else None
+
+    def next_bin(self, peer: int, number: int) -> int | None:
+        """First bin of a peer that is not before a number; None if it has none at all."""
+        places = self._places.get(peer)
+        if places is None:
+            return None
+        repeats, place = divmod(max(number, 0), len(self.pattern))
+        index = bisect_left(places, place)
+        if index == len(places):
+            repeats, index = repeats + 1, 0
+        return repeats * len(self.pattern) + places[index]
+
+    def has_bins_of(self, other: NetworkSchedule) -> bool:
+        """Whether a bin number means the same time in both schedules."""
+        return (self.bin_ticks, self.epoch_tick) == (other.bin_ticks, other.epoch_tick)
+
+    def to_network(self, tick: int) -> int:
+        """Network tick of a tick of this node."""
+        return tick - self.epoch_tick
+
+    def to_local(self, network_tick: int) -> int:
+        """Tick of this node of a network tick."""
+        return network_tick + self.epoch_tick
 
     def attempts_from(self, number: int) -> int:
         """First tick of a bin at which attempts may start."""

@@ -317,7 +317,7 @@ def test_a_socket_of_another_program():
 
 
 def test_the_memory_of_ended_programs_is_bounded():
-    node = make_node(limits=Limits(processes=3))
+    node = make_node(limits=Limits(processes=3, programs_per_client=3))
     lab = solo(node)
     for app in range(10):
         node.post(init_app(app))

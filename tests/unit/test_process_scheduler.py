@@ -25,9 +25,10 @@ ALLOWED = {
     ("running", "blocked"): "waiting",
     ("running", "work done"): "idle",
     ("waiting", "woken"): "ready",
+    **{(state, "cancelled"): "idle" for state in ("ready", "running", "waiting")},
     **{(state, "stopped"): "ended" for state in ("idle", "ready", "running", "waiting")},
 }
-"""The paper's diagram, and that a process may be stopped at any time."""
+"""The paper's diagram, and that a process may be stopped, or lose its work, at any time."""
 
 
 @pytest.mark.parametrize(("state", "event"), list(product(ProcessState, ProcessEvent)))

@@ -1,0 +1,65 @@
+"""What a kernel tells of itself: its processes, and what it has done so far."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessInfo:
+    """A process as it is now.
+
+    Attributes:
+        pid: its number; 0 is the network process.
+        client: the connection that owns it; -1 for the network process.
+        app_id: its number there; -1 for the network process.
+        state: a value of `qnodeos.qnpu.process.ProcessState`.
+        priority: higher runs first.
+        pending: subroutines that wait for their turn.
+        serial: number of the subroutine being run, None between two.
+        waiting_for: what it waits for, in words; empty if it does not wait.
+        qubits: physical qubits it owns.
+        requests: outstanding entanglement requests.
+    """
+
+    pid: int
+    client: int
+    app_id: int
+    state: str
+    priority: int
+    pending: int
+    serial: int | None
+    waiting_for: str
+    qubits: tuple[int, ...]
+    requests: int
+
+
+@dataclass(frozen=True, slots=True)
+class KernelStatistics:
+    """What a kernel has done since it started.
+
+    Attributes:
+        subroutines_done: ended well.
+        subroutines_failed: ended with an error, or were never begun because their process
+            ended.
+        physical_instructions: sent to the device.
+        pairs: entangled pairs handed over, by peer.
+        bins_used: time bins in which at least one batch of attempts was started.
+        bins_missed: time bins that had something to do, but the qubit or the QNPU was in use.
+        processes: user processes alive.
+        free_qubits: physical qubits nobody owns.
+        link_requests: entanglement requests in the queue of the link, by peer.
+        connected_peers: neighbours to which there is a connection.
+    """
+
+    subroutines_done: int
+    subroutines_failed: int
+    physical_instructions: int
+    pairs: Mapping[int, int]
+    bins_used: int
+    bins_missed: int
+    processes: int
+    free_qubits: int
+    link_requests: Mapping[int, int]
+    connected_peers: tuple[int, ...]
