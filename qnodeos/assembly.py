@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 BACKENDS: Final = ("behavioural", "instrument")
 """Depths of the simulation: devices that answer from a model, or nodes instrument by instrument."""
 
+ROLES: Final = ("client", "server")
+"""The nodes of a `NetworkConfig`."""
+
 PROFILES: Final = ("paper", "zero")
 """Latency profiles that come with the package."""
 
@@ -167,6 +170,11 @@ class ExperimentDevice(SimulatedQDevice, Protocol):
     """A simulated device as experiments use it, at either depth."""
 
     @property
+    def waits_for_neighbour(self) -> bool:
+        """Whether a request of the neighbour, if it came now, could change `next_tick`."""
+        ...
+
+    @property
     def charge_checks(self) -> list[ChargeCheck]:
         """For every readout, in order, the first charge check after it."""
         ...
@@ -238,30 +246,61 @@ def build_two_nodes(
     def stream(purpose: str) -> Random:
         return Random(f"{seed}/{purpose}")
 
-    names = ("client", "server")
     with ExitStack() as cleanup:
-        if backend == "behavioural":
-            devices = _behavioural_devices(config, stream)
-        else:
-            devices = _instrument_devices(config, seed, cleanup)
-        handles, network = _nodes(config, profile, stream, trace_capacity, devices, names)
+        devices = build_devices(config, seed, cleanup, backend).devices
+        handles, network = _nodes(config, profile, stream, trace_capacity, devices, ROLES)
         return TwoNodeSystem(network, handles["client"], handles["server"], cleanup.pop_all())
 
 
-def _behavioural_devices(
-    config: NetworkConfig, stream: Callable[[str], Random]
-) -> dict[str, ExperimentDevice]:
-    link = EntanglementLink(config.link, stream("link"), tick_ns=config.client.timing.tick_ns)
-    return {
-        name: BehaviouralNVDevice(node.timing, node.noise, link, stream(f"{name}/device"), name)
+@dataclass(frozen=True)
+class TwoDevices:
+    """The devices of client and server, and the link between them.
+
+    Attributes:
+        devices: by role.
+        heralds: counts the heralds given so far.
+        batches: counts the batches of attempts so far; None if this depth does not count them.
+    """
+
+    devices: Mapping[str, ExperimentDevice]
+    heralds: Callable[[], int]
+    batches: Callable[[], int] | None
+
+
+def build_devices(
+    config: NetworkConfig, seed: int | str, cleanup: ExitStack, backend: str = BACKENDS[0]
+) -> TwoDevices:
+    """The simulated devices of two NV nodes.
+
+    Args:
+        config: nodes and link.
+        seed: of all randomness.
+        cleanup: closes the instruments, if there are any.
+        backend: depth of the simulation, one of `BACKENDS`.
+
+    Raises:
+        ConfigurationError: there is no such backend, its packages are missing, or the
+            configuration cannot be simulated at that depth.
+        DeviceError: an instrument cannot be used: one of its name is open already.
+    """
+    _require_known("backend", backend, BACKENDS)
+    if backend != "behavioural":
+        return _instrument_devices(config, seed, cleanup)
+    link = EntanglementLink(
+        config.link, Random(f"{seed}/link"), tick_ns=config.client.timing.tick_ns
+    )
+    devices = {
+        name: BehaviouralNVDevice(
+            node.timing, node.noise, link, Random(f"{seed}/{name}/device"), name
+        )
         for name, node in (("client", config.client), ("server", config.server))
     }
+    return TwoDevices(devices, lambda: link.heralds, lambda: link.batches)
 
 
-def _instrument_devices(
-    config: NetworkConfig, seed: int | str, cleanup: ExitStack
-) -> dict[str, ExperimentDevice]:
+def _instrument_devices(config: NetworkConfig, seed: int | str, cleanup: ExitStack) -> TwoDevices:
     try:
+        from instruments.heralding import Register
         from sim.lab.build import SimulatedLaboratory
     except ModuleNotFoundError as error:
         raise ConfigurationError(
@@ -274,7 +313,12 @@ def _instrument_devices(
     ]
     with instrument_errors():
         laboratory = cleanup.enter_context(SimulatedLaboratory(specs, config.link, seed=seed))
-    return {name: node.device for name, node in laboratory.nodes.items()}
+    cpld = laboratory.laboratory.station.cpld
+    return TwoDevices(
+        {name: node.device for name, node in laboratory.nodes.items()},
+        lambda: cpld.counter(Register.HERALDS),
+        None,
+    )
 
 
 def instrument_spec(name: str, node: NodeConfig, link: LinkParameters, alpha: str) -> NodeSpec:

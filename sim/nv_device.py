@@ -98,6 +98,7 @@ class BehaviouralNVDevice:
         self._outcome = Outcome.UNKNOWN_FAILURE
         self._herald: BellState | None = None
         self._requested = Opcode.ENT
+        self._is_alone = False
 
         self._qubit: Qubit | None = None
         self._origin_ns = 0
@@ -146,6 +147,11 @@ class BehaviouralNVDevice:
         if self._due is not None:
             return self._due
         return self._last_tick + 1 if self._slave.has_news else None
+
+    @property
+    def waits_for_neighbour(self) -> bool:
+        """Whether a request of the neighbour, if it came now, could change `next_tick`."""
+        return self._is_alone
 
     # --- for experiments and inspection -------------------------------------------------
 
@@ -253,6 +259,7 @@ class BehaviouralNVDevice:
         if isinstance(answer, Batch):
             self._take(answer)
         else:
+            self._is_alone = True
             self._complete_at(answer, Outcome.ENTANGLEMENT_SYNC_FAILURE)
 
     # --- the link -----------------------------------------------------------------------
@@ -263,6 +270,7 @@ class BehaviouralNVDevice:
             self.on_wake(self._due)
 
     def _take(self, batch: Batch) -> None:
+        self._is_alone = False
         if batch.qubit is None or batch.bell is None:
             self._complete_at(batch.tick, Outcome.ENTANGLEMENT_FAILURE)
             return
@@ -362,4 +370,5 @@ class BehaviouralNVDevice:
         if self._qubit is not None:
             self._qubit.settle()
         self._due = None
+        self._is_alone = False
         self._slave.complete(self._outcome, self._herald)

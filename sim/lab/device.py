@@ -126,6 +126,11 @@ class InstrumentNVDevice:
             return self._announced
         return self._last_tick + 1 if self._has_news else None
 
+    @property
+    def waits_for_neighbour(self) -> bool:
+        """Whether an instruction to the neighbour, if it came now, could change `next_tick`."""
+        return self._laboratory.is_parked(self.node)
+
     def announce(self) -> None:
         """Find out when the instruction at hand will have been answered."""
         node = self.node

@@ -106,6 +106,11 @@ class Laboratory:
         if node.event < event:
             node.act(event)
 
+    def is_parked(self, node: LabNode) -> bool:
+        """Whether a node waits for its neighbour, which has nothing to do."""
+        # An idle neighbour may be given an instruction at any time, and then change its lines.
+        return node.state in LISTENING and (node.peer is None or node.peer.state == IDLE)
+
     # --- inside -------------------------------------------------------------------------------
 
     def _next(self) -> tuple[LabNode, int] | None:
@@ -113,15 +118,11 @@ class Laboratory:
         best: tuple[LabNode, int] | None = None
         for node in self.nodes:
             event = node.next_action()
-            if event == NEVER or self._is_parked(node):
+            if event == NEVER or self.is_parked(node):
                 continue
             if best is None or event < best[1]:
                 best = node, event
         return best
-
-    def _is_parked(self, node: LabNode) -> bool:
-        # An idle neighbour may be given an instruction at any time, and then change its lines.
-        return node.state in LISTENING and (node.peer is None or node.peer.state == IDLE)
 
     def _is_attempting(self, node: LabNode, event: int) -> bool:
         """Whether it depends on the AWGs what the node does at that event."""

@@ -1,0 +1,148 @@
+"""`qnodeos lab`: the simulated laboratory as a process of its own."""
+
+from __future__ import annotations
+
+import json as json_module
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+if TYPE_CHECKING:
+    from qnodeos.assembly import TwoDevices
+    from qnodeos.cli.lab_file import LabFile
+    from qnodeos.engine.channel import DevicePort
+    from qnodeos.service.realtime import PreparedProcess
+    from sim.realtime.laboratory import RealTimeLaboratory
+
+START_DELAY_NS: Final = 1_000_000
+"""From the start of the clock to tick 0: the channels must be there by then (assumed)."""
+
+
+def lab(
+    path: Annotated[Path, typer.Argument(metavar="LAB.yaml", help="The laboratory.")],
+    json: Annotated[
+        Path | None, typer.Option(help="Write what was counted here, at the end.")
+    ] = None,
+) -> None:
+    """Run the simulated laboratory in real time, until Ctrl-C.
+
+    QNPU services (`qnodeos serve`) reach their devices through the channels it makes.
+    """
+    from qnodeos.cli.lab_file import load_lab
+    from qnodeos.service.notify import Notifier
+    from sim.realtime.loop import StopSignals, may_spin, serve
+
+    file = load_lab(path)
+    spin = file.pace == "spinning" or (file.pace == "auto" and may_spin(len(file.nodes)))
+    with ExitStack() as cleanup:
+        stop = cleanup.enter_context(StopSignals())
+        notifier = cleanup.enter_context(Notifier())
+        laboratory, ports, devices = _open(file, cleanup)
+        prepared = cleanup.enter_context(_prepare(file, spin))
+        mode = "spinning" if spin else "event-driven"
+        line = f"{file.backend} devices of {' and '.join(file.nodes)}, {mode}"
+        typer.echo(f"lab: {line}; channels in {file.directory}; Ctrl-C ends it")
+        typer.echo(f"lab: {prepared.report.summary()}")
+        notifier.ready(line)
+
+        def report() -> None:
+            notifier.alive()
+            notifier.status(_status(laboratory, devices))
+
+        serve(laboratory, list(ports.values()), stop, spin=spin, report=report)
+        notifier.stopping()
+        counted = _counted(file, laboratory, ports, devices, mode)
+    _print(counted)
+    if json is not None:
+        json.parent.mkdir(parents=True, exist_ok=True)
+        json.write_text(json_module.dumps(counted, indent=1) + "\n", "utf-8")
+
+
+def _open(
+    file: LabFile, cleanup: ExitStack
+) -> tuple[RealTimeLaboratory, dict[str, DevicePort], TwoDevices]:
+    """Make devices and channels, and start the clock."""
+    from qnodeos.assembly import ROLES, build_devices
+    from qnodeos.engine.channel import DevicePort
+    from sim.realtime.laboratory import RealTimeLaboratory
+
+    devices = build_devices(file.network, file.seed, cleanup, file.backend)
+    file.directory.mkdir(parents=True, exist_ok=True)
+    epoch_ns = time.monotonic_ns() + START_DELAY_NS
+    ports: dict[str, DevicePort] = {}
+    for name, role in zip(file.nodes, ROLES, strict=True):
+        capabilities = devices.devices[role].capabilities
+        ports[name] = cleanup.enter_context(
+            DevicePort.create(
+                file.channel(name),
+                name=f"{name}: {capabilities.name}",
+                tick_ns=capabilities.tick_ns,
+                epoch_ns=epoch_ns,
+                capabilities=capabilities,
+            )
+        )
+    laboratory = RealTimeLaboratory(
+        {
+            name: (devices.devices[role], ports[name])
+            for name, role in zip(file.nodes, ROLES, strict=True)
+        },
+        epoch_ns,
+        grace_ticks=file.grace_ticks,
+    )
+    return laboratory, ports, devices
+
+
+def _prepare(file: LabFile, spin: bool) -> PreparedProcess:
+    """Ask the operating system for what the part of hardware needs.
+
+    A loop that never sleeps gets no priority: it would keep everything else off its core.
+    """
+    from qnodeos.service.realtime import RealtimeSettings, prepare_process
+
+    priority = 0 if spin else file.priority
+    return prepare_process(RealtimeSettings(tick_priority=0, policy_priority=priority))
+
+
+def _status(laboratory: RealTimeLaboratory, devices: TwoDevices) -> str:
+    nodes = laboratory.statistics.values()
+    return (
+        f"{sum(node.commands for node in nodes)} commands, {devices.heralds()} heralds, "
+        f"{sum(node.late_answers for node in nodes)} of {sum(node.answers for node in nodes)} "
+        "answers late"
+    )
+
+
+def _counted(
+    file: LabFile,
+    laboratory: RealTimeLaboratory,
+    ports: dict[str, DevicePort],
+    devices: TwoDevices,
+    mode: str,
+) -> dict[str, Any]:
+    return {
+        "backend": file.backend,
+        "mode": mode,
+        "tick_ns": laboratory.tick_ns,
+        "batches": None if devices.batches is None else devices.batches(),
+        "heralds": devices.heralds(),
+        "nodes": {
+            name: node.summary() | {"attached": ports[name].generation}
+            for name, node in laboratory.statistics.items()
+        },
+    }
+
+
+def _print(counted: dict[str, Any]) -> None:
+    batches = "" if counted["batches"] is None else f"{counted['batches']} batches, "
+    typer.echo(f"lab: {batches}{counted['heralds']} heralds")
+    for name, node in counted["nodes"].items():
+        lag, late = node["lag_us"], node["lateness_us"]
+        typer.echo(
+            f"lab: {name}: {node['commands']} commands, taken in after {lag['p50']:g} us "
+            f"(99 %: {lag['p99']:g}, most {lag['max']:g}); {node['answers']} answers, "
+            f"{node['late_answers']} of them late (99 %: {late['p99']:g} us, most "
+            f"{late['max']:g}); {node['moved_commands']} commands moved"
+        )
