@@ -254,7 +254,7 @@ class NetworkProcess(Process):
         number = schedule.bin_at(tick)
         due, self._bin_due = self._bin_due, None
         if due is not None and (due != number or tick > schedule.last_start(number)):
-            self.bins_missed += 1  # the QNPU was in use until now
+            self._count_missed(schedule, due, tick)  # the QNPU was in use until now
         if tick < schedule.attempts_from(number):
             return False  # a wait for an announcement has led into the guard of the next bin
         self._bin = number
@@ -285,6 +285,11 @@ class NetworkProcess(Process):
             self._bin_used = number
             self.bins_used += 1
         return True
+
+    def _count_missed(self, schedule: NetworkSchedule, first: int, tick: int) -> None:
+        number = schedule.bin_at(tick)
+        end = number + (tick > schedule.last_start(number))
+        self.bins_missed += sum(schedule.peer(bin_) is not None for bin_ in range(first, end))
 
     def _choose_basis(self, request: LinkRequest) -> None:
         """Rotations before the measurement, chosen anew for every pair if random."""

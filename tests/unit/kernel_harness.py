@@ -49,8 +49,16 @@ class WatchingTrace:
             self._active = process
         elif record.event in _PRODUCES:
             assert self._active == process, f"{record} while process {self._active} is running"
-        elif record.event in _ENDS and self._active == process:
+        elif record.event in _ENDS and self._active == process and not self._still_runs(record):
             self._active = None
+
+    def _still_runs(self, record: Record) -> bool:
+        # A subroutine that waited behind the one being run may be cancelled.
+        if record.event is not Event.PROCMGR_SUBROUTINE_ABORTED:
+            return False
+        assert self.kernel is not None
+        process = self.kernel.processes.get(record.pid)
+        return process is not None and process.state is ProcessState.RUNNING
 
     def _has_network_left(self, record: Record) -> bool:
         # The real system has no event for a network process that starts to wait.
@@ -94,9 +102,44 @@ class Node:
         self.inbox.append(lambda tick: self.kernel.host_message(client, request, raw, tick))
         return request
 
+    def register(self, app_id: int, priority: int, client: int = 1, max_qubits: int = 3) -> int:
+        """Register a program with a priority. Returns the request's number."""
+        request = self.sent
+        self.sent += 1
+        self.inbox.append(
+            lambda tick: self.kernel.register(client, request, app_id, max_qubits, priority, tick)
+        )
+        return request
+
+    def cancel(self, target: int, client: int = 1) -> int:
+        """Cancel a subroutine. Returns the request's number."""
+        request = self.sent
+        self.sent += 1
+        self.inbox.append(lambda tick: self.kernel.cancel(client, request, target, tick))
+        return request
+
     def close(self, client: int = 1) -> None:
         """Close a client's connection; the kernel hears of it at the next tick."""
         self.inbox.append(lambda tick: self.kernel.client_closed(client, tick))
+
+    def lose_peers(self, heard_ticks_ago: int | None = None) -> None:
+        """The connections to all neighbours end."""
+
+        def lose(tick: int) -> None:
+            heard_tick = None if heard_ticks_ago is None else tick - heard_ticks_ago
+            for peer in self.kernel.link_layer.links:
+                self.kernel.peer_lost(peer, tick, heard_tick)
+
+        self.inbox.append(lose)
+
+    def connect_peers(self) -> None:
+        """There are connections to all neighbours."""
+
+        def connect(tick: int) -> None:
+            for peer in self.kernel.link_layer.links:
+                self.kernel.peer_connected(peer, tick)
+
+        self.inbox.append(connect)
 
     def step(self, tick: int) -> None:
         """Run one tick: outcome, messages, kernel, instruction."""
@@ -255,6 +298,7 @@ class Lab:
         self._every_tick = every_tick
         self._arrivals: dict[tuple[int, int], int] = {}
         self._actions: list[tuple[int, Callable[[], None]]] = []
+        self._is_cut = False
 
     def at(self, tick: int, action: Callable[[], object]) -> None:
         """Do something just before a tick."""
@@ -305,12 +349,25 @@ class Lab:
 
     def _send(self, source: int, destination: int, message: PeerMessage) -> None:
         self.sent.append((source, destination, message))
-        if destination not in self.nodes:
+        if destination not in self.nodes or self._is_cut:
             return
         way = source, destination
         arrival = max(self.tick + self._delay(), self._arrivals.get(way, 0))
         self._arrivals[way] = arrival
         self.messages.append((arrival, source, destination, message))
+
+    def cut(self, heard_ticks_ago: int | None = None) -> None:
+        """The connections between all nodes end, and the messages on their way with them."""
+        self._is_cut = True
+        self.messages.clear()
+        for node in self.nodes.values():
+            node.lose_peers(heard_ticks_ago)
+
+    def mend(self) -> None:
+        """The nodes are connected again."""
+        self._is_cut = False
+        for node in self.nodes.values():
+            node.connect_peers()
 
     def _following(self, *, idle: bool = False) -> int | None:
         candidates = [message[0] for message in self.messages]
