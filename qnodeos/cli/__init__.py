@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 
 from qnodeos import __version__
 from qnodeos._packages import PACKAGES
-from qnodeos.cli import calibrate, configuration, experiment, install_service, lab, timing
+from qnodeos.cli import calibrate, configuration, experiment, install_service, lab, timing, up
 from qnodeos.errors import ConfigurationError, QNodeOSError
 
 EXIT_FAILED = 1
@@ -48,6 +48,7 @@ app.command("config")(configuration.config)
 app.command("calibrate")(calibrate.calibrate)
 app.command("timing")(timing.timing)
 app.command("lab")(lab.lab)
+app.command("up")(up.up)
 app.command("install-service")(install_service.install_service)
 
 

@@ -17,7 +17,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -39,6 +39,7 @@ MAX_CHILDREN: Final = 64
 _CREDENTIALS: Final = struct.Struct("3i")
 """struct ucred: pid, uid, gid."""
 _POLL_S: Final = 0.1
+_GOOD_EXITS: Final = (0, -signal.SIGTERM, 128 + signal.SIGTERM)
 
 
 class ChildState(StrEnum):
@@ -96,6 +97,11 @@ class Child:
     def pid(self) -> int | None:
         """Of the running process."""
         return None if self.process is None else self.process.pid
+
+    @property
+    def ended_well(self) -> bool:
+        """Whether it ended because it was asked to, and without complaint."""
+        return self.state is ChildState.STOPPED and self.exit_code in _GOOD_EXITS
 
     @property
     def is_running(self) -> bool:
@@ -194,8 +200,15 @@ class Processes:
         child.ready_s = child.exit_code = None
         child.started_s = time.monotonic()
 
-    def wait_ready(self, name: str, timeout_s: float = READY_S) -> None:
+    def wait_ready(
+        self, name: str, timeout_s: float = READY_S, give_up: Callable[[], bool] = lambda: False
+    ) -> None:
         """Wait until a child is ready.
+
+        Args:
+            name: of the child.
+            timeout_s: how long.
+            give_up: asked now and then; wait no longer if it says so.
 
         Raises:
             ChildProcessFailedError: it died, or did not become ready in time; with its last words.
@@ -208,6 +221,8 @@ class Processes:
                 raise ChildProcessFailedError(
                     f"{name} was not ready after {timeout_s:g} s; the end of {child.log}:\n{lines}"
                 )
+            if give_up():
+                return
             self.poll(_POLL_S)
         if child.state is not ChildState.READY:
             raise ChildProcessFailedError(child.obituary())
@@ -266,6 +281,7 @@ class Processes:
     def stop(self, name: str, timeout_s: float = STOP_S) -> None:
         """Ask a child to end; kill it if it does not in time."""
         child = self[name]
+        self.poll()
         if child.process is None:
             return
         child.state = ChildState.STOPPING
