@@ -6,7 +6,8 @@ system. What it reads is `NetworkConfig`, a YAML file or a preset.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+import secrets
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,16 +19,22 @@ from typing import TYPE_CHECKING, Annotated, Final, Protocol, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from drivers.errors import instrument_errors
-from drivers.nv import NVDriver
+from drivers.nv import NV_CAPABILITIES, NVDriver
 from qnodeos.api.netqasm import Flavour
 from qnodeos.cnpu.host import NetworkDirectory
 from qnodeos.cnpu.latency import LatencyProfile
 from qnodeos.cnpu.virtual import MessageBoard, VirtualCnpu
 from qnodeos.config.loader import load_config, parse_config
+from qnodeos.engine import Link, LoopbackLink, ShmLink, SpidevLink, TickEngine, open_engine
 from qnodeos.errors import ConfigurationError
 from qnodeos.qdevice.protocols import SimulatedQDevice
 from qnodeos.qnpu.kernel import Kernel, KernelConfig
 from qnodeos.qnpu.schedule import NetworkSchedule
+from qnodeos.service.loop import Loop
+from qnodeos.service.node_file import NodeFile, ShmDevice, SpiDevice
+from qnodeos.service.notify import ActivatedSocket, Notifier
+from qnodeos.service.server import close_all
+from qnodeos.service.service import QnpuService, open_listeners
 from qnodeos.trace.recorder import TraceRecorder
 from sim.charge import ChargeCheck
 from sim.clock import VirtualClock
@@ -431,4 +438,65 @@ def _schedule(config: NetworkConfig, tick_ns: int, peer: int) -> NetworkSchedule
         guard_ticks=round(config.schedule.guard_ms * _MS_IN_NS / tick_ns),
         batch_ticks=-(-config.link.batch_ns // tick_ns) + 2,
         pattern=(peer,),
+    )
+
+
+# --- the service of one node ------------------------------------------------------------
+
+
+def build_service(
+    node: NodeFile,
+    *,
+    incarnation: int,
+    activated: Iterable[ActivatedSocket] = (),
+    notifier: Notifier | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> QnpuService:
+    """The QNPU service of a node, ready to run; close it after use.
+
+    Args:
+        node: the node.
+        incarnation: number of this start; later ones are larger.
+        activated: sockets that systemd passed; owned by the service from now on.
+        notifier: to the supervisor; stays the caller's.
+        say: takes lines about what changes, for people.
+
+    Raises:
+        ConfigurationError: the file does not fit this machine or the device.
+        DeviceError: the device cannot be used.
+    """
+    listeners = open_listeners(node, activated)
+    try:
+        service = QnpuService(
+            node,
+            open_engine=partial(_open_engine, node),
+            make_driver=NVDriver,
+            standard=NV_CAPABILITIES,
+            listeners=listeners,
+            loop=Loop(),
+            incarnation=incarnation,
+            random_choice=secrets.randbelow,
+            notifier=notifier,
+            say=say,
+        )
+    except BaseException:
+        close_all(listeners)
+        raise
+    return service
+
+
+def _open_engine(node: NodeFile) -> TickEngine:
+    device, realtime = node.device, node.realtime
+    link: Link
+    if isinstance(device, ShmDevice):
+        link = ShmLink(device.path)
+    elif isinstance(device, SpiDevice):
+        link = SpidevLink(device.bus, device.device, device.tick_ns, device.speed_hz, device.mode)
+    else:
+        link = LoopbackLink(device.tick_ns)
+    return open_engine(
+        link,
+        mode=realtime.mode,
+        tick_core=realtime.tick_core,
+        tick_priority=realtime.tick_priority,
     )

@@ -14,7 +14,16 @@ from typer.core import TyperGroup
 
 from qnodeos import __version__
 from qnodeos._packages import PACKAGES
-from qnodeos.cli import calibrate, configuration, experiment, install_service, lab, timing, up
+from qnodeos.cli import (
+    calibrate,
+    configuration,
+    experiment,
+    install_service,
+    lab,
+    serve,
+    timing,
+    up,
+)
 from qnodeos.errors import ConfigurationError, QNodeOSError
 
 EXIT_FAILED = 1
@@ -46,6 +55,7 @@ app.add_typer(experiment.app, name="experiment")
 app.command("demo")(experiment.demo)
 app.command("config")(configuration.config)
 app.command("calibrate")(calibrate.calibrate)
+app.command("serve")(serve.serve)
 app.command("timing")(timing.timing)
 app.command("lab")(lab.lab)
 app.command("up")(up.up)

@@ -67,10 +67,10 @@ class SpiDevice(_Section):
     bus: Annotated[int, Field(ge=0, le=255)] = Field(0, description="B of /dev/spidevB.D")
     device: Annotated[int, Field(ge=0, le=255)] = Field(0, description="D of /dev/spidevB.D")
     speed_hz: Annotated[int, Field(ge=100_000, le=100_000_000)] = Field(
-        10_000_000, description="clock of the bus (assumed: 32 bits then take 3.2 us)"
+        12_500_000, description="clock of the bus, at most (assumed: 32 bits then take 2.6 us)"
     )
     mode: Annotated[int, Field(ge=0, le=3)] = Field(
-        0, description="SPI mode, clock polarity and phase (assumed: the common one)"
+        1, description="SPI mode, clock polarity and phase (assumed)"
     )
     tick_ns: Annotated[int, Field(ge=1_000, le=1_000_000_000)] = Field(
         10_000, description="time between two frames (published for NV: 10 us)"
@@ -193,8 +193,8 @@ class LimitsConfig(_Section):
     messages_per_turn: Annotated[int, Field(ge=1, le=1_024)] = Field(
         8, description="messages taken from one connection before the others have their turn"
     )
-    priority: Annotated[int, Field(ge=0, le=1_000)] = Field(
-        10, description="highest priority a program may ask for (and lowest, negated)"
+    highest_priority: Annotated[int, Field(ge=0, le=1_000)] = Field(
+        100, description="programs may ask for priorities from 0 to this; 0 makes all equal"
     )
     processes: Annotated[int, Field(ge=1, le=65_536)] = Field(
         64, description="user processes of all programs"
@@ -207,23 +207,31 @@ class LimitsConfig(_Section):
     )
     instructions_per_activation: Annotated[int, Field(ge=1, le=100_000_000)] = Field(
         100_000,
-        description="instructions of a subroutine between two waits, or it is taken for an "
-        "endless loop",
+        description="instructions of a subroutine between two waits; one that runs more is taken "
+        "for an endless loop",
+    )
+    activation_ms: Annotated[int, Field(ge=1, le=3_600_000)] = Field(
+        1_000,
+        description="time a subroutine may hold the QNPU between two waits, that of the device "
+        "included",
     )
     instructions_per_tick: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
-        500,
+        200,
         description="instructions of a subroutine before the service looks after everything else "
-        "(500 take about 50 us)",
+        "(200 take about 20 us)",
     )
 
-    def kernel(self) -> Limits:
-        """The bounds of the kernel."""
+    def kernel(self, tick_ns: int) -> Limits:
+        """The bounds of the kernel, for a tick of some length."""
         return Limits(
             processes=self.processes,
+            programs_per_client=self.programs_per_client,
+            highest_priority=self.highest_priority,
             subroutine_bytes=self.subroutine_bytes,
             pending_subroutines=self.pending_subroutines,
             instructions_per_activation=self.instructions_per_activation,
             instructions_per_tick=self.instructions_per_tick,
+            activation_ticks=max(1, self.activation_ms * 1_000_000 // tick_ns),
         )
 
 

@@ -72,6 +72,11 @@ class TraceRecorder:
         """Number of events overwritten since the last `clear`."""
         return max(0, self._recorded - self.capacity)
 
+    @property
+    def recorded(self) -> int:
+        """Number of events recorded since the last `clear`, kept or not."""
+        return self._recorded
+
     def record(self, time: int, event: int, process: int = 0, detail: int = 0) -> None:
         """Keep one event. Values are checked when they are read, not here."""
         recorded = self._recorded
@@ -111,6 +116,33 @@ class TraceRecorder:
             chosen &= columns["process"] == process
         times: NDArray[np.int64] = columns["time"][chosen]
         return times
+
+    def since(self, number: int, most: int) -> tuple[tuple[int, int, int, int], ...]:
+        """Events in the order of recording, without copying the others.
+
+        Args:
+            number: of the first, counted from the last `clear`; it must be kept still.
+            most: how many at most.
+
+        Returns:
+            (time, event, process, detail) of each.
+
+        Raises:
+            ValueError: the first has been overwritten.
+        """
+        recorded, capacity = self._recorded, self.capacity
+        if number < recorded - capacity:
+            raise ValueError(f"event {number} has been overwritten; {recorded} were recorded")
+        times, events, processes, details = (
+            self._times,
+            self._events,
+            self._processes,
+            self._details,
+        )
+        return tuple(
+            (times[slot], events[slot], processes[slot], details[slot])
+            for slot in (each % capacity for each in range(number, min(recorded, number + most)))
+        )
 
     def clear(self) -> None:
         """Forget all events and the count of dropped ones."""

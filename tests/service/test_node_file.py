@@ -82,8 +82,11 @@ def test_everything_that_a_node_may_say(tmp_path):
     assert node.peers["server"].applications == Address(host="127.0.0.1", port=7202)
     assert node.node_of_role("bob") == "server"
     assert node.node_of_role("server") == "server"
-    assert node.limits.kernel() == Limits(
-        instructions_per_activation=1000, instructions_per_tick=500
+    assert node.limits.kernel(20_000) == Limits(
+        programs_per_client=8,
+        instructions_per_activation=1000,
+        instructions_per_tick=200,
+        activation_ticks=50_000,
     )
     assert node.trace.events == 100
 

@@ -1,0 +1,123 @@
+"""One connection of the API server: its stream, its state and what it still owes."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections import deque
+from enum import Enum
+from typing import Final
+
+from qnodeos.transport import Stream
+
+_PEER_CREDENTIALS: Final = struct.Struct("iII")
+"""struct ucred of unix(7): process, user and group id."""
+
+_KEEPALIVE: Final = (
+    (socket.SO_KEEPALIVE, socket.SOL_SOCKET, 1),
+    (socket.TCP_KEEPIDLE, socket.IPPROTO_TCP, 10),
+    (socket.TCP_KEEPINTVL, socket.IPPROTO_TCP, 5),
+    (socket.TCP_KEEPCNT, socket.IPPROTO_TCP, 4),
+    (socket.TCP_USER_TIMEOUT, socket.IPPROTO_TCP, 30_000),
+)
+"""Notice within 30 s (assumed) that the machine at the other end is gone."""
+
+
+class ClientState(Enum):
+    """Where a connection is in its life."""
+
+    SHAKING_HANDS = "shaking hands"
+    SERVED = "served"
+    LEAVING = "leaving"
+    """It has been told why it is refused; it is kept a moment so that it can read that."""
+    CLOSED = "closed"
+
+    __hash__ = object.__hash__
+
+
+class Client:
+    """A connection.
+
+    Args:
+        number: of the connection; never used again.
+        connection: the accepted socket.
+        stream: the frames on it.
+        now_ns: when it came.
+
+    Attributes:
+        open: numbers of the requests that wait for their reply.
+        inbox: payloads received and not looked at yet.
+        name: what the client calls itself.
+        is_operator: whether it may see what other clients' programs do.
+        deadline_ns: when it is given up, while it shakes hands or leaves.
+        heard_ns: when it was last seen to say something.
+        events_from: number of the next trace event to send; None if it does not want any.
+        events_dropped: trace events it has missed and not been told of.
+        writing: whether the loop waits until the socket takes more.
+        reading: whether the loop waits for more to read.
+    """
+
+    __slots__ = (
+        "_heard_bytes",
+        "connection",
+        "deadline_ns",
+        "events_dropped",
+        "events_from",
+        "heard_ns",
+        "inbox",
+        "is_operator",
+        "name",
+        "number",
+        "open",
+        "reading",
+        "state",
+        "stream",
+        "writing",
+    )
+
+    def __init__(
+        self, number: int, connection: socket.socket, stream: Stream, now_ns: int, deadline_ns: int
+    ) -> None:
+        self.number = number
+        self.connection = connection
+        self.stream = stream
+        self.state = ClientState.SHAKING_HANDS
+        self.open: set[int] = set()
+        self.inbox: deque[bytes] = deque()
+        self.name = ""
+        self.is_operator = is_operator(connection)
+        self.deadline_ns = deadline_ns
+        self.heard_ns = now_ns
+        self._heard_bytes = 0
+        self.events_from: int | None = None
+        self.events_dropped = 0
+        self.writing = False
+        self.reading = True
+
+    def silent_ns(self, now_ns: int) -> int:
+        """How long nothing has come, as far as earlier calls of this method could see."""
+        received = self.stream.received_bytes
+        if received != self._heard_bytes:
+            self._heard_bytes = received
+            self.heard_ns = now_ns
+        return now_ns - self.heard_ns
+
+
+def keep_alive(connection: socket.socket) -> None:
+    """Let the system find out when the other end of a TCP connection is gone."""
+    if connection.family != socket.AF_UNIX:
+        for option, level, value in _KEEPALIVE:
+            connection.setsockopt(level, option, value)
+
+
+def is_operator(connection: socket.socket) -> bool:
+    """Whether the user at the other end runs this service, or is root.
+
+    Only a Unix socket can tell.
+    """
+    if connection.family != socket.AF_UNIX:
+        return False
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
+    _, user, _ = _PEER_CREDENTIALS.unpack(raw)
+    return user in (0, os.geteuid())

@@ -1,0 +1,604 @@
+"""The API server: connections of programs, from accepting to the end.
+
+    accept -> SHAKING_HANDS -- Hello --> SERVED --> closed
+                   |                       |
+                   +------> LEAVING <------+   refused: told why, then closed
+
+What must not happen, and why it does not: a connection takes at most `messages_per_turn`
+messages per turn, so a flood waits in its own socket; what is not read is bounded by
+`outbound_bytes`; connections that do not introduce themselves live in a pool of their own,
+in which the newest replaces the oldest, so however many there are, a program that does
+introduce itself finds its place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+import ssl
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final, NamedTuple, Protocol
+
+from qnodeos.api.host import HostReply
+from qnodeos.api.host_wire import (
+    PROTOCOL_VERSION,
+    Cancel,
+    Failure,
+    GetStatistics,
+    Hello,
+    ListProcesses,
+    Message,
+    Netqasm,
+    Ping,
+    Pong,
+    ProcessInfo,
+    ProcessList,
+    Refused,
+    Register,
+    Reply,
+    Statistics,
+    Subscribe,
+    Welcome,
+    decode_client,
+    encode,
+    reply_of,
+)
+from qnodeos.errors import (
+    ConnectionLostError,
+    ErrorCode,
+    LimitError,
+    MalformedMessageError,
+    PeerError,
+    QNodeOSError,
+    SlowReaderError,
+    UntrustedPeerError,
+)
+from qnodeos.service.clients import Client, ClientState, keep_alive
+from qnodeos.service.events import EventStream
+from qnodeos.service.loop import BROKEN, READ, WRITE, Loop
+from qnodeos.service.node_file import LimitsConfig
+from qnodeos.transport import Address, Stream
+from qnodeos.transport.listening import address_of
+
+_ACCEPTS_PER_TURN: Final = 64
+_LEAVE_NS: Final = 1_000_000_000
+"""How long a refused connection is kept so that it can read why (assumed)."""
+_PAUSE_NS: Final = 100_000_000
+"""How long nothing is accepted when the system has no descriptor left (assumed)."""
+_NS_PER_MS: Final = 1_000_000
+_FRAME_OVERHEAD_BYTES: Final = 1_024
+"""What a message is longer than the subroutine in it, at most."""
+_OUT_OF_RESOURCES: Final = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EPERM}
+)
+
+
+class Listener(NamedTuple):
+    """A listening, non-blocking socket, and the TLS it asks for (None: none)."""
+
+    socket: socket.socket
+    context: ssl.SSLContext | None = None
+
+
+class Qnpu(Protocol):
+    """What the server asks of the QNPU behind it."""
+
+    def host_message(self, client: int, request: int, raw: bytes) -> None:
+        """Take a message of the NetQASM SDK; `ApiServer.reply` will bring the answer."""
+        ...
+
+    def register(
+        self, client: int, request: int, app_id: int, max_qubits: int, priority: int
+    ) -> None:
+        """Register a program; `ApiServer.reply` will bring the answer."""
+        ...
+
+    def cancel(self, client: int, request: int, target: int) -> None:
+        """Withdraw a subroutine; `ApiServer.reply` will bring the answer."""
+        ...
+
+    def client_closed(self, client: int) -> None:
+        """A connection has ended."""
+        ...
+
+    def process_list(self, client: int | None) -> tuple[ProcessInfo, ...]:
+        """The processes of a connection, of all if it is None."""
+        ...
+
+    def statistics(self) -> dict[str, dict[str, Any]]:
+        """All counters."""
+        ...
+
+
+@dataclass
+class ServerCounters:
+    """What has happened to connections since the start.
+
+    Attributes:
+        accepted: connections made.
+        welcomed: those that introduced themselves properly.
+        refused_connections: refused because as many as may be are served.
+        refused_malformed: refused or ended because of what they sent.
+        refused_untrusted: ended because of their certificate.
+        evicted_handshakes: that made room for newer ones before they had introduced themselves.
+        timed_out_handshakes: that did not introduce themselves in time.
+        timed_out_idle: silent for too long.
+        slow_readers: ended because they did not read.
+        lost: ended by the other end, or by the network.
+        accept_pauses: times when the system had no descriptor left.
+        requests: requests taken.
+        refused_requests: beyond `requests_per_client`, or with a number in use.
+        replies: sent.
+        events_dropped: trace events that subscribers missed.
+    """
+
+    accepted: int = 0
+    welcomed: int = 0
+    refused_connections: int = 0
+    refused_malformed: int = 0
+    refused_untrusted: int = 0
+    evicted_handshakes: int = 0
+    timed_out_handshakes: int = 0
+    timed_out_idle: int = 0
+    slow_readers: int = 0
+    lost: int = 0
+    accept_pauses: int = 0
+    requests: int = 0
+    refused_requests: int = 0
+    replies: int = 0
+    events_dropped: int = 0
+
+
+class ApiServer:
+    """Serves the connections of all listeners.
+
+    Args:
+        loop: in whose thread everything happens.
+        listeners: owned by this object from now on.
+        limits: all bounds.
+        welcome: what a client that introduces itself is told.
+        qnpu: the QNPU behind the server.
+        events: the trace, for those who subscribe.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        listeners: Sequence[Listener],
+        limits: LimitsConfig,
+        welcome: Welcome,
+        qnpu: Qnpu,
+        events: EventStream,
+    ) -> None:
+        self.counters = ServerCounters()
+        self._loop = loop
+        self._listeners = tuple(listeners)
+        self._limits = limits
+        self._welcome = encode(welcome)
+        self._qnpu = qnpu
+        self._events = events
+        self._served: dict[int, Client] = {}
+        self._others: dict[int, Client] = {}
+        self._last_number = 0
+        self._max_frame_bytes = limits.subroutine_bytes + _FRAME_OVERHEAD_BYTES
+        self._handlers: dict[type[Message], Callable[[Client, Any], None]] = {
+            Netqasm: self._netqasm,
+            Register: self._register,
+            Cancel: self._cancel,
+            ListProcesses: self._list_processes,
+            GetStatistics: self._get_statistics,
+            Subscribe: self._subscribe,
+            Ping: self._ping,
+        }
+        for listener in self._listeners:
+            self._listen(listener)
+        sweep_ms = min(limits.handshake_ms, limits.idle_ms, 4_000) / 4
+        self._sweep_ns = round(sweep_ms * _NS_PER_MS)
+        self._sweeper = loop.call_after(self._sweep_ns, self._sweep)
+        self._pump_timer = loop.call_after(0, lambda: None)
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """Where it listens, with the ports the system chose."""
+        return tuple(address_of(listener.socket) for listener in self._listeners)
+
+    @property
+    def connections(self) -> int:
+        """Connections that are served."""
+        return len(self._served)
+
+    @property
+    def open_sockets(self) -> int:
+        """Connections that hold a descriptor, served or not."""
+        return len(self._served) + len(self._others)
+
+    @property
+    def open_requests(self) -> int:
+        """Requests that wait for their reply."""
+        return sum(len(client.open) for client in self._served.values())
+
+    def statistics(self) -> dict[str, Any]:
+        """Counters, and what there is now."""
+        return {
+            "connections": self.connections,
+            "handshakes": len(self._others),
+            "subscribers": sum(c.events_from is not None for c in self._served.values()),
+            "open_requests": self.open_requests,
+            **asdict(self.counters),
+        }
+
+    def welcome(self, welcome: Welcome) -> None:
+        """Tell this to clients from now on."""
+        self._welcome = encode(welcome)
+
+    # --- connections ------------------------------------------------------------------
+
+    def _listen(self, listener: Listener) -> None:
+        self._loop.watch(listener.socket.fileno(), lambda _: self._accept(listener))
+
+    def _accept(self, listener: Listener) -> None:
+        for _ in range(_ACCEPTS_PER_TURN):
+            try:
+                connection, _ = listener.socket.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno not in _OUT_OF_RESOURCES:
+                    continue  # that one was gone before it was accepted
+                # The descriptor would stay readable: look elsewhere for a while.
+                self.counters.accept_pauses += 1
+                self._loop.forget(listener.socket.fileno())
+                self._loop.call_after(_PAUSE_NS, lambda: self._listen(listener))
+                return
+            self._admit(connection, listener.context)
+
+    def _admit(self, connection: socket.socket, context: ssl.SSLContext | None) -> None:
+        self.counters.accepted += 1
+        self._last_number += 1
+        now_ns = self._loop.now_ns()
+        try:
+            keep_alive(connection)
+            stream = Stream(
+                connection,
+                context=context,
+                is_server=True,
+                max_frame_bytes=self._max_frame_bytes,
+                max_outbound_bytes=self._limits.outbound_bytes,
+            )
+            client = Client(
+                self._last_number,
+                connection,
+                stream,
+                now_ns,
+                now_ns + self._limits.handshake_ms * _NS_PER_MS,
+            )
+        except OSError:  # it is gone already
+            connection.close()
+            return
+        if len(self._others) >= self._limits.handshakes:
+            oldest = next(iter(self._others.values()))
+            self.counters.evicted_handshakes += oldest.state is ClientState.SHAKING_HANDS
+            self._close(oldest)
+        self._others[client.number] = client
+        self._loop.watch(stream.fileno(), lambda events: self._ready(client, events))
+        if len(self._served) >= self._limits.connections and context is None:
+            self._refuse_connection(client)
+
+    def _refuse_connection(self, client: Client) -> None:
+        self.counters.refused_connections += 1
+        self._refuse(
+            client,
+            "LimitError",
+            f"connections={self._limits.connections} are served, the limit; try again later",
+        )
+
+    def _ready(self, client: Client, events: int) -> None:
+        """The socket of a connection can be read or written, or is broken."""
+        try:
+            if events & WRITE:
+                client.stream.flush()
+                self._set_interest(client)
+            if events & ~WRITE:
+                if client.inbox:
+                    # Not read before its turn comes, so its end would be reported for ever.
+                    if events & BROKEN:
+                        raise ConnectionLostError("the connection broke")
+                    return
+                self._take(client, client.stream.receive())
+        except QNodeOSError as error:
+            self._fail(client, error)
+
+    def _take(self, client: Client, payloads: list[bytes]) -> None:
+        if client.state is ClientState.LEAVING:
+            return
+        most = self._limits.messages_per_turn
+        for payload in payloads[:most]:
+            self._serve(client, payload)
+        if len(payloads) > most:
+            client.inbox.extend(payloads[most:])
+            self._set_interest(client)
+            self._loop.call_soon(lambda: self._continue(client))
+
+    def _continue(self, client: Client) -> None:
+        """Look at more of what a connection has sent: its turn has come again."""
+        inbox = client.inbox
+        try:
+            for _ in range(min(self._limits.messages_per_turn, len(inbox))):
+                self._serve(client, inbox.popleft())
+                if not inbox:  # also if it was closed
+                    break
+        except QNodeOSError as error:
+            self._fail(client, error)
+            return
+        if inbox:
+            self._loop.call_soon(lambda: self._continue(client))
+        elif client.state is not ClientState.CLOSED:
+            self._set_interest(client)
+
+    def _serve(self, client: Client, payload: bytes) -> None:
+        state = client.state
+        if state is ClientState.SERVED:
+            message = decode_client(payload)
+            handler = self._handlers.get(type(message))
+            if handler is None:
+                raise MalformedMessageError("a second Hello; it is the first message only")
+            handler(client, message)
+        elif state is ClientState.SHAKING_HANDS:
+            self._shake_hands(client, payload)
+
+    def _shake_hands(self, client: Client, payload: bytes) -> None:
+        message = decode_client(payload)
+        if not isinstance(message, Hello):
+            raise MalformedMessageError(
+                f"the first message is {type(message).__name__}; it must be Hello"
+            )
+        if message.version != PROTOCOL_VERSION:
+            self.counters.refused_malformed += 1
+            self._refuse(
+                client,
+                "MalformedMessageError",
+                f"version {message.version} of the protocol is asked for; this QNPU speaks "
+                f"{PROTOCOL_VERSION}: use matching versions of qnodeos",
+            )
+            return
+        if len(self._served) >= self._limits.connections:
+            self._refuse_connection(client)
+            return
+        self.counters.welcomed += 1
+        client.name = message.client
+        client.state = ClientState.SERVED
+        del self._others[client.number]
+        self._served[client.number] = client
+        self._send(client, self._welcome)
+
+    def _set_interest(self, client: Client) -> None:
+        """Have the loop wait for what a connection waits for."""
+        reading, writing = not client.inbox, client.stream.wants_write
+        if (reading, writing) != (client.reading, client.writing):
+            client.reading, client.writing = reading, writing
+            self._loop.change(
+                client.stream.fileno(), (READ if reading else 0) | (WRITE if writing else 0)
+            )
+
+    def _send(self, client: Client, payload: bytes) -> None:
+        stream = client.stream
+        stream.send(payload)
+        if stream.wants_write and not client.writing:
+            self._set_interest(client)
+
+    def _fail(self, client: Client, error: QNodeOSError) -> None:
+        """A connection did what it must not, or is gone."""
+        counters = self.counters
+        if isinstance(error, SlowReaderError):
+            counters.slow_readers += 1
+            self._close(client)
+        elif isinstance(error, UntrustedPeerError):
+            counters.refused_untrusted += 1
+            self._close(client)
+        elif isinstance(error, PeerError):
+            counters.lost += client.state is not ClientState.LEAVING
+            self._close(client)
+        else:
+            counters.refused_malformed += 1
+            self._refuse(client, type(error).__name__, str(error))
+
+    def _refuse(self, client: Client, kind: str, text: str) -> None:
+        """Tell a connection why it ends; its programs end now."""
+        if client.state in (ClientState.LEAVING, ClientState.CLOSED):
+            return
+        self._end_programs(client)
+        client.state = ClientState.LEAVING
+        client.deadline_ns = self._loop.now_ns() + _LEAVE_NS
+        client.inbox.clear()
+        client.open.clear()
+        client.events_from = None
+        self._others[client.number] = client
+        try:
+            self._send(client, encode(Refused(kind, text[:4096])))
+            if client.stream.wants_write:
+                raise SlowReaderError("it does not read; it need not be told")
+            self._set_interest(client)
+            # Closing with unread bytes would reset the connection, and what was sent with it.
+            client.connection.shutdown(socket.SHUT_WR)
+        except (QNodeOSError, OSError):
+            self._close(client)
+
+    def _end_programs(self, client: Client) -> None:
+        if self._served.pop(client.number, None) is not None:
+            self._qnpu.client_closed(client.number)
+
+    def _close(self, client: Client) -> None:
+        if client.state is ClientState.CLOSED:
+            return
+        self._loop.forget(client.stream.fileno())
+        client.stream.close()
+        self._end_programs(client)
+        self._others.pop(client.number, None)
+        client.state = ClientState.CLOSED
+        client.inbox.clear()
+        client.open.clear()
+
+    def _sweep(self) -> None:
+        """Look for those whose time is over."""
+        self._sweeper = self._loop.call_after(self._sweep_ns, self._sweep)
+        now_ns = self._loop.now_ns()
+        for client in [c for c in self._others.values() if c.deadline_ns <= now_ns]:
+            if client.state is ClientState.LEAVING or not client.stream.is_established:
+                self._close(client)
+            else:
+                self._refuse(
+                    client,
+                    "MalformedMessageError",
+                    f"no Hello came within handshake_ms={self._limits.handshake_ms}",
+                )
+            self.counters.timed_out_handshakes += client.state is not ClientState.LEAVING
+        idle_ns = self._limits.idle_ms * _NS_PER_MS
+        for client in [c for c in self._served.values() if c.silent_ns(now_ns) > idle_ns]:
+            if not client.open:
+                self.counters.timed_out_idle += 1
+                self._refuse(
+                    client,
+                    "ConnectionLostError",
+                    f"nothing was heard for idle_ms={self._limits.idle_ms} and no request is "
+                    "open; send a Ping now and then",
+                )
+
+    # --- messages ---------------------------------------------------------------------
+
+    def _netqasm(self, client: Client, message: Netqasm) -> None:
+        if self._open_request(client, message.request):
+            self._qnpu.host_message(client.number, message.request, message.raw)
+
+    def _register(self, client: Client, message: Register) -> None:
+        if self._open_request(client, message.request):
+            self._qnpu.register(
+                client.number,
+                message.request,
+                message.app_id,
+                message.max_qubits,
+                message.priority,
+            )
+
+    def _cancel(self, client: Client, message: Cancel) -> None:
+        if self._open_request(client, message.request):
+            self._qnpu.cancel(client.number, message.request, message.target)
+
+    def _open_request(self, client: Client, request: int) -> bool:
+        """Whether a request may be passed on; it is answered here if not."""
+        self.counters.requests += 1
+        if request in client.open:
+            # Its number stands for the other one, which will be answered.
+            raise MalformedMessageError(f"request {request} is still open; number them uniquely")
+        if len(client.open) >= self._limits.requests_per_client:
+            self.counters.refused_requests += 1
+            error = LimitError(
+                f"requests_per_client={self._limits.requests_per_client} wait for their reply, "
+                "the limit; wait for one of them"
+            )
+            self._answer(client, Reply(request, error=failure_of(error)))
+            return False
+        client.open.add(request)
+        return True
+
+    def _list_processes(self, client: Client, message: ListProcesses) -> None:
+        whose = None if client.is_operator else client.number
+        self._answer(client, ProcessList(message.request, self._qnpu.process_list(whose)))
+
+    def _get_statistics(self, client: Client, message: GetStatistics) -> None:
+        self._answer(client, Statistics(message.request, self._qnpu.statistics()))
+
+    def _subscribe(self, client: Client, message: Subscribe) -> None:
+        if not client.is_operator:
+            error = LimitError(
+                "the events of all programs are for the user that runs the service, or root, on a "
+                "Unix socket"
+            )
+            self._answer(client, Reply(message.request, error=failure_of(error)))
+            return
+        client.events_from = self._events.next_number if message.on else None
+        client.events_dropped = 0
+        self._answer(client, Reply(message.request))
+        if message.on and not self._pump_timer.is_pending:
+            self._pump()
+
+    def _ping(self, client: Client, message: Ping) -> None:
+        self._answer(client, Pong(message.nonce))
+
+    def _answer(self, client: Client, message: Message) -> None:
+        self.counters.replies += 1
+        self._send(client, encode(message))
+
+    def reply(self, host_reply: HostReply) -> None:
+        """Send the kernel's answer to a request; dropped if the connection has ended."""
+        client = self._served.get(host_reply.client)
+        if client is None or host_reply.request not in client.open:
+            return
+        client.open.discard(host_reply.request)
+        try:
+            self._answer(client, reply_of(host_reply))
+        except QNodeOSError as error:
+            self._fail(client, error)
+
+    # --- the stream of trace events ---------------------------------------------------
+
+    def _pump(self) -> None:
+        """Send the new events to those who want them."""
+        subscribers = [c for c in self._served.values() if c.events_from is not None]
+        if subscribers:
+            self._pump_timer = self._loop.call_after(self._events.interval_ns, self._pump)
+        for client in subscribers:
+            try:
+                self._send_events(client)
+            except QNodeOSError as error:
+                self._fail(client, error)
+
+    def _send_events(self, client: Client) -> None:
+        assert client.events_from is not None
+        following, dropped = self._events.catch_up(client.events_from, self._limits.events)
+        client.events_from = following
+        client.events_dropped += dropped
+        self.counters.events_dropped += dropped
+        if client.stream.wants_write:
+            return  # it is behind; what waits too long is dropped
+        message = self._events.take(client.events_from, client.events_dropped)
+        if message is not None:
+            client.events_from += len(message.events)
+            client.events_dropped = 0
+            self._send(client, encode(message))
+
+    # --- the end ----------------------------------------------------------------------
+
+    def stop_listening(self) -> None:
+        """Accept nothing any more."""
+        for listener in self._listeners:
+            if listener.socket.fileno() >= 0:
+                self._loop.forget(listener.socket.fileno())
+                listener.socket.close()
+
+    def close(self, reason: str) -> None:
+        """End all connections.
+
+        Args:
+            reason: what they are told.
+        """
+        self.stop_listening()
+        self._sweeper.cancel()
+        self._pump_timer.cancel()
+        for client in [*self._served.values(), *self._others.values()]:
+            if client.stream.is_established:
+                self._refuse(client, "ConnectionLostError", reason)
+            self._close(client)
+
+
+def failure_of(error: QNodeOSError) -> Failure:
+    """An error as it travels."""
+    return Failure(int(ErrorCode(error.code)), type(error).__name__, str(error)[:4096])
+
+
+def close_all(listeners: Iterable[Listener]) -> None:
+    """Close listeners that no server owns yet."""
+    for listener in listeners:
+        with contextlib.suppress(OSError):
+            listener.socket.close()
