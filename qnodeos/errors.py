@@ -172,6 +172,10 @@ class PeerProtocolError(PeerError):
     """A message from a peer makes no sense in the state we are in."""
 
 
+class PeerRefusedError(PeerError):
+    """A node or controller is not who it should be, or does not want to talk to us."""
+
+
 class PeerLostError(PeerError):
     """The connection to a neighbour ended, and with it what both nodes had agreed."""
 

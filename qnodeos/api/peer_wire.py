@@ -69,9 +69,14 @@ class PeerRefused(PeerMessageBase, tag=2, frozen=True):
 
 
 class Heartbeat(PeerMessageBase, tag=3, frozen=True):
-    """A sign of life."""
+    """A sign of life.
+
+    Attributes:
+        received: link layer messages received over this connection.
+    """
 
     epoch: Number
+    received: Number = 0
 
 
 class WireTerms(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -149,11 +154,15 @@ class TickReading(PeerMessageBase, tag=33, frozen=True):
         nonce: of the question.
         tick: now.
         schedule: number of the schedule installed, 0 for none.
+        epoch_tick: tick of this node at which bin 0 of it begins.
+        bin_ticks: length of its bins; 0 for none.
     """
 
     nonce: Number
     tick: Tick
     schedule: Number
+    epoch_tick: Tick = 0
+    bin_ticks: Ticks = 0
 
 
 class Install(PeerMessageBase, tag=34, frozen=True):
@@ -163,6 +172,7 @@ class Install(PeerMessageBase, tag=34, frozen=True):
         schedule: its number; never smaller than that of an earlier one.
         epoch_tick: tick of this node's device at which bin 0 begins.
         pattern: node id of the peer per bin, -1 for none.
+        from_bin: bin from which it counts, if it replaces one with the same bins.
     """
 
     schedule: Number
@@ -171,6 +181,7 @@ class Install(PeerMessageBase, tag=34, frozen=True):
     batch_ticks: Ticks
     epoch_tick: Tick
     pattern: Annotated[tuple[Id, ...], msgspec.Meta(min_length=1, max_length=MAX_PATTERN)]
+    from_bin: Number = 0
 
 
 class Installed(PeerMessageBase, tag=35, frozen=True):
