@@ -106,7 +106,7 @@ def _command() -> Path:
 
 def _next_steps(node: NodeFile, installation: Installation) -> list[str]:
     """What is left to do, in order, as commands."""
-    from qnodeos.service.unit_files import unit_names
+    from qnodeos.service.unit_files import closed_folders, unit_names
 
     service, socket, metrics = unit_names(installation.name)
     systemctl = "systemctl --user" if installation.is_user else "systemctl"
@@ -115,6 +115,8 @@ def _next_steps(node: NodeFile, installation: Installation) -> list[str]:
         account = installation.account
         if not _exists(pwd.getpwnam, account):
             steps.append(f"useradd --system --user-group --shell /usr/sbin/nologin {account}")
+        for folder in closed_folders(installation):
+            steps.append(f"chmod o+x {folder}   # or {account} cannot get to what is in there")
         if node.device.link == "spidev" and not _exists(grp.getgrnam, "spi"):
             steps.append("groupadd --system spi   # and a udev rule, see docs/deployment.md")
     steps += [

@@ -7,7 +7,8 @@ everything else the service opens itself.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -35,6 +36,7 @@ class Installation:
     Attributes:
         node_file: absolute path of the node file.
         command: absolute path of the `qnodeos` command.
+    interpreter: the Python that runs it, behind all links.
         account: user and group the service runs as; also owns the API's sockets.
     name: instance name of the units; that of the node if empty.
         is_user: units of a user's own service manager, without account and capabilities.
@@ -43,6 +45,7 @@ class Installation:
 
     node_file: Path
     command: Path
+    interpreter: Path = field(default_factory=lambda: Path(sys.executable).resolve())
     account: str = "qnodeos"
     name: str = ""
     is_user: bool = False
@@ -235,9 +238,26 @@ def _network(node: NodeFile) -> str:
 
 
 def _protect_home(installation: Installation) -> str:
-    """Hide homes, unless the programs or the node file live in one."""
-    used = (installation.command.resolve(), installation.command, installation.node_file)
+    """Hide homes, unless the program or the node file lives in one."""
+    used = (installation.interpreter, installation.command, installation.node_file)
     return "read-only" if any(_is_under(path, _HOMES) for path in used) else "yes"
+
+
+def closed_folders(installation: Installation) -> list[Path]:
+    """Folders that an account other than their owner's cannot pass, on the way to our files.
+
+    Those of a Python in a home directory (pyenv, uv), typically.
+    """
+    closed = []
+    for path in (installation.interpreter, installation.command, installation.node_file):
+        for folder in reversed(path.parents):
+            try:
+                is_open = bool(folder.stat().st_mode & 0o001)
+            except OSError:
+                continue  # not there yet: nothing is known
+            if not is_open and folder not in closed:
+                closed.append(folder)
+    return closed
 
 
 def _check_places(node: NodeFile, installation: Installation) -> None:

@@ -15,7 +15,14 @@ from typer.testing import CliRunner
 from qnodeos import cli
 from qnodeos.errors import CallerError, ConfigurationError
 from qnodeos.service.node_file import NodeFile, load_node
-from qnodeos.service.unit_files import MARK, Installation, render_units, unit_names, write_units
+from qnodeos.service.unit_files import (
+    MARK,
+    Installation,
+    closed_folders,
+    render_units,
+    unit_names,
+    write_units,
+)
 from qnodeos.transport import Address
 
 MAX_EXPOSURE = 2.5
@@ -41,7 +48,11 @@ def node(tmp_path: Path, device: str = SPI, rest: str = LOCAL) -> NodeFile:
 
 
 def installation(**changes) -> Installation:
-    values = {"node_file": Path("/etc/qnodeos/client.yaml"), "command": Path(sys.executable)}
+    values = {
+        "node_file": Path("/etc/qnodeos/client.yaml"),
+        "command": Path(sys.executable),
+        "interpreter": Path("/usr/bin/python3"),
+    }
     return Installation(**(values | changes))
 
 
@@ -172,6 +183,18 @@ def test_homes_are_hidden_unless_something_is_there(tmp_path):
     assert service(tmp_path, command=Path("/opt/qnodeos/bin/qnodeos"))["ProtectHome"] == ["yes"]
     at_home = Path("/home/alice/.venv/bin/qnodeos")
     assert service(tmp_path, command=at_home)["ProtectHome"] == ["read-only"]
+    pyenv = Path("/root/.pyenv/versions/3.11.7/bin/python3.11")
+    assert service(tmp_path, interpreter=pyenv)["ProtectHome"] == ["read-only"]
+
+
+def test_folders_in_the_way_are_named(tmp_path):
+    home = tmp_path / "home"
+    (home / "bin").mkdir(parents=True)
+    home.chmod(0o700)
+    closed = closed_folders(installation(command=home / "bin" / "qnodeos"))
+    assert home in closed
+    assert home / "bin" not in closed
+    assert all(not folder.stat().st_mode & 0o001 for folder in closed)
 
 
 def test_every_unit_says_who_wrote_it(tmp_path):
