@@ -49,7 +49,7 @@ class LabFile(BaseModel):
         description="never sleep, or sleep until there is something to do; auto spins where there "
         "are more cores than nodes that spin need",
     )
-    grace_ticks: Annotated[int, Field(ge=0, le=MAX_GRACE_TICKS)] = Field(
+    grace_ticks: Annotated[int, Field(ge=1, le=MAX_GRACE_TICKS)] = Field(
         GRACE_TICKS,
         description="how long a request for entanglement may be on its way from a QNPU; a lone "
         "one is told so that much later (assumed)",

@@ -13,7 +13,7 @@ answered. Its answer is found at once, by exchanging at the tick the device anno
 frame that is on the wire now. The exception is a device that waits for its neighbour: the
 neighbour may still be given the same instruction, and then a batch is drawn, whose end is
 announced anew and looked ahead to. Until then, whatever the device would say at tick k is held
-back until k plus a *grace* has passed, the time within which commands of tick k must have come.
+back until the commands of tick k - 1, the last that can matter, must have come: for a *grace*.
 
 *Order.* Everything that is known is done in the order of its ticks, over all nodes. What
 becomes known later may belong before what was looked ahead to. That matters only where two
@@ -109,7 +109,8 @@ class RealTimeLaboratory:
         nodes: device and port by name; the devices have not been used.
         epoch_ns: the time, on ``clock_ns``, at which tick 0 begins.
         clock_ns: the clock of all QNPUs, in nanoseconds.
-        grace_ticks: within how many ticks a command reaches the laboratory.
+        grace_ticks: within how many ticks a command reaches the laboratory; 0 if those of the
+            tick at hand have come at every turn.
 
     Attributes:
         tick_ns: length of a tick.
@@ -167,7 +168,7 @@ class RealTimeLaboratory:
                 if step is None:
                     continue
                 if not step[1] and node.device.waits_for_neighbour:
-                    held_until = step[0] + self._grace_ticks
+                    held_until = step[0] - 1 + self._grace_ticks
                     if now < held_until:
                         wake = held_until if wake is None else min(wake, held_until)
                         continue
@@ -213,7 +214,7 @@ class RealTimeLaboratory:
             dated, node.frame = node.commands.popleft()
             node.statistics.moved_commands += tick > dated
         was_waiting = node.device.waits_for_neighbour
-        self._exchange(node, tick, self._grace_ticks if was_waiting else 0)
+        self._exchange(node, tick, self._grace_ticks - 1 if was_waiting else 0)
         if was_waiting and not node.device.waits_for_neighbour:
             self._given_up_tick = max(self._given_up_tick, tick)
         if node.unsaid_tick is not None and node.unsaid_tick <= tick:
