@@ -91,6 +91,14 @@ class ProgramHost(Protocol):
         """Wait for the reply to a request."""
         ...
 
+    def open_socket(self, source: str, destination: str, socket_id: int) -> None:
+        """An application will exchange messages with another.
+
+        Raises:
+            ConfigurationError: the other application is not known, or not where it runs.
+        """
+        ...
+
     def send(self, source: str, destination: str, socket_id: int, message: Any) -> None:
         """Send a classical message to an application, from another."""
         ...

@@ -32,7 +32,6 @@ class AppSocket(Socket):  # type: ignore[misc]
         host: ProgramHost | None = None,
     ) -> None:
         self._host = host if host is not None else find_host()
-        self._host.directory.get_node_name_for_app(remote_app_name)
         self._app_name = app_name
         self._remote_app_name = remote_app_name
         self._socket_id = socket_id
@@ -42,6 +41,7 @@ class AppSocket(Socket):  # type: ignore[misc]
                 "this socket is asked to call back when a message arrives, which it cannot do; "
                 "call recv instead"
             )
+        self._host.open_socket(app_name, remote_app_name, socket_id)
 
     def send(self, msg: str) -> None:
         """Send a string.

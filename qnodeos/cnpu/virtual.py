@@ -344,6 +344,10 @@ class VirtualProgram:
             self._last_event = Event.RESULT_RCVD
         return reply
 
+    def open_socket(self, source: str, destination: str, socket_id: int) -> None:
+        """See `ProgramHost`."""
+        self._cnpu.directory.get_node_name_for_app(destination)
+
     def send(self, source: str, destination: str, socket_id: int, message: Any) -> None:
         """See `ProgramHost`."""
         self._local_ns += self._compute(Event.CLAS_MSG_SENT)
