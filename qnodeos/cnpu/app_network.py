@@ -94,7 +94,6 @@ class AppNetwork:
         self._send_timeout_s = send_timeout_s
         self._mutex = Lock()
         self._sessions: dict[str, Session] = {}
-        self._past: list[Session] = []
         self._connecting: set[Session] = set()
         self._threads: set[Thread] = set()
         self._handshakes = BoundedSemaphore(HANDSHAKES_MAX)
@@ -141,8 +140,6 @@ class AppNetwork:
                 f"nothing says where programs of node {node} listen: give its `applications` in "
                 "the node file"
             )
-        if session is not None:
-            self._past.append(session)
         session = self._sessions[node] = Session(
             self._node_name,
             node,
@@ -183,8 +180,6 @@ class AppNetwork:
             if self.address is not None and self.address.is_unix:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(self.address.path)
-        for session in [*sessions, *self._past]:
-            session.close()
         os.close(self._stop_reader)
         os.close(self._stop_writer)
 

@@ -118,6 +118,7 @@ class Session:
         self._inboxes: dict[Channel, _Inbox] = {}
         self._on_the_way: dict[Channel, int] = {}
         self._has_leader = False
+        self._pollers = 0
         self._followers: dict[Lock, object] = {}
 
     # --- its life ---------------------------------------------------------------------
@@ -160,7 +161,7 @@ class Session:
             self._read_now()
 
     def end(self, reason: QNodeOSError) -> None:
-        """End the session; threads that wait in it fail with the reason."""
+        """End the session and close its connection; threads that wait fail with the reason."""
         with self._mutex:
             self._finish(reason)
 
@@ -187,13 +188,6 @@ class Session:
                     if monotonic() > deadline_s:
                         return
                     sleep(_DRAIN_POLL_S)
-
-    def close(self) -> None:
-        """Close the connection; only when no thread uses the session any more."""
-        with self._mutex:
-            if self._stream is not None:
-                self._stream.close()
-                self._stream = None
 
     # --- programs ---------------------------------------------------------------------
 
@@ -343,11 +337,9 @@ class Session:
             poll = select.poll()
             poll.register(stream, select.POLLIN | select.POLLOUT)
         self._has_leader = True
-        self._mutex.release()
         try:
-            ready = poll.poll(_milliseconds(remaining_s))
+            ready = self._poll_with(poll, remaining_s)
         finally:
-            self._mutex.acquire()
             self._has_leader = False
         if ready and self._end is None:
             if is_writing:
@@ -359,13 +351,20 @@ class Session:
         assert stream is not None
         poll = select.poll()
         poll.register(stream, select.POLLOUT)
-        self._mutex.release()
-        try:
-            poll.poll(_milliseconds(remaining_s))
-        finally:
-            self._mutex.acquire()
+        self._poll_with(poll, remaining_s)
         if self._end is None:
             self._try(stream.flush)
+
+    def _poll_with(self, poll: select.poll, remaining_s: float) -> bool:
+        self._pollers += 1
+        self._mutex.release()
+        try:
+            return bool(poll.poll(_milliseconds(remaining_s)))
+        finally:
+            self._mutex.acquire()
+            self._pollers -= 1
+            if self._end is not None:
+                self._close_unused()
 
     def _pass_lead_on(self) -> None:
         if self._followers and not self._has_leader:
@@ -471,7 +470,13 @@ class Session:
         if self._connection is not None:
             with contextlib.suppress(OSError):  # it may have gone already
                 self._connection.shutdown(socket.SHUT_RDWR)
+        self._close_unused()
         self._wake_all()
+
+    def _close_unused(self) -> None:
+        """Close the connection once no thread polls it: its number may be used anew at once."""
+        if self._pollers == 0 and self._stream is not None:
+            self._stream.close()
 
     def _end_again(self) -> QNodeOSError:
         """The reason of the end, as a new exception for each thread."""

@@ -385,7 +385,7 @@ def test_a_connection_that_breaks(world):
     wait_until(lambda: server._has_leader)
     assert client._connection is not None
     client._connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    client.close()
+    client._connection.close()
     with pytest.raises(ApplicationLostError, match="is gone"):
         waiting.result(DEADLINE_S)
 
@@ -487,6 +487,7 @@ def test_garbage_instead_of_a_greeting(garbage):
             node_name="server", node_ids=IDS, applications=ROLES, listen_on=LOOPBACK, peers={}
         )
         stack.callback(network.close)
+        assert network.address is not None
         with connected(network.address) as connection, contextlib.suppress(OSError):
             connection.sendall(garbage)
             connection.shutdown(socket.SHUT_WR)
