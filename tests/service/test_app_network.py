@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterator
@@ -38,8 +39,10 @@ from qnodeos.errors import (
     MalformedMessageError,
     PeerProtocolError,
     ProgramStoppedError,
+    UntrustedPeerError,
 )
 from qnodeos.transport import Address
+from tests.service.certificates import Authority
 from tests.service.fake_qnpu import DEADLINE_S, connected
 
 IDS = {"client": 0, "server": 1}
@@ -601,3 +604,68 @@ def test_cut_messages_are_errors(message, data):
     cut = data.draw(st.integers(0, len(payload) - 1))
     with pytest.raises(MalformedMessageError):
         app_wire.decode(payload[:cut])
+
+
+# --- across machines ------------------------------------------------------------------
+
+ANYWHERE = Address(host="0.0.0.0")
+"""Leaves the machine, so TLS is used; as a destination it is this machine."""
+
+
+def secure_pair(world: World, client_files: Any, server_files: Any) -> tuple[Session, Session]:
+    server = world.network("server", listen_on=ANYWHERE, tls=server_files)
+    client = world.network("client", listen_on=LOOPBACK, tls=client_files, start_timeout_s=1.0)
+    return client.session_with("server"), server.session_with("client")
+
+
+def test_messages_over_tls(world, tmp_path):
+    authority = Authority()
+    client, server = secure_pair(
+        world,
+        authority.issue(tmp_path / "client", "client"),
+        authority.issue(tmp_path / "server", "server"),
+    )
+    client.send(FORTH, BIG)
+    assert server.receive(FORTH) == BIG
+    for _ in range(6):
+        server.send(BACK, "x" * 300_000)
+    assert [len(client.receive(BACK)) for _ in range(6)] == [300_000] * 6
+    waiting = world.spawn(server.receive, FORTH)
+    world.close(world.networks[1])
+    with pytest.raises(ApplicationLostError, match="its programs have ended"):
+        waiting.result(DEADLINE_S)
+
+
+@pytest.mark.parametrize(
+    "wrong", ["name of the server", "authority of the server", "name of the client"]
+)
+def test_certificates_that_are_not_right(world, tmp_path, wrong):
+    authority = Authority()
+    client_name = "other" if wrong == "name of the client" else "client"
+    server_name = "other" if wrong == "name of the server" else "server"
+    server_authority = Authority() if wrong == "authority of the server" else authority
+    client, server = secure_pair(
+        world,
+        authority.issue(tmp_path / "client", client_name),
+        server_authority.issue(tmp_path / "server", server_name, trusts=authority),
+    )
+    expected = ApplicationLostError if wrong == "name of the client" else UntrustedPeerError
+    with pytest.raises(expected, match="certificate"):
+        client.send(FORTH, "x")
+    with pytest.raises(RuntimeError):
+        server.receive(FORTH, block=False)
+
+
+def test_a_client_without_a_certificate(world, tmp_path):
+    authority = Authority()
+    files = authority.issue(tmp_path / "server", "server")
+    network = world.network("server", listen_on=ANYWHERE, tls=files)
+    assert network.address is not None
+    context = ssl.create_default_context(cafile=str(files.authority))
+    with (
+        connected(network.address) as plain,
+        context.wrap_socket(plain, server_hostname="server") as secure,
+        pytest.raises(OSError, match="certificate required"),
+    ):
+        secure.sendall(frame(app_wire.encode(AppHello(1, "client"))))
+        secure.recv(1)
