@@ -33,6 +33,7 @@ from qnodeos.qnpu.schedule import NetworkSchedule
 from qnodeos.service.loop import Loop
 from qnodeos.service.node_file import NodeFile, ShmDevice, SpiDevice
 from qnodeos.service.notify import ActivatedSocket, Notifier
+from qnodeos.service.peer_network import PeerNetwork
 from qnodeos.service.server import close_all
 from qnodeos.service.service import QnpuService, open_listeners
 from qnodeos.trace.recorder import TraceRecorder
@@ -476,6 +477,7 @@ def build_service(
             loop=Loop(),
             incarnation=incarnation,
             random_choice=secrets.randbelow,
+            make_peers=partial(_make_peers, say) if node.peers or node.peer else None,
             notifier=notifier,
             say=say,
         )
@@ -483,6 +485,21 @@ def build_service(
         close_all(listeners)
         raise
     return service
+
+
+def _make_peers(
+    say: Callable[[str], None], service: QnpuService, kernel: Kernel, engine: TickEngine
+) -> PeerNetwork:
+    return PeerNetwork(
+        service.node,
+        kernel,
+        loop=service.loop,
+        incarnation=service.incarnation,
+        tick_ns=engine.tick_ns,
+        tick=service.kernel_now,
+        read_tick=engine.now_tick,
+        say=say,
+    )
 
 
 def _open_engine(node: NodeFile) -> TickEngine:

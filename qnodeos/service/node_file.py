@@ -98,6 +98,11 @@ class PeerListenConfig(_Section):
     """Where the QNPUs of the neighbours, and the controller, reach this one."""
 
     listen: AddressField = Field(description='address, "tcp:HOST:PORT" or "unix:PATH"')
+    controller: NodeName = Field(
+        "controller",
+        description="name of the controller that may install network schedules, as in its "
+        "certificate",
+    )
 
 
 class ApplicationsConfig(_Section):
@@ -344,7 +349,8 @@ class NodeFile(_Section):
                 "device": device,
                 "api": ApiConfig(listen=tuple(at.relative_to(folder) for at in self.api.listen)),
                 "peers": {name: peer.relative_to(folder) for name, peer in self.peers.items()},
-                "peer": self.peer and PeerListenConfig(listen=self.peer.listen.relative_to(folder)),
+                "peer": self.peer
+                and self.peer.model_copy(update={"listen": self.peer.listen.relative_to(folder)}),
                 "applications": self.applications
                 and ApplicationsConfig(listen=self.applications.listen.relative_to(folder)),
                 "tls": self.tls and self.tls.relative_to(folder),

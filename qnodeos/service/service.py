@@ -321,7 +321,7 @@ class QnpuService:
         if self.kernel is None:
             self._answer_without_device(client, request)
         else:
-            self.kernel.host_message(client, request, raw, self._now())
+            self.kernel.host_message(client, request, raw, self.kernel_now())
 
     def register(
         self, client: int, request: int, app_id: int, max_qubits: int, priority: int
@@ -330,21 +330,21 @@ class QnpuService:
         if self.kernel is None:
             self._answer_without_device(client, request)
         else:
-            self.kernel.register(client, request, app_id, max_qubits, priority, self._now())
+            self.kernel.register(client, request, app_id, max_qubits, priority, self.kernel_now())
 
     def cancel(self, client: int, request: int, target: int) -> None:
         """See `qnodeos.service.server.Qnpu`."""
         if self.kernel is None:
             self._answer_without_device(client, request)
         else:
-            self.kernel.cancel(client, request, target, self._now())
+            self.kernel.cancel(client, request, target, self.kernel_now())
 
     def client_closed(self, client: int) -> None:
         """See `qnodeos.service.server.Qnpu`."""
         if self.kernel is not None:
-            self.kernel.client_closed(client, self._now())
+            self.kernel.client_closed(client, self.kernel_now())
 
-    def _now(self) -> int:
+    def kernel_now(self) -> int:
         """The tick for the kernel: that of this turn, unless an outcome has brought a later."""
         self._kernel_tick = max(self._kernel_tick, self.tick)
         return self._kernel_tick

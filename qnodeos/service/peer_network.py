@@ -1,0 +1,399 @@
+"""The connections of `qnodeos.service.peers`: sockets on the service's loop."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from qnodeos.api.peer import PeerMessage
+from qnodeos.errors import ConfigurationError, MalformedMessageError, PeerError
+from qnodeos.service.loop import BROKEN, READ, WRITE, Loop, Timer
+from qnodeos.service.node_file import NodeFile
+from qnodeos.service.peer_session import (
+    DEFAULT_TIMING,
+    MAX_FRAME_BYTES,
+    ROLE_QNPU,
+    Identity,
+    PeerTiming,
+)
+from qnodeos.service.peers import MAX_GREETING, PeerKernel, PeerManager
+from qnodeos.transport import Address, Stream, TlsFiles, listen
+from qnodeos.transport.listening import address_of, check_address
+
+_ACCEPTS_PER_TURN: Final = 16
+_MAX_OUTBOUND_BYTES: Final = 1 << 20
+_LEAVE_NS: Final = 1_000_000_000
+"""How long a connection that is being closed may take to write what was sent (assumed)."""
+_PAUSE_NS: Final = 100_000_000
+"""How long nothing is accepted when the system has no descriptor left (assumed)."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where to dial, and who should answer.
+
+    Attributes:
+        family, place: as the socket module takes them.
+        address: as it was written.
+        name: in the certificate of who answers.
+    """
+
+    family: int
+    place: Any
+    address: Address
+    name: str
+
+    @classmethod
+    def of(cls, address: Address, name: str, tls: TlsFiles | None) -> Endpoint:
+        """Look an address up; done once, because it may take long.
+
+        Raises:
+            ConfigurationError: the host is unknown, or TLS is needed and not configured.
+        """
+        check_address(address, tls)
+        family, place = address.resolve()
+        return cls(family, place, address, name)
+
+
+def dial(endpoint: Endpoint, tls: TlsFiles | None) -> Stream:
+    """Begin to connect; the stream is writable when that is over.
+
+    Raises:
+        OSError: it has failed already.
+        PeerError: the same, seen by TLS.
+    """
+    connection = socket.socket(endpoint.family, socket.SOCK_STREAM)
+    try:
+        connection.setblocking(False)
+        code = connection.connect_ex(endpoint.place)
+        # A Unix socket whose backlog is full says EAGAIN and will not connect by itself.
+        if code not in (0, errno.EINPROGRESS):
+            raise OSError(code, os.strerror(code))
+        context = None
+        if tls is not None and not endpoint.address.is_local:
+            context = tls.client_context()
+        return Stream(
+            connection,
+            context=context,
+            expected_name=endpoint.name,
+            max_frame_bytes=MAX_FRAME_BYTES,
+            max_outbound_bytes=_MAX_OUTBOUND_BYTES,
+        )
+    except BaseException:
+        connection.close()
+        raise
+
+
+def connect_error(fd: int) -> str | None:
+    """Why a connection that was begun has failed, None if it stands."""
+    with socket.socket(fileno=os.dup(fd)) as probe:
+        code = probe.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    return os.strerror(code) if code else None
+
+
+@dataclass
+class _Wire:
+    """A socket and how far it is.
+
+    Attributes:
+        is_connecting: the connection is being made.
+        is_open: payloads can pass.
+        is_leaving: to be closed as soon as everything is written.
+        deadline: until it must be open, or gone.
+    """
+
+    stream: Stream
+    deadline: Timer
+    is_connecting: bool = False
+    is_open: bool = False
+    is_leaving: bool = False
+    events: int = READ
+
+
+class PeerNetwork:
+    """Connects a node to its neighbours and serves its controller; close it after use.
+
+    Args:
+        node: the node.
+        kernel: its kernel.
+        loop: of the service.
+        incarnation: number of this start.
+        tick_ns: length of the device's tick.
+        tick: now, for the kernel.
+        read_tick: the device's counter at this very moment.
+        timing: times of the protocol.
+        say: takes lines about what changes, for people.
+        listener: a socket that listens at the node's peer address already; owned by this
+            object from now on.
+
+    Raises:
+        ConfigurationError: an address cannot be used, or is not known.
+    """
+
+    def __init__(
+        self,
+        node: NodeFile,
+        kernel: PeerKernel,
+        *,
+        loop: Loop,
+        incarnation: int,
+        tick_ns: int,
+        tick: Callable[[], int],
+        read_tick: Callable[[], int],
+        timing: PeerTiming = DEFAULT_TIMING,
+        say: Callable[[str], None] = lambda line: None,
+        listener: socket.socket | None = None,
+    ) -> None:
+        self._loop = loop
+        self._tls = node.tls
+        self._timing = timing
+        self._wires: dict[int, _Wire] = {}
+        self._timer: Timer | None = None
+        self._listener = listener
+        self._accepts_tls = False
+        try:
+            if node.peer is not None:
+                self._accepts_tls = node.tls is not None and not node.peer.listen.is_local
+                if self._listener is None:
+                    self._listener = listen(node.peer.listen, node.tls)
+            elif any(peer.node_id < node.node_id for peer in node.peers.values()):
+                raise ConfigurationError(
+                    f"neighbours with lower node ids dial {node.name}, so it must listen: give "
+                    "peer.listen in its node file"
+                )
+            self._endpoints = {
+                peer.node_id: Endpoint.of(peer.address, name, node.tls)
+                for name, peer in node.peers.items()
+                if node.node_id < peer.node_id
+            }
+            self._manager = PeerManager(
+                Identity(ROLE_QNPU, node.node_id, node.name, incarnation, tick_ns),
+                {peer.node_id: name for name, peer in node.peers.items()},
+                kernel,
+                loop.now_ns(),
+                tick=tick,
+                read_tick=read_tick,
+                controller=node.peer.controller if node.peer is not None else "controller",
+                timing=timing,
+                say=say,
+            )
+        except BaseException:
+            if self._listener is not None:
+                self._listener.close()
+            raise
+        if self._listener is not None:
+            loop.watch(self._listener.fileno(), self._accept)
+        self._carry_out()
+
+    @property
+    def address(self) -> Address | None:
+        """Where it listens, None if nowhere."""
+        return address_of(self._listener) if self._listener is not None else None
+
+    # --- what the service calls -------------------------------------------------------
+
+    def send(self, messages: Sequence[tuple[int, PeerMessage]]) -> None:
+        """See `qnodeos.service.service.Peers`."""
+        self._manager.send(messages, self._loop.now_ns())
+        self._carry_out()
+
+    def statistics(self) -> dict[str, Any]:
+        """See `qnodeos.service.service.Peers`."""
+        return self._manager.statistics()
+
+    def close(self) -> None:
+        """See `qnodeos.service.service.Peers`."""
+        self._manager.close()
+        self._manager.closing.clear()
+        for connection in list(self._wires):
+            self._drop(connection)
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._listener is not None:
+            self._loop.forget(self._listener.fileno())
+            self._listener.close()
+            self._listener = None
+
+    # --- carrying out what the manager wants ------------------------------------------
+
+    def _carry_out(self) -> None:
+        manager = self._manager
+        while manager.dials or manager.outbox or manager.closing:
+            outbox, manager.outbox = manager.outbox, []
+            closing, manager.closing = manager.closing, []
+            dials, manager.dials = manager.dials, []
+            for connection, payload in outbox:
+                wire = self._wires.get(connection)
+                if wire is not None:
+                    with self._blaming(connection):
+                        wire.stream.send(payload)
+            for connection in closing:
+                self._leave(connection)
+            for connection, node_id in dials:
+                self._dial(connection, self._endpoints[node_id])
+        for connection in list(self._wires):
+            self._look_after(connection)
+        self._arm()
+
+    def _arm(self) -> None:
+        due_ns = self._manager.due_ns
+        timer = self._timer
+        if timer is not None and timer.is_pending:
+            if due_ns is not None and timer.when_ns <= due_ns:
+                return  # it is set anew when it has fired
+            timer.cancel()
+        self._timer = None if due_ns is None else self._loop.call_at(due_ns, self._poll)
+
+    def _poll(self) -> None:
+        self._manager.poll(self._loop.now_ns())
+        self._carry_out()
+
+    # --- making connections -----------------------------------------------------------
+
+    def _dial(self, connection: int, endpoint: Endpoint) -> None:
+        try:
+            stream = dial(endpoint, self._tls)
+        except (OSError, PeerError) as error:
+            text = f"nobody answers at {endpoint.address}: {error}"
+            self._manager.closed(connection, text, self._loop.now_ns())
+            return
+        self._add(connection, _Wire(stream, self._deadline(connection), is_connecting=True))
+
+    def _accept(self, events: int) -> None:
+        listener = self._listener
+        if listener is None:
+            return
+        for _ in range(_ACCEPTS_PER_TURN):
+            try:
+                accepted, _ = listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                break
+            except OSError:  # no descriptor left: do not spin on it
+                self._loop.change(listener.fileno(), 0)
+                self._loop.call_after(_PAUSE_NS, self._accept_again)
+                break
+            self._greet(accepted)
+        self._carry_out()
+
+    def _accept_again(self) -> None:
+        if self._listener is not None:
+            self._loop.change(self._listener.fileno(), READ)
+
+    def _greet(self, accepted: socket.socket) -> None:
+        shaking_hands = [
+            number
+            for number, wire in self._wires.items()
+            if not (wire.is_open or wire.is_connecting or wire.is_leaving)
+        ]
+        if len(shaking_hands) >= MAX_GREETING:
+            self._drop(shaking_hands[0])
+        context = self._tls.server_context() if self._accepts_tls and self._tls else None
+        stream = Stream(
+            accepted,
+            context=context,
+            is_server=True,
+            max_frame_bytes=MAX_FRAME_BYTES,
+            max_outbound_bytes=_MAX_OUTBOUND_BYTES,
+        )
+        connection = self._manager.new_connection()
+        self._add(connection, _Wire(stream, self._deadline(connection)))
+        if stream.is_established:
+            self._open(connection)
+
+    def _deadline(self, connection: int) -> Timer:
+        return self._loop.call_after(self._timing.handshake_ns, lambda: self._too_late(connection))
+
+    def _too_late(self, connection: int) -> None:
+        self._lose(connection, "the connection was not made in time")
+        self._carry_out()
+
+    def _add(self, connection: int, wire: _Wire) -> None:
+        self._wires[connection] = wire
+        wire.events = WRITE if wire.is_connecting else READ
+        self._loop.watch(
+            wire.stream.fileno(), lambda events: self._ready(connection, events), wire.events
+        )
+
+    def _open(self, connection: int) -> None:
+        wire = self._wires[connection]
+        wire.is_open = True
+        wire.deadline.cancel()
+        self._manager.opened(connection, self._loop.now_ns(), wire.stream.peer_names)
+
+    # --- sockets that are ready -------------------------------------------------------
+
+    def _ready(self, connection: int, events: int) -> None:
+        wire = self._wires.get(connection)
+        if wire is None:
+            return
+        with self._blaming(connection):
+            if wire.is_connecting:
+                error = connect_error(wire.stream.fileno())
+                if error is not None:
+                    self._lose(connection, f"nobody answers: {error}")
+                    self._carry_out()
+                    return
+                wire.is_connecting = False
+                if wire.stream.is_established:
+                    self._open(connection)
+            if events & WRITE:
+                wire.stream.flush()
+            if events & (READ | BROKEN):
+                self._receive(connection, wire)
+        self._carry_out()
+
+    def _receive(self, connection: int, wire: _Wire) -> None:
+        payloads = wire.stream.receive()
+        if not wire.is_open and wire.stream.is_established:
+            self._open(connection)
+        for payload in payloads:
+            self._manager.received(connection, payload, self._loop.now_ns())
+
+    def _look_after(self, connection: int) -> None:
+        """Wait for the right events, and go if that is all that is left to do."""
+        wire = self._wires[connection]
+        if wire.is_leaving and not wire.stream.wants_write:
+            self._drop(connection)
+            return
+        events = WRITE if wire.is_connecting or wire.stream.wants_write else 0
+        if not (wire.is_connecting or wire.is_leaving):
+            events |= READ
+        if events != wire.events:
+            wire.events = events
+            self._loop.change(wire.stream.fileno(), events)
+
+    # --- the end ----------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _blaming(self, connection: int) -> Any:
+        """End the connection whose error this is."""
+        try:
+            yield
+        except MalformedMessageError as error:
+            self._manager.garbled(connection, error, self._loop.now_ns())
+        except (PeerError, OSError) as error:
+            self._lose(connection, str(error))
+
+    def _leave(self, connection: int) -> None:
+        wire = self._wires.get(connection)
+        if wire is None:
+            return
+        wire.is_leaving = True
+        wire.deadline.cancel()
+        wire.deadline = self._loop.call_after(_LEAVE_NS, lambda: self._drop(connection))
+
+    def _lose(self, connection: int, reason: str) -> None:
+        self._drop(connection)
+        self._manager.closed(connection, reason, self._loop.now_ns())
+
+    def _drop(self, connection: int) -> None:
+        wire = self._wires.pop(connection, None)
+        if wire is not None:
+            wire.deadline.cancel()
+            self._loop.forget(wire.stream.fileno())
+            wire.stream.close()
