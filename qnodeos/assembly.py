@@ -33,7 +33,7 @@ from qnodeos.qnpu.schedule import NetworkSchedule
 from qnodeos.service.loop import Loop
 from qnodeos.service.node_file import NodeFile, ShmDevice, SpiDevice
 from qnodeos.service.notify import ActivatedSocket, Notifier
-from qnodeos.service.peer_network import PeerNetwork
+from qnodeos.service.peer_connections import PeerConnections
 from qnodeos.service.server import close_all
 from qnodeos.service.service import QnpuService, open_listeners
 from qnodeos.trace.recorder import TraceRecorder
@@ -489,8 +489,8 @@ def build_service(
 
 def _make_peers(
     say: Callable[[str], None], service: QnpuService, kernel: Kernel, engine: TickEngine
-) -> PeerNetwork:
-    return PeerNetwork(
+) -> PeerConnections:
+    return PeerConnections(
         service.node,
         kernel,
         loop=service.loop,

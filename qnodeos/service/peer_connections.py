@@ -115,7 +115,7 @@ class _Wire:
     events: int = READ
 
 
-class PeerNetwork:
+class PeerConnections:
     """Connects a node to its neighbours and serves its controller; close it after use.
 
     Args:
