@@ -39,7 +39,7 @@ from qnodeos.service.node_file import LimitsConfig, NodeFile
 from qnodeos.service.notify import ActivatedSocket, Notifier
 from qnodeos.service.realtime import RealtimeReport
 from qnodeos.service.server import ApiServer, Listener, close_all
-from qnodeos.trace import TraceRecorder
+from qnodeos.trace import Event, TraceRecorder
 from qnodeos.transport import listen
 from qnodeos.transport.listening import address_of, check_address
 
@@ -256,9 +256,12 @@ class QnpuService:
         if event is None:
             instruction = kernel.tick(tick)
         else:
+            self.trace.record(event.tick, Event.QDEVICE_PRODUCE_OUTCOME, 0, event.outcome)
             instruction = kernel.tick(tick, event.outcome, event.herald)
         if instruction is not None:
             engine.submit(instruction)
+            # The first frame that can carry it.
+            self.trace.record(engine.now_tick() + 1, Event.QDEVICE_CONSUME_CMD)
         outbox = kernel.host_outbox
         while outbox:  # a connection that breaks adds to it
             replies = outbox[:]
