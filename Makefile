@@ -11,6 +11,8 @@ WORKERS ?= 2
 
 VENV := .venv
 RUN := $(VENV)/bin/python
+# What an installation builds; an editable one puts the result beside the sources.
+BUILT_FROM := pyproject.toml setup.py $(wildcard qnodeos/engine/csrc/*.[ch])
 PIP := $(RUN) -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 .PHONY: help demo test lint bench clean
@@ -46,12 +48,12 @@ clean:
 
 # The stamps make a second run immediate, and possible without a network.
 
-$(VENV)/.installed: pyproject.toml constraints.txt | $(RUN)
+$(VENV)/.installed: $(BUILT_FROM) constraints.txt | $(RUN)
 	@echo "Installing qnodeos and its dependencies in $(VENV) (some minutes the first time)"
 	$(PIP) --editable '.[lab]'
 	@touch $@
 
-$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(RUN)
+$(VENV)/.installed-dev: $(BUILT_FROM) constraints.txt | $(RUN)
 	@echo "Installing qnodeos and the development tools in $(VENV) (some minutes the first time)"
 	$(PIP) --editable '.[dev]'
 	@touch $(VENV)/.installed $@

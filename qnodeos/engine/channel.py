@@ -48,7 +48,7 @@ from qnodeos.engine.presence import (
     lock_byte,
 )
 from qnodeos.engine.schedule import ResponseSchedule
-from qnodeos.engine.slots import PythonSlotRing, SlotRing
+from qnodeos.engine.slots import SlotRing, slot_ring_type
 from qnodeos.errors import ChannelError
 from qnodeos.qdevice.capabilities import Capabilities
 
@@ -64,10 +64,11 @@ class _Mapping:
         self._map = mmap.mmap(descriptor, FILE_BYTES)
         self._memory = memoryview(self._map)
         self.words = self._memory.cast("Q")
-        self.commands: SlotRing = PythonSlotRing(
+        ring = slot_ring_type()
+        self.commands: SlotRing = ring(
             self._memory, COMMANDS_AT, Word.COMMAND_HEAD, Word.COMMAND_TAIL
         )
-        self.responses: SlotRing = PythonSlotRing(
+        self.responses: SlotRing = ring(
             self._memory, RESPONSES_AT, Word.RESPONSE_HEAD, Word.RESPONSE_TAIL
         )
 

@@ -13,7 +13,7 @@ from typing import Final
 
 from qnodeos.engine.histogram import HistogramCounter
 from qnodeos.engine.interface import (
-    EVENT_PACED_SILENCE_NS,
+    SHARED_SILENCE_NS,
     SKIP_EVENTS,
     STALL_NS,
     EngineEvent,
@@ -70,7 +70,7 @@ class PythonEngine:
             self._wire.close()
             raise
         self.tick_ns = self._wire.tick_ns
-        self._silence_limit = silence_limit_ticks or EVENT_PACED_SILENCE_NS // self.tick_ns
+        self._silence_limit = silence_limit_ticks or SHARED_SILENCE_NS // self.tick_ns
         self._busy_limit = busy_limit_ticks
         self._warnings = warnings
         self._clock = clock
@@ -230,7 +230,7 @@ class PythonEngine:
         self._wire.maintain(now_ns)
         if was_attached and not self._wire.attached:
             self._current = self._sent_frame = None
-            self._give_up(self._wire.tick_at(now_ns))
+            self._deliver(self._master.give_up(), self._wire.tick_at(now_ns))
         elif self._wire.attached and not was_attached:
             self._returns += 1
             self._current = self._sent_frame = None

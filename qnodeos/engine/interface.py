@@ -15,11 +15,11 @@ LinkName = Literal["loopback", "shm", "spidev"]
 
 BUSY_LIMIT_NS: Final = 10_000_000_000
 """How long a device may be busy with one instruction: 10 s (assumed)."""
-EVENT_PACED_SILENCE_NS: Final = 500_000_000
+SHARED_SILENCE_NS: Final = 500_000_000
 """How long a device that shares our cores may be silent: 0.5 s (assumed).
 
-Where the frames are paced by a thread of their own, `SILENCE_LIMIT_FRAMES` holds instead: there
-the device has clocked every one of them out.
+It may have to wait for a core. For a device on a wire of its own, which clocks every frame,
+`SILENCE_LIMIT_FRAMES` holds instead.
 """
 STALL_NS: Final = 1_000_000
 """An exchange that is later than this is a stall: 1 ms (assumed)."""

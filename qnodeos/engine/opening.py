@@ -34,18 +34,22 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def choose_mode(mode: Mode | Literal["auto"], cores: int, spinning_loops: int) -> Mode:
+def choose_mode(
+    mode: Mode | Literal["auto"], cores: int, spinning_loops: int, tick_core: int | None = None
+) -> Mode:
     """The mode to use.
 
     Args:
-        mode: what is wanted; "auto" spins if every spinning loop has a core of its own.
+        mode: what is wanted; "auto" spins if every spinning loop would have a core of its own,
+            and everything else another one, or if a core is named.
         cores: usable ones.
         spinning_loops: how many there would be on this machine: a tick thread and a policy loop
             for each node, and a laboratory's if it is simulated here.
+        tick_core: that the tick thread is to be pinned to, if one was named for it.
     """
     if mode != "auto":
         return mode
-    return "spinning" if cores >= max(spinning_loops, 2) else "event-paced"
+    return "spinning" if tick_core is not None or cores > spinning_loops else "event-paced"
 
 
 def open_engine(
@@ -68,15 +72,15 @@ def open_engine(
         tick_priority: its SCHED_FIFO priority, 1..99; 0 for none. Without the privilege it
             runs without, and says so in the statistics.
         silence_limit_ticks: ticks without a sign of life before an instruction is given up.
-            Default: 1000 where a thread paces frames, 0.5 s where the clock does.
+            Default: 1000 for a device on a wire, 0.5 s for one that shares our cores.
         busy_limit_ticks: ticks before an instruction is given up although its device is busy;
             default 10 s.
         spinning_loops: see `choose_mode`.
         native: True to insist on the C extension, False to do without.
 
     Raises:
-        ConfigurationError: a value is out of its range, or the extension is wanted or needed
-            and missing.
+        ConfigurationError: a value is out of its range, the extension is wanted or needed and
+            missing, or there is no core to spin on.
         DeviceError: the device cannot be opened (`ChannelError` for a channel).
     """
     _check(link, tick_core, tick_priority, silence_limit_ticks, busy_limit_ticks)
@@ -92,7 +96,7 @@ def open_engine(
 
         return NativeEngine(
             link,
-            mode=choose_mode(mode, usable_cores(), spinning_loops),
+            mode=_mode(mode, usable_cores(), spinning_loops, tick_core),
             tick_core=tick_core,
             tick_priority=tick_priority,
             silence_limit_ticks=silence_limit_ticks,
@@ -117,6 +121,19 @@ def open_engine(
         busy_limit_ticks=busy_limit_ticks,
         warnings=(warning,),
     )
+
+
+def _mode(
+    wanted: Mode | Literal["auto"], cores: int, spinning_loops: int, tick_core: int | None
+) -> Mode:
+    mode = choose_mode(wanted, cores, spinning_loops, tick_core)
+    if mode == "spinning" and cores < 2:
+        raise ConfigurationError(
+            "a tick thread that spins on the only core would never let this process do anything "
+            "else; give it a second core, or choose the mode event-paced",
+            field="mode",
+        )
+    return mode
 
 
 def _tick_ns_of(link: LoopbackLink | ShmLink) -> int:

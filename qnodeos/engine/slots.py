@@ -5,7 +5,9 @@ One end writes a ring, the other reads it. `qnodeos.engine.layout` says how a sl
 
 from __future__ import annotations
 
+import importlib
 import struct
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from qnodeos.engine.layout import SLOT_BYTES, SLOTS
@@ -119,3 +121,14 @@ class PythonSlotRing:
         """See `SlotRing`."""
         self._words.release()
         self._memory.release()
+
+
+def slot_ring_type() -> Callable[[memoryview, int, int, int], SlotRing]:
+    """What makes a ring: the native one where it was built, which orders its stores itself."""
+    try:
+        native: Callable[[memoryview, int, int, int], SlotRing] = importlib.import_module(
+            "qnodeos.engine._native"
+        ).SlotRing
+    except ImportError:
+        return PythonSlotRing
+    return native
