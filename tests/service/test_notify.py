@@ -128,6 +128,14 @@ def test_a_watchdog_for_this_process(supervisor):
         assert service.watchdog_interval_ns == 250_000
 
 
+def test_a_timer_that_is_a_little_early_is_not_turned_away(supervisor):
+    now_ns = 10**12
+    with notifier(supervisor, lambda: now_ns, WATCHDOG_USEC="2000000") as service:
+        for _ in range(10):
+            assert service.alive()
+            now_ns += service.watchdog_interval_ns - 10_000
+
+
 # --- activated sockets ------------------------------------------------------------------
 
 
