@@ -85,10 +85,17 @@ class GetStatistics(Message, tag=6, frozen=True):
 
 
 class Subscribe(Message, tag=7, frozen=True):
-    """Turn the stream of trace events on or off."""
+    """Turn the stream of trace events on or off.
+
+    Attributes:
+        request: its number.
+        on: whether events are to come.
+        past: how many events that have happened already come first, if so many are kept.
+    """
 
     request: RequestId
     on: bool
+    past: Count = 0
 
 
 class Ping(Message, tag=8, frozen=True):

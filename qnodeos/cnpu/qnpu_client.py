@@ -233,13 +233,21 @@ class QnpuClient:
 
     # --- events -----------------------------------------------------------------------
 
-    def subscribe(self, on: bool = True, timeout_s: float = ANSWER_TIMEOUT_S) -> None:
+    def subscribe(
+        self, on: bool = True, past: int = 0, timeout_s: float = ANSWER_TIMEOUT_S
+    ) -> None:
         """Turn the stream of trace events on or off.
+
+        Args:
+            on: whether events are to come.
+            past: how many events that have happened already come first; those beyond
+                limits.events of the node file are dropped and counted.
+            timeout_s: how long to wait for the answer.
 
         Raises:
             SubroutineFailedError: the QNPU could not, and says why.
         """
-        self._do(lambda request: Subscribe(request, on), timeout_s)
+        self._do(lambda request: Subscribe(request, on, past), timeout_s)
 
     def events(self, timeout_s: float) -> TraceEvents | None:
         """The next events of the trace, None if none come in time.

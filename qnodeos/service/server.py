@@ -517,7 +517,9 @@ class ApiServer:
             )
             self._answer(client, Reply(message.request, error=failure_of(error)))
             return
-        client.events_from = self._events.next_number if message.on else None
+        client.events_from = None
+        if message.on:
+            client.events_from = max(self._events.next_number - message.past, 0)
         client.events_dropped = 0
         self._answer(client, Reply(message.request))
         if message.on and not self._pump_timer.is_pending:

@@ -67,7 +67,7 @@ client_messages = st.one_of(
     st.builds(host_wire.Cancel, numbers, numbers),
     st.builds(host_wire.ListProcesses, numbers),
     st.builds(host_wire.GetStatistics, numbers),
-    st.builds(host_wire.Subscribe, numbers, st.booleans()),
+    st.builds(host_wire.Subscribe, numbers, st.booleans(), st.integers(0, 2**31 - 1)),
     st.builds(host_wire.Ping, numbers),
 )
 results = st.lists(
