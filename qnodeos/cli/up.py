@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sim.realtime.loop import StopSignals
 
 _POLL_S: Final = 0.25
+_LAB_LINES: Final = 3
 _COLOURS: Final = {"ready": "green", "died": "bold red", "starting": "yellow"}
 
 
@@ -69,6 +70,7 @@ def up(
             console.print("Stopping all processes, the last one first.")
             processes.stop_all()
             watcher.report(processes.poll())
+        watcher.show_laboratory()
         fared = _fared(processes, logs)
     if json is not None:
         json.parent.mkdir(parents=True, exist_ok=True)
@@ -98,9 +100,16 @@ class _Watcher:
             elif not self.console.is_terminal:
                 self.console.print(f"{child.name}: {child.state} {child.status}", markup=False)
 
+    def show_laboratory(self) -> None:
+        """Show what the laboratory has counted, which it writes at its end."""
+        lab = self.processes.children[0]
+        if lab.ended_well:
+            for line in lab.last_lines(_LAB_LINES):
+                self.console.print(line, markup=False, highlight=False)
+
     def table(self) -> Table:
         """The states now."""
-        table = Table(box=SIMPLE_HEAD)
+        table = Table(box=SIMPLE_HEAD, caption="Ctrl-C stops all processes", caption_justify="left")
         for column in ("process", "state", "pid", "ready after", "status"):
             table.add_column(column, overflow="fold")
         for child in self.processes.children:
