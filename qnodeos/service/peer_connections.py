@@ -1,4 +1,8 @@
-"""The connections of `qnodeos.service.peers`: sockets on the service's loop."""
+"""Sockets on a loop for the state machines of the peer protocol.
+
+`Connections` carries out what a machine wants, `qnodeos.service.peers.PeerManager` or
+`qnodeos.service.controller.ControllerCore`; `PeerConnections` is that for a node.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,12 @@ import contextlib
 import errno
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from qnodeos.api.peer import PeerMessage
-from qnodeos.errors import ConfigurationError, MalformedMessageError, PeerError
+from qnodeos.errors import ConfigurationError, MalformedMessageError, PeerError, QNodeOSError
 from qnodeos.service.loop import BROKEN, READ, WRITE, Loop, Timer
 from qnodeos.service.node_file import NodeFile
 from qnodeos.service.peer_session import (
@@ -115,101 +119,96 @@ class _Wire:
     events: int = READ
 
 
-class PeerConnections:
-    """Connects a node to its neighbours and serves its controller; close it after use.
+class Machine(Protocol):
+    """A state machine without I/O; see `qnodeos.service.peers.PeerManager`."""
+
+    outbox: list[tuple[int, bytes]]
+    closing: list[int]
+    dials: list[tuple[int, int]]
+
+    def new_connection(self) -> int:
+        """A number for a connection that was accepted."""
+        ...
+
+    def opened(self, connection: int, now_ns: int, names: Sequence[str] = ()) -> None:
+        """A connection can be used."""
+        ...
+
+    def received(self, connection: int, payload: bytes, now_ns: int) -> None:
+        """A payload came over a connection."""
+        ...
+
+    def garbled(self, connection: int, error: QNodeOSError, now_ns: int) -> None:
+        """What came over a connection cannot be cut into payloads."""
+        ...
+
+    def closed(self, connection: int, reason: str, now_ns: int) -> None:
+        """A connection has ended, or could not be made."""
+        ...
+
+    def poll(self, now_ns: int) -> None:
+        """Do what is due."""
+        ...
+
+    @property
+    def due_ns(self) -> int | None:
+        """When `poll` has something to do, None if never."""
+        ...
+
+    def close(self) -> None:
+        """End all connections."""
+        ...
+
+
+class Connections:
+    """Carries out what a machine wants; close it after use.
 
     Args:
-        node: the node.
-        kernel: its kernel.
-        loop: of the service.
-        incarnation: number of this start.
-        tick_ns: length of the device's tick.
-        tick: now, for the kernel.
-        read_tick: the device's counter at this very moment.
+        machine: says what to do, and is told what happens.
+        endpoints: where its dials lead.
+        loop: calls this object.
+        tls: for what leaves the machine.
         timing: times of the protocol.
-        say: takes lines about what changes, for people.
-        listener: a socket that listens at the node's peer address already; owned by this
-            object from now on.
+        listener: where to accept connections, None for nowhere; owned by this object.
+        accepts_tls: whether who connects there has to use TLS.
 
     Raises:
-        ConfigurationError: an address cannot be used, or is not known.
+        ConfigurationError: TLS cannot use its files.
     """
 
     def __init__(
         self,
-        node: NodeFile,
-        kernel: PeerKernel,
-        *,
+        machine: Machine,
+        endpoints: Mapping[int, Endpoint],
         loop: Loop,
-        incarnation: int,
-        tick_ns: int,
-        tick: Callable[[], int],
-        read_tick: Callable[[], int],
+        tls: TlsFiles | None,
+        *,
         timing: PeerTiming = DEFAULT_TIMING,
-        say: Callable[[str], None] = lambda line: None,
         listener: socket.socket | None = None,
+        accepts_tls: bool = False,
     ) -> None:
+        self._machine = machine
+        self._endpoints = endpoints
         self._loop = loop
-        self._tls = node.tls
+        self._tls = tls
         self._timing = timing
+        self._listener = listener
+        self._context = tls.server_context() if tls is not None and accepts_tls else None
         self._wires: dict[int, _Wire] = {}
         self._timer: Timer | None = None
-        self._listener = listener
-        self._accepts_tls = False
-        try:
-            if node.peer is not None:
-                self._accepts_tls = node.tls is not None and not node.peer.listen.is_local
-                if self._listener is None:
-                    self._listener = listen(node.peer.listen, node.tls)
-            elif any(peer.node_id < node.node_id for peer in node.peers.values()):
-                raise ConfigurationError(
-                    f"neighbours with lower node ids dial {node.name}, so it must listen: give "
-                    "peer.listen in its node file"
-                )
-            self._endpoints = {
-                peer.node_id: Endpoint.of(peer.address, name, node.tls)
-                for name, peer in node.peers.items()
-                if node.node_id < peer.node_id
-            }
-            self._manager = PeerManager(
-                Identity(ROLE_QNPU, node.node_id, node.name, incarnation, tick_ns),
-                {peer.node_id: name for name, peer in node.peers.items()},
-                kernel,
-                loop.now_ns(),
-                tick=tick,
-                read_tick=read_tick,
-                controller=node.peer.controller if node.peer is not None else "controller",
-                timing=timing,
-                say=say,
-            )
-        except BaseException:
-            if self._listener is not None:
-                self._listener.close()
-            raise
-        if self._listener is not None:
-            loop.watch(self._listener.fileno(), self._accept)
-        self._carry_out()
+        if listener is not None:
+            loop.watch(listener.fileno(), self._accept)
+        self.carry_out()
 
     @property
     def address(self) -> Address | None:
         """Where it listens, None if nowhere."""
         return address_of(self._listener) if self._listener is not None else None
 
-    # --- what the service calls -------------------------------------------------------
-
-    def send(self, messages: Sequence[tuple[int, PeerMessage]]) -> None:
-        """See `qnodeos.service.service.Peers`."""
-        self._manager.send(messages, self._loop.now_ns())
-        self._carry_out()
-
-    def statistics(self) -> dict[str, Any]:
-        """See `qnodeos.service.service.Peers`."""
-        return self._manager.statistics()
-
     def close(self) -> None:
-        """See `qnodeos.service.service.Peers`."""
-        self._manager.close()
-        self._manager.closing.clear()
+        """End all connections, and accept none any more."""
+        self._machine.close()
+        self._machine.closing.clear()
         for connection in list(self._wires):
             self._drop(connection)
         if self._timer is not None:
@@ -219,14 +218,15 @@ class PeerConnections:
             self._listener.close()
             self._listener = None
 
-    # --- carrying out what the manager wants ------------------------------------------
+    # --- carrying out what the machine wants ------------------------------------------
 
-    def _carry_out(self) -> None:
-        manager = self._manager
-        while manager.dials or manager.outbox or manager.closing:
-            outbox, manager.outbox = manager.outbox, []
-            closing, manager.closing = manager.closing, []
-            dials, manager.dials = manager.dials, []
+    def carry_out(self) -> None:
+        """Do what the machine wants."""
+        machine = self._machine
+        while machine.dials or machine.outbox or machine.closing:
+            outbox, machine.outbox = machine.outbox, []
+            closing, machine.closing = machine.closing, []
+            dials, machine.dials = machine.dials, []
             for connection, payload in outbox:
                 wire = self._wires.get(connection)
                 if wire is not None:
@@ -241,7 +241,7 @@ class PeerConnections:
         self._arm()
 
     def _arm(self) -> None:
-        due_ns = self._manager.due_ns
+        due_ns = self._machine.due_ns
         timer = self._timer
         if timer is not None and timer.is_pending:
             if due_ns is not None and timer.when_ns <= due_ns:
@@ -250,8 +250,8 @@ class PeerConnections:
         self._timer = None if due_ns is None else self._loop.call_at(due_ns, self._poll)
 
     def _poll(self) -> None:
-        self._manager.poll(self._loop.now_ns())
-        self._carry_out()
+        self._machine.poll(self._loop.now_ns())
+        self.carry_out()
 
     # --- making connections -----------------------------------------------------------
 
@@ -260,7 +260,7 @@ class PeerConnections:
             stream = dial(endpoint, self._tls)
         except (OSError, PeerError) as error:
             text = f"nobody answers at {endpoint.address}: {error}"
-            self._manager.closed(connection, text, self._loop.now_ns())
+            self._machine.closed(connection, text, self._loop.now_ns())
             return
         self._add(connection, _Wire(stream, self._deadline(connection), is_connecting=True))
 
@@ -278,7 +278,7 @@ class PeerConnections:
                 self._loop.call_after(_PAUSE_NS, self._accept_again)
                 break
             self._greet(accepted)
-        self._carry_out()
+        self.carry_out()
 
     def _accept_again(self) -> None:
         if self._listener is not None:
@@ -292,15 +292,18 @@ class PeerConnections:
         ]
         if len(shaking_hands) >= MAX_GREETING:
             self._drop(shaking_hands[0])
-        context = self._tls.server_context() if self._accepts_tls and self._tls else None
-        stream = Stream(
-            accepted,
-            context=context,
-            is_server=True,
-            max_frame_bytes=MAX_FRAME_BYTES,
-            max_outbound_bytes=_MAX_OUTBOUND_BYTES,
-        )
-        connection = self._manager.new_connection()
+        try:
+            stream = Stream(
+                accepted,
+                context=self._context,
+                is_server=True,
+                max_frame_bytes=MAX_FRAME_BYTES,
+                max_outbound_bytes=_MAX_OUTBOUND_BYTES,
+            )
+        except OSError:  # whoever it was is gone already
+            accepted.close()
+            return
+        connection = self._machine.new_connection()
         self._add(connection, _Wire(stream, self._deadline(connection)))
         if stream.is_established:
             self._open(connection)
@@ -310,7 +313,7 @@ class PeerConnections:
 
     def _too_late(self, connection: int) -> None:
         self._lose(connection, "the connection was not made in time")
-        self._carry_out()
+        self.carry_out()
 
     def _add(self, connection: int, wire: _Wire) -> None:
         self._wires[connection] = wire
@@ -323,7 +326,7 @@ class PeerConnections:
         wire = self._wires[connection]
         wire.is_open = True
         wire.deadline.cancel()
-        self._manager.opened(connection, self._loop.now_ns(), wire.stream.peer_names)
+        self._machine.opened(connection, self._loop.now_ns(), wire.stream.peer_names)
 
     # --- sockets that are ready -------------------------------------------------------
 
@@ -336,7 +339,7 @@ class PeerConnections:
                 error = connect_error(wire.stream.fileno())
                 if error is not None:
                     self._lose(connection, f"nobody answers: {error}")
-                    self._carry_out()
+                    self.carry_out()
                     return
                 wire.is_connecting = False
                 if wire.stream.is_established:
@@ -345,14 +348,14 @@ class PeerConnections:
                 wire.stream.flush()
             if events & (READ | BROKEN):
                 self._receive(connection, wire)
-        self._carry_out()
+        self.carry_out()
 
     def _receive(self, connection: int, wire: _Wire) -> None:
         payloads = wire.stream.receive()
         if not wire.is_open and wire.stream.is_established:
             self._open(connection)
         for payload in payloads:
-            self._manager.received(connection, payload, self._loop.now_ns())
+            self._machine.received(connection, payload, self._loop.now_ns())
 
     def _look_after(self, connection: int) -> None:
         """Wait for the right events, and go if that is all that is left to do."""
@@ -370,12 +373,12 @@ class PeerConnections:
     # --- the end ----------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _blaming(self, connection: int) -> Any:
+    def _blaming(self, connection: int) -> Iterator[None]:
         """End the connection whose error this is."""
         try:
             yield
         except MalformedMessageError as error:
-            self._manager.garbled(connection, error, self._loop.now_ns())
+            self._machine.garbled(connection, error, self._loop.now_ns())
         except (PeerError, OSError) as error:
             self._lose(connection, str(error))
 
@@ -389,7 +392,7 @@ class PeerConnections:
 
     def _lose(self, connection: int, reason: str) -> None:
         self._drop(connection)
-        self._manager.closed(connection, reason, self._loop.now_ns())
+        self._machine.closed(connection, reason, self._loop.now_ns())
 
     def _drop(self, connection: int) -> None:
         wire = self._wires.pop(connection, None)
@@ -397,3 +400,75 @@ class PeerConnections:
             wire.deadline.cancel()
             self._loop.forget(wire.stream.fileno())
             wire.stream.close()
+
+
+class PeerConnections(Connections):
+    """Connects a node to its neighbours and serves its controller; close it after use.
+
+    Args:
+        node: the node.
+        kernel: its kernel.
+        loop: of the service.
+        incarnation: number of this start.
+        tick_ns: length of the device's tick.
+        tick: now, for the kernel.
+        read_tick: the device's counter at this very moment.
+        timing: times of the protocol.
+        say: takes lines about what changes, for people.
+
+    Raises:
+        ConfigurationError: an address cannot be used, or is not known.
+    """
+
+    def __init__(
+        self,
+        node: NodeFile,
+        kernel: PeerKernel,
+        *,
+        loop: Loop,
+        incarnation: int,
+        tick_ns: int,
+        tick: Callable[[], int],
+        read_tick: Callable[[], int],
+        timing: PeerTiming = DEFAULT_TIMING,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        if node.peer is None and any(peer.node_id < node.node_id for peer in node.peers.values()):
+            raise ConfigurationError(
+                f"neighbours with lower node ids dial {node.name}, so it must listen: give "
+                "peer.listen in its node file"
+            )
+        endpoints = {
+            peer.node_id: Endpoint.of(peer.address, name, node.tls)
+            for name, peer in node.peers.items()
+            if node.node_id < peer.node_id
+        }
+        self._manager = PeerManager(
+            Identity(ROLE_QNPU, node.node_id, node.name, incarnation, tick_ns),
+            {peer.node_id: name for name, peer in node.peers.items()},
+            kernel,
+            loop.now_ns(),
+            tick=tick,
+            read_tick=read_tick,
+            controller=node.peer.controller if node.peer is not None else "controller",
+            timing=timing,
+            say=say,
+        )
+        super().__init__(
+            self._manager,
+            endpoints,
+            loop,
+            node.tls,
+            timing=timing,
+            listener=listen(node.peer.listen, node.tls) if node.peer is not None else None,
+            accepts_tls=node.peer is not None and not node.peer.listen.is_local,
+        )
+
+    def send(self, messages: Sequence[tuple[int, PeerMessage]]) -> None:
+        """See `qnodeos.service.service.Peers`."""
+        self._manager.send(messages, self._loop.now_ns())
+        self.carry_out()
+
+    def statistics(self) -> dict[str, Any]:
+        """See `qnodeos.service.service.Peers`."""
+        return self._manager.statistics()
