@@ -39,6 +39,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from qnodeos.errors import ChannelError
 from qnodeos.qdevice.frames import TICK_MASK, TICK_PATTERN, encode_command
 from qnodeos.qdevice.instructions import NOP, Opcode
 from qnodeos.qdevice.protocols import SimulatedQDevice
@@ -78,7 +79,11 @@ class Port(Protocol):
         ...
 
     def respond(self, from_tick: int, frame: int) -> None:
-        """Put a response on the wire from a tick on."""
+        """Put a response on the wire from a tick on.
+
+        Raises:
+            ChannelError: there is no room, for the QNPU takes none.
+        """
         ...
 
 
@@ -231,7 +236,12 @@ class RealTimeLaboratory:
         if says == node.said:
             return
         node.said = says
-        node.port.respond(tick, response)
+        try:
+            node.port.respond(tick, response)
+        except ChannelError:
+            # Its QNPU reads nothing; that must not stop the others.
+            node.statistics.untaken_responses += 1
+            return
         if not response >> _BUSY_SHIFT & 1 and tick:
             late_ns = self._clock_ns() - self.time_ns(tick + allowed_ticks)
             statistics = node.statistics

@@ -21,6 +21,7 @@ class NodeStatistics:
         moved_commands: carried out in a later tick than that of their frame, because the
             device, or the link, was further already.
         misdated_commands: from ticks that cannot be: too far ahead.
+        untaken_responses: for which there was no room, because the QNPU takes none.
         lag: of commands, from the beginning of their tick to when they were taken in.
         lateness: of answers, from the beginning of the tick from which they hold to when they
             were published; answers given in time count as 0.
@@ -33,6 +34,7 @@ class NodeStatistics:
     late_answers: int = 0
     moved_commands: int = 0
     misdated_commands: int = 0
+    untaken_responses: int = 0
     lag: HistogramCounter = field(default_factory=HistogramCounter)
     lateness: HistogramCounter = field(default_factory=HistogramCounter)
 
@@ -44,6 +46,7 @@ class NodeStatistics:
             "late_answers": self.late_answers,
             "moved_commands": self.moved_commands,
             "misdated_commands": self.misdated_commands,
+            "untaken_responses": self.untaken_responses,
             "lag_us": _summary_us(self.lag),
             "lateness_us": _summary_us(self.lateness),
         }

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qnodeos.errors import ChannelError
 from qnodeos.qdevice import instructions
 from qnodeos.qdevice.endpoint import FrameMaster
 from qnodeos.qdevice.frames import encode_command, session_word
@@ -280,6 +281,21 @@ def test_a_flood_of_one_node_leaves_the_other_its_turn():
         pass
     assert not ports["client"].commands
     assert served.statistics["client"].commands == number + 1
+
+
+def test_a_qnpu_that_takes_no_responses_stops_only_itself(monkeypatch):
+    served, ports, clock, masters = in_session()
+
+    def refuse(from_tick: int, frame: int) -> None:
+        raise ChannelError("it takes no responses")
+
+    monkeypatch.setattr(ports["client"], "respond", refuse)
+    clock.go_to(50)
+    for name in NAMES:
+        send(ports[name], masters[name], 50, instructions.ini(0))
+    served.turn()
+    assert served.statistics["client"].untaken_responses == 2
+    assert masters["server"].incoming(ports["server"].at(52)) is not None
 
 
 def test_devices_of_one_laboratory_have_one_tick():
