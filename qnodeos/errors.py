@@ -176,6 +176,14 @@ class PeerRefusedError(PeerError):
     """A node or controller is not who it should be, or does not want to talk to us."""
 
 
+class TickMismatchError(PeerError):
+    """The device of a node does not count the same ticks as those of the others."""
+
+
+class UncertainTickError(PeerError):
+    """A node's tick could not be read well enough to relate it to those of others."""
+
+
 class PeerLostError(PeerError):
     """The connection to a neighbour ended, and with it what both nodes had agreed."""
 

@@ -17,6 +17,7 @@ from qnodeos._packages import PACKAGES
 from qnodeos.cli import (
     calibrate,
     configuration,
+    controller,
     doctor,
     experiment,
     install_service,
@@ -60,6 +61,7 @@ app.command("serve")(serve.serve)
 app.command("timing")(timing.timing)
 app.command("lab")(lab.lab)
 app.command("up")(up.up)
+app.command("controller")(controller.controller)
 app.command("doctor")(doctor.doctor)
 app.command("install-service")(install_service.install_service)
 
