@@ -16,6 +16,7 @@ from netqasm.sdk.transpile import NVSubroutineTranspiler
 
 from qnodeos.api.host import HostReply, RegisterResult
 from qnodeos.api.netqasm import REGISTERS, Flavour
+from qnodeos.cnpu.building import is_preparing, speed_up
 from qnodeos.cnpu.host import NetworkDirectory, ProgramHost, find_host
 from qnodeos.cnpu.prepared import SubroutineCache
 from qnodeos.errors import SubroutineFailedError
@@ -64,6 +65,12 @@ class QNodeOSConnection(BaseNetQASMConnection):  # type: ignore[misc]
     Takes the arguments of the SDK's `BaseNetQASMConnection`; the compiler and the hardware
     configuration default to those of the node's flavour. A connection is one client of the
     QNPU, so application ids are its own and never clash with another program's.
+
+    Further arguments:
+        host: the CNPU; that of the running program if not given.
+        prepared: whether blocks that repeat are prepared (`qnodeos.cnpu.prepared`); if not
+            given, what the environment variable QNODEOS_PREPARED says, and by default yes.
+        priority: of the program at its QNPU; higher runs first.
     """
 
     def __init__(
@@ -76,12 +83,14 @@ class QNodeOSConnection(BaseNetQASMConnection):  # type: ignore[misc]
         compiler: Any = None,
         *,
         host: ProgramHost | None = None,
+        prepared: bool | None = None,
+        priority: int = 0,
         **options: Any,
     ) -> None:
         self._host = host if host is not None else find_host()
         self._memory = SharedMemory()
         self._unanswered: list[tuple[int, Callable[[], None] | None]] = []
-        self._cache = SubroutineCache(self._assemble)
+        self._priority = priority
         self._client = self._host.open_client()
         self._is_open = True
         if self._host.flavour is Flavour.NV:
@@ -97,6 +106,14 @@ class QNodeOSConnection(BaseNetQASMConnection):  # type: ignore[misc]
             **options,
         )
         builder = self._builder
+        self._cache: SubroutineCache | None = None
+        if prepared if prepared is not None else is_preparing():
+            self._cache = SubroutineCache(
+                builder.subrt_compile_subroutine,
+                self._to_bytes,
+                fills_angles=compiler in (None, NVSubroutineTranspiler),
+            )
+            speed_up(builder)
         builder._build_cmds_single_qubit_rotation = _exact_rotations(
             builder._build_cmds_single_qubit_rotation
         )
@@ -117,14 +134,25 @@ class QNodeOSConnection(BaseNetQASMConnection):  # type: ignore[misc]
         """What the QNPU has returned to this program."""
         return self._memory
 
+    def _init_new_app(self, max_qubits: int) -> None:
+        if self._priority == 0:
+            super()._init_new_app(max_qubits)
+            return
+        request = self._host.register(self._client, self._app_id, max_qubits, self._priority)
+        self._take(self._host.await_reply(request))
+
     def _commit_serialized_message(
         self, raw_msg: bytes, block: bool = True, callback: Callable[[], None] | None = None
     ) -> None:
-        request = self._host.submit(self._client, raw_msg)
+        self._finish(self._host.submit(self._client, raw_msg), block, callback)
+
+    def _finish(self, request: int, block: bool, callback: Callable[[], None] | None) -> None:
+        """Wait for the reply to what was just sent, or leave that for later."""
         if not block:
             self._unanswered.append((request, callback))
             return
-        self.block()
+        if self._unanswered:
+            self.block()
         self._take(self._host.await_reply(request))
         if callback is not None:
             callback()
@@ -155,30 +183,59 @@ class QNodeOSConnection(BaseNetQASMConnection):  # type: ignore[misc]
         block: bool = True,
         callback: Callable[[], None] | None = None,
     ) -> None:
-        """Assemble and send, without the log messages the SDK formats for nobody.
+        """Assemble and send, without the log messages the SDK formats for nobody."""
+        if self._cache is not None:
+            raw = self._cache.assemble(protosubroutine)
+        else:
+            raw = self._to_bytes(self._builder.subrt_compile_subroutine(protosubroutine))
+        request = self._host.submit(self._client, _SUBROUTINE_TYPE + raw)
+        # What follows can be done while the QNPU works.
+        self._reset_builder()
+        if self._cache is not None:
+            self._cache.prepare_new()
+        self._finish(request, block, callback)
 
-        The builder's table of branch labels, which the SDK scans linearly and never
-        empties, is renewed: labels need only be unique within a subroutine. So are the
-        registers in use, of which the SDK loses one at every condition on a future: none
-        carries a value from one subroutine to the next.
+    def compile(self) -> Any:
+        """Compile what was built into a subroutine, to instantiate and commit it later.
+
+        Other than the SDK's, one whose templates are numerators of angles in units of pi/16
+        can be instantiated again and again, and that is quick.
+
+        Returns:
+            The subroutine; None if nothing was built.
         """
-        raw = self._cache.assemble(protosubroutine)
-        self._builder._label_mgr = LabelManager()
-        self._builder._mem_mgr._active_registers.clear()
-        self._commit_serialized_message(_SUBROUTINE_TYPE + raw, block, callback)
-        self._builder._reset()
-
-    def _assemble(self, protosubroutine: Any) -> bytes:
-        """The SDK's assembler and transpiler."""
-        subroutine = self._builder.subrt_compile_subroutine(protosubroutine)
-        subroutine.instantiate(self.app_id)
-        return bytes(subroutine)
+        block = self._builder.subrt_pop_pending_subroutine()
+        if block is None:
+            return None
+        if self._cache is not None:
+            subroutine = self._cache.compile(block)
+        else:
+            subroutine = self._builder.subrt_compile_subroutine(block)
+        self._reset_builder()
+        return subroutine
 
     def commit_subroutine(
         self, subroutine: Any, block: bool = True, callback: Callable[[], None] | None = None
     ) -> None:
         """Send a compiled subroutine."""
         self._commit_serialized_message(_SUBROUTINE_TYPE + bytes(subroutine), block, callback)
+
+    def _to_bytes(self, subroutine: Any) -> bytes:
+        subroutine.instantiate(self.app_id)
+        return bytes(subroutine)
+
+    def _reset_builder(self) -> None:
+        """Forget what belongs to the last block.
+
+        The table of branch labels, which the SDK scans linearly and never empties, is
+        renewed: labels need only be unique within a subroutine. So are the registers in use,
+        of which the SDK loses one at every condition on a future: none carries a value from
+        one subroutine to the next.
+        """
+        builder = self._builder
+        builder._label_mgr = LabelManager()
+        builder._mem_mgr._active_registers.clear()
+        builder._reset()
 
     def _commit_message(
         self, msg: Any, block: bool = True, callback: Callable[[], None] | None = None

@@ -83,6 +83,14 @@ class ProgramHost(Protocol):
         """Disconnect; programs of this connection end."""
         ...
 
+    def register(self, client: int, app_id: int, max_qubits: int, priority: int) -> int:
+        """Register a program with a priority; returns the request's number.
+
+        Raises:
+            ProgramError: there are no priorities here.
+        """
+        ...
+
     def submit(self, client: int, raw: bytes) -> int:
         """Send a message to the QNPU; returns the request's number."""
         ...

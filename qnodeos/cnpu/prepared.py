@@ -2,28 +2,33 @@
 
 The SDK assembles and transpiles every flush anew, which takes longer than everything the
 operating system does with the result. But which instructions come out depends only on the
-*shape* of a block: the constants that the assembler moves into registers, and the
-addresses of arrays, are carried through untouched. So for each shape we have the SDK
-assemble the block once with markers in these places, find where the markers ended up, and
-from then on write the values there.
+*shape* of a block: the constants that the assembler moves into registers, the addresses of
+arrays, and the numerators of angles that are multiples of pi/16 are carried through
+untouched. So for each shape we have the SDK assemble the block once with markers in these
+places, find where the markers ended up, and from then on write the values there.
 
-What is not a constant of that kind (angles, virtual qubits, branch labels, named
+What is not a value of that kind (other angles, virtual qubits, branch labels, named
 registers) belongs to the shape. Before a template is used for the first time it is
 compared with what the SDK makes of the block itself; a shape for which they differ is left
 to the SDK for good.
+
+The SDK's `Template` operands are such values too, which come later: `PreparedSubroutine` is
+what `compile()` returns.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Sequence
-from copy import deepcopy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, TypeAlias
 
-from netqasm.lang.ir import ICmd, ProtoSubroutine
-from netqasm.lang.operand import Address, ArrayEntry, ArraySlice
+from netqasm.lang.ir import GenericInstr, ICmd, ProtoSubroutine
+from netqasm.lang.operand import Address, ArrayEntry, ArraySlice, Register, Template
 from netqasm.lang.parsing import text as assembler
+from netqasm.lang.subroutine import Subroutine
 
 from qnodeos.api.netqasm import INSTRUCTION_BYTES
 from qnodeos.errors import CallerError
@@ -34,28 +39,67 @@ MAX_SHAPES: Final = 256
 
 _MARKER: Final = 0x5EED0000
 _INT32: Final = struct.Struct("<i")
-_IN_PLACE: Final = frozenset(assembler._REPLACE_CONSTANTS_EXCEPTION)
+_IN_PLACE: Final = frozenset(
+    (instruction.value, position)
+    for instruction, position in assembler._REPLACE_CONSTANTS_EXCEPTION
+)
 """(instruction, operand) pairs whose constants stay in the instruction."""
+_ROTATIONS: Final = frozenset(
+    instruction.value
+    for instruction in (GenericInstr.ROT_X, GenericInstr.ROT_Y, GenericInstr.ROT_Z)
+)
+_ROTATION_OPCODES: Final = frozenset((27, 28, 29))
+"""rot_x, rot_y and rot_z, in every flavour: opcode, register, numerator, exponent."""
+_NUMERATOR_OFFSET: Final = 2
+_EXPONENT: Final = 4
+"""Of angles in units of pi/16, which every step to the bytes leaves alone."""
+_ANGLE_MARKER: Final = 0x80
+"""Above every numerator that a transpiler puts there itself (at most 31)."""
+MAX_ANGLES: Final = 0x100 - _ANGLE_MARKER
+"""Angles of a block that can be filled in."""
+
+# What follows in a shape. An instruction is its number and that of its operands.
+_VALUE, _FIXED, _ADDRESS, _ENTRY, _SLICE, _ANGLE, _OTHER, _LABEL = range(-8, 0)
+_REGISTER: Final = 1 << 8
+_OPERANDS_FACTOR: Final = 16
 
 Shape = tuple[Any, ...]
+Numerator: TypeAlias = Any
+"""Of an angle: a number, or a `Template`, the name of one that comes later."""
 
 
-@dataclass(frozen=True)
-class _Prepared:
-    """A template: the bytes, and the offset of every value, in order of appearance."""
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A template: the bytes, and the offset of every value, in order of appearance.
+
+    Attributes:
+        template: bytes of the subroutine.
+        offsets: of the 32-bit values.
+        angles: offsets of the numerators of angles, one byte each.
+    """
 
     template: bytes
     offsets: tuple[int, ...]
+    angles: tuple[int, ...]
 
-    def fill(self, values: Sequence[int]) -> bytes:
+    def fill(self, values: Sequence[int], numerators: Sequence[Numerator]) -> bytes:
+        """The bytes with values and numerators filled in.
+
+        Raises:
+            CallerError: a value is no 32-bit integer (the SDK would cut it silently).
+            TypeError: a numerator is none, but a template.
+        """
         filled = bytearray(self.template)
-        for offset, value in zip(self.offsets, values, strict=True):
-            try:
+        try:
+            for offset, value in zip(self.offsets, values, strict=True):
                 _INT32.pack_into(filled, offset, value)
-            except struct.error:
-                raise CallerError(
-                    f"the program uses the number {value}, which is no 32-bit integer"
-                ) from None
+        except struct.error:
+            raise CallerError(
+                f"the program uses the number {value}, which is no 32-bit integer"
+            ) from None
+        for offset, numerator in zip(self.angles, numerators, strict=True):
+            # The SDK cuts to a byte too; 256 steps of pi/16 are eight whole turns.
+            filled[offset] = numerator & 0xFF
         return bytes(filled)
 
 
@@ -63,85 +107,292 @@ class SubroutineCache:
     """Assembles the blocks of one connection.
 
     Args:
-        assemble: the SDK's way: from a protosubroutine to its bytes.
+        compile_block: the SDK's assembler and transpiler.
+        to_bytes: from a subroutine without templates to its bytes, app id included.
+        fills_angles: whether the transpiler is known to carry numerators through.
     """
 
-    def __init__(self, assemble: Callable[[ProtoSubroutine], bytes]) -> None:
-        self._assemble = assemble
-        self._prepared: dict[Shape, _Prepared | None] = {}
+    def __init__(
+        self,
+        compile_block: Callable[[ProtoSubroutine], Subroutine],
+        to_bytes: Callable[[Subroutine], bytes],
+        *,
+        fills_angles: bool = True,
+    ) -> None:
+        self._compile = compile_block
+        self._to_bytes = to_bytes
+        self._max_angles = MAX_ANGLES if fills_angles else 0
+        self._prepared: dict[Shape, Prepared | None] = {}
+        self._new: Callable[[], None] | None = None
 
     def assemble(self, block: ProtoSubroutine) -> bytes:
-        """The bytes of a block, as the SDK would make them.
+        """The bytes of a block without templates, as the SDK would make them.
 
         Raises:
-            CallerError: a constant is no 32-bit integer (the SDK would cut it silently).
+            CallerError: a constant is no 32-bit integer (the SDK would cut it silently), or
+                the block has templates.
         """
-        shape, values = _shape_of(block)
+        shape, values, numerators = self._shape_of(block)
+        prepared = self._prepared.get(shape)
+        if prepared is not None:
+            try:
+                return prepared.fill(values, numerators)
+            except TypeError:
+                raise _templates_left(block) from None
+        if block.arguments:
+            raise _templates_left(block)
         if shape in self._prepared:
-            prepared = self._prepared[shape]
-            return self._assemble(block) if prepared is None else prepared.fill(values)
-        marked = deepcopy(block)
+            return self._assemble(block)
+        marked = _copy_of(block)
         raw = self._assemble(block)
-        while len(self._prepared) >= MAX_SHAPES:
-            del self._prepared[next(iter(self._prepared))]
-        self._prepared[shape] = self._prepare(marked, raw, values)
+        self._new = partial(self._prepare, shape, marked, raw, values, numerators)
         return raw
 
+    def prepare_new(self) -> None:
+        """Prepare the shape that was assembled last, if it is new.
+
+        For when the bytes are on their way: it takes longer than assembling.
+        """
+        new, self._new = self._new, None
+        if new is not None:
+            new()
+
+    def compile(self, block: ProtoSubroutine) -> Subroutine:
+        """A block as a subroutine to instantiate and commit later, any number of times."""
+        shape, values, numerators = self._shape_of(block)
+        templates = sum(type(numerator) is Template for numerator in numerators)
+        if templates != len(block.arguments):
+            return self._compile(block)  # one stands for something else than such an angle
+        if shape not in self._prepared:
+            marked, filled = _copy_of(block), _copy_of(block)
+            _replace_templates(filled)
+            expected = self._assemble(filled)
+            sample = [numerator if type(numerator) is int else 0 for numerator in numerators]
+            self._prepare(shape, marked, expected, values, sample)
+        prepared = self._prepared[shape]
+        if prepared is None:
+            return self._compile(block)
+        return PreparedSubroutine(prepared, values, numerators, block, self._compile)
+
+    def _assemble(self, block: ProtoSubroutine) -> bytes:
+        return self._to_bytes(self._compile(block))
+
     def _prepare(
-        self, marked: ProtoSubroutine, expected: bytes, values: Sequence[int]
-    ) -> _Prepared | None:
-        """A template for a shape, or None if its values cannot simply be filled in."""
-        _mark(marked)
+        self,
+        shape: Shape,
+        marked: ProtoSubroutine,
+        expected: bytes,
+        values: Sequence[int],
+        numerators: Sequence[Numerator],
+    ) -> None:
+        """Keep a template for a shape, or None if its values cannot simply be filled in."""
+        while len(self._prepared) >= MAX_SHAPES:
+            del self._prepared[next(iter(self._prepared))]
+        self._prepared[shape] = None
+        _mark(marked, len(numerators))
         template = self._assemble(marked)
         offsets = _find_markers(template, len(values))
-        if offsets is None:
-            return None
-        prepared = _Prepared(template, offsets)
-        return prepared if prepared.fill(values) == expected else None
+        angles = _find_angles(template, len(numerators))
+        if offsets is None or angles is None:
+            return
+        prepared = Prepared(template, offsets, angles)
+        if prepared.fill(values, numerators) == expected:
+            self._prepared[shape] = prepared
 
-
-def _shape_of(block: ProtoSubroutine) -> tuple[Shape, list[int]]:
-    """What the instructions depend on, and the values that are only carried through."""
-    shape: list[Any] = [block.app_id]
-    values: list[int] = []
-    for command in block.commands:
-        if not isinstance(command, ICmd):
-            shape.append(command.name)
-            continue
-        instruction = command.instruction
-        shape.append(instruction)
-        shape.extend(command.args)
-        for position, operand in enumerate(command.operands):
-            kind = type(operand)
-            if kind is int:
-                if (instruction, position) in _IN_PLACE:
-                    shape.append(operand)
+    def _shape_of(self, block: ProtoSubroutine) -> tuple[Shape, list[int], list[Numerator]]:
+        """What the instructions depend on, and the values and numerators only carried through."""
+        shape: list[Any] = [block.app_id]
+        values: list[int] = []
+        numerators: list[Numerator] = []
+        note = shape.append
+        for command in block.commands:
+            if type(command) is not ICmd:
+                note(_LABEL)
+                note(command.name)
+                continue
+            instruction = command.instruction._value_
+            operands = command.operands
+            note(instruction * _OPERANDS_FACTOR + len(operands))
+            if command.args:
+                note(tuple(command.args))
+            if (
+                instruction in _ROTATIONS
+                and len(numerators) < self._max_angles
+                and _is_fillable(operands)
+            ):
+                register = operands[0]
+                note(_ANGLE)
+                note(register.index << 2 | register.name._value_)
+                numerators.append(operands[1])
+                continue
+            for position, operand in enumerate(operands):
+                kind = type(operand)
+                if kind is Register:
+                    note(_REGISTER + (operand.index << 2 | operand.name._value_))
+                elif kind is int:
+                    if (instruction, position) in _IN_PLACE:
+                        note(_FIXED)
+                        note(operand)
+                    else:
+                        note(_VALUE)
+                        values.append(operand)
+                elif kind is Address:
+                    note(_ADDRESS)
+                    values.append(operand.address)
+                elif kind is ArrayEntry:
+                    note(_ENTRY)
+                    values.append(operand.address.address)
+                    _note_index(operand.index, shape, values)
+                elif kind is ArraySlice:
+                    note(_SLICE)
+                    values.append(operand.address.address)
+                    _note_index(operand.start, shape, values)
+                    _note_index(operand.stop, shape, values)
                 else:
-                    shape.append(int)
-                    values.append(operand)
-            elif kind is Address:
-                shape.append(Address)
-                values.append(operand.address)
-            elif kind is ArrayEntry:
-                shape.append(ArrayEntry)
-                values.append(operand.address.address)
-                _note_index(operand.index, shape, values)
-            elif kind is ArraySlice:
-                shape.append(ArraySlice)
-                values.append(operand.address.address)
-                _note_index(operand.start, shape, values)
-                _note_index(operand.stop, shape, values)
-            else:
-                shape.append(operand)
-    return tuple(shape), values
+                    note(_OTHER)
+                    note(kind)
+                    note(operand)
+        return tuple(shape), values, numerators
+
+
+class PreparedSubroutine(Subroutine):  # type: ignore[misc]
+    """A compiled subroutine whose arguments are written into its bytes.
+
+    Other than the SDK's, it can be instantiated again with other arguments.
+    """
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        values: Sequence[int],
+        numerators: Sequence[Numerator],
+        block: ProtoSubroutine,
+        compile_block: Callable[[ProtoSubroutine], Subroutine],
+    ) -> None:
+        self._prepared = prepared
+        self._values = values
+        self._numerators = numerators
+        self._block = block
+        self._compile_block = compile_block
+        self._given: Mapping[str, int] | None = None if block.arguments else {}
+        self._own: list[Any] | None = None
+        super().__init__(
+            arguments=list(block.arguments),
+            netqasm_version=block.netqasm_version,
+            app_id=block.app_id,
+        )
+
+    def instantiate(self, app_id: int, arguments: Mapping[str, int] | None = None) -> None:
+        """Give the arguments their values.
+
+        Raises:
+            CallerError: an argument has none.
+        """
+        given = arguments if arguments is not None else {}
+        missing = [name for name in self._arguments if name not in given]
+        if missing:
+            raise CallerError(
+                f"the subroutine has no value for {', '.join(missing)}; give it in the arguments "
+                "of instantiate"
+            )
+        self._app_id = app_id
+        self._given = given
+        self._own = None
+
+    @property
+    def instructions(self) -> list[Any]:
+        """The instructions, made by the SDK when somebody asks."""
+        if self._own is None:
+            compiled = self._compile_block(_copy_of(self._block))
+            if self._given is not None:
+                compiled.instantiate(self._app_id or 0, dict(self._given))
+            self._own = compiled.instructions
+        return self._own
+
+    @instructions.setter
+    def instructions(self, new_instructions: list[Any]) -> None:
+        raise CallerError(
+            "the instructions of a prepared subroutine cannot be replaced; make the connection "
+            "with prepared=False to have the SDK's own"
+        )
+
+    def __bytes__(self) -> bytes:
+        given = self._given
+        if given is None:
+            raise _templates_left(self)
+        numerators = [
+            given[numerator.name] if isinstance(numerator, Template) else numerator
+            for numerator in self._numerators
+        ]
+        try:
+            raw = self._prepared.fill(self._values, numerators)
+        except TypeError:
+            raise CallerError(
+                f"the arguments of a subroutine are whole numbers, unlike some of {dict(given)}"
+            ) from None
+        app_id = self._app_id
+        if app_id != self._block.app_id:
+            raw = raw[:2] + struct.pack("<H", app_id & 0xFFFF) + raw[4:]
+        return raw
+
+
+def _templates_left(block: ProtoSubroutine | Subroutine) -> CallerError:
+    return CallerError(
+        f"the block has templates ({', '.join(block.arguments)}) that have no value; compile it "
+        "and call instantiate before commit_subroutine"
+    )
+
+
+def _is_fillable(operands: Sequence[Any]) -> bool:
+    """Whether a rotation's numerator is carried through to the bytes."""
+    if len(operands) != 3:
+        return False
+    register, numerator, exponent = operands
+    kind = type(numerator)
+    return (
+        exponent == _EXPONENT
+        and type(register) is Register
+        and ((kind is int and 0 <= numerator <= 0xFF) or kind is Template)
+    )
 
 
 def _note_index(index: Any, shape: list[Any], values: list[int]) -> None:
     if type(index) is int:
-        shape.append(int)
+        shape.append(_VALUE)
         values.append(index)
+    elif type(index) is Register:
+        shape.append(_REGISTER + (index.index << 2 | index.name._value_))
     else:
+        shape.append(_OTHER)
+        shape.append(type(index))
         shape.append(index)
+
+
+def _copy_of(block: ProtoSubroutine) -> ProtoSubroutine:
+    """A copy as deep as the assembler changes things."""
+    commands = []
+    for command in block.commands:
+        if isinstance(command, ICmd):
+            operands = [
+                copy(operand) if isinstance(operand, ArrayEntry | ArraySlice) else operand
+                for operand in command.operands
+            ]
+            commands.append(ICmd(command.instruction, list(command.args), operands, command.lineno))
+        else:
+            commands.append(command)
+    return ProtoSubroutine(
+        commands, list(block.arguments), netqasm_version=block.netqasm_version, app_id=block.app_id
+    )
+
+
+def _replace_templates(block: ProtoSubroutine) -> None:
+    """Put 0 for every template; the SDK's own way loses the labels."""
+    for command in block.commands:
+        if isinstance(command, ICmd):
+            command.operands = [
+                0 if isinstance(operand, Template) else operand for operand in command.operands
+            ]
+    block._arguments = []
 
 
 def _markers() -> Iterator[int]:
@@ -151,15 +402,22 @@ def _markers() -> Iterator[int]:
         number += 1
 
 
-def _mark(block: ProtoSubroutine) -> None:
-    """Replace the values, in the order in which `_shape_of` lists them, by markers."""
+def _mark(block: ProtoSubroutine, angles: int) -> None:
+    """Replace the values, in the order in which a shape lists them, by markers."""
     markers = _markers()
+    numerators = iter(range(_ANGLE_MARKER, _ANGLE_MARKER + angles))
     for command in block.commands:
         if not isinstance(command, ICmd):
             continue
+        instruction = command.instruction.value
+        if instruction in _ROTATIONS and _is_fillable(command.operands):
+            numerator = next(numerators, None)
+            if numerator is not None:
+                command.operands[1] = numerator
+                continue
         for position, operand in enumerate(command.operands):
             if type(operand) is int:
-                if (command.instruction, position) not in _IN_PLACE:
+                if (instruction, position) not in _IN_PLACE:
                     command.operands[position] = next(markers)
             elif isinstance(operand, Address):
                 command.operands[position] = Address(next(markers))
@@ -169,6 +427,7 @@ def _mark(block: ProtoSubroutine) -> None:
                 for name in names:
                     if type(getattr(operand, name)) is int:
                         setattr(operand, name, next(markers))
+    block._arguments = []
 
 
 def _find_markers(template: bytes, count: int) -> tuple[int, ...] | None:
@@ -181,6 +440,22 @@ def _find_markers(template: bytes, count: int) -> tuple[int, ...] | None:
                 if marker in found:
                     return None
                 found[marker] = offset
+    if len(found) != count:
+        return None
+    return tuple(found[marker] for marker in range(count))
+
+
+def _find_angles(template: bytes, count: int) -> tuple[int, ...] | None:
+    """Where each marker of an angle is; None unless each is there exactly once."""
+    found: dict[int, int] = {}
+    for start in range(HEADER_BYTES, len(template), INSTRUCTION_BYTES):
+        offset = start + _NUMERATOR_OFFSET
+        marker = template[offset] - _ANGLE_MARKER
+        is_angle = template[start] in _ROTATION_OPCODES and template[offset + 1] == _EXPONENT
+        if is_angle and 0 <= marker < count:
+            if marker in found:
+                return None
+            found[marker] = offset
     if len(found) != count:
         return None
     return tuple(found[marker] for marker in range(count))

@@ -25,7 +25,7 @@ from qnodeos.api.netqasm import (
 )
 from qnodeos.cnpu.host import NetworkDirectory, current_host
 from qnodeos.cnpu.latency import Delay, LatencyProfile
-from qnodeos.errors import LimitError, UnknownProcessError
+from qnodeos.errors import LimitError, ProgramError, UnknownProcessError
 from qnodeos.trace.events import Event
 
 _SUBROUTINE_TYPE = 2
@@ -283,6 +283,13 @@ class VirtualProgram:
         """See `ProgramHost`."""
         self._clients.discard(client)
         self._cnpu.qnpu.close_client(client)
+
+    def register(self, client: int, app_id: int, max_qubits: int, priority: int) -> int:
+        """See `ProgramHost`."""
+        raise ProgramError(
+            f"priority={priority} of a connection needs a QNPU service (`qnodeos run`); programs "
+            "in virtual time take their turns"
+        )
 
     def submit(self, client: int, raw: bytes) -> int:
         """See `ProgramHost`."""
