@@ -43,6 +43,7 @@ class Engine:
         silence_limit: int,
         busy_limit: int,
         session: int,
+        share_ns: int,
         tick_ns: int = ...,
         answer_ticks: int = ...,
         path: str | PathLike[str] = ...,

@@ -22,7 +22,7 @@ from qnodeos.engine.interface import (
 from qnodeos.engine.layout import PAGE_BYTES, decode_header, open_file
 from qnodeos.engine.links import Link, LoopbackLink, ShmLink, SpidevLink
 from qnodeos.engine.presence import DEVICE_DOORBELL, QNPU_DOORBELL, Doorbell, doorbell_path
-from qnodeos.engine.privileges import realtime_warnings
+from qnodeos.engine.privileges import ordinary_share_ns, realtime_warnings
 from qnodeos.errors import ChannelError, DeviceError, FrameError
 from qnodeos.qdevice.capabilities import Capabilities
 from qnodeos.qdevice.endpoint import SILENCE_LIMIT_FRAMES
@@ -101,6 +101,7 @@ class NativeEngine:
                 silence_limit=silence_limit_ticks,
                 busy_limit=busy_limit_ticks or max(BUSY_LIMIT_NS // self.tick_ns, 2),
                 session=randbelow(MAX_SESSION + 1),
+                share_ns=ordinary_share_ns() if self._priority else 0,
                 tick_ns=self.tick_ns,
                 **arguments,
             )

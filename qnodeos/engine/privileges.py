@@ -9,6 +9,11 @@ RT_RUNTIME: Final = Path("/proc/sys/kernel/sched_rt_runtime_us")
 RT_PERIOD: Final = Path("/proc/sys/kernel/sched_rt_period_us")
 ISOLATED: Final = Path("/sys/devices/system/cpu/isolated")
 
+SHARE_PERIOD_NS: Final = 100_000_000
+"""As in csrc/engine.c."""
+MARGIN_NS: Final = 1_000_000
+"""Above what is asked for, because the kernel counts from tick to tick (assumed)."""
+
 
 def realtime_warnings(wanted: int, priority: int, core: int | None) -> tuple[str, ...]:
     """Sentences on a spinning tick thread.
@@ -24,14 +29,12 @@ def realtime_warnings(wanted: int, priority: int, core: int | None) -> tuple[str
             "the tick thread has no real-time priority, because this process may not ask for one; "
             "give it CAP_SYS_NICE, or a limit on rtprio of at least the priority"
         )
-    runtime_us, period_us = _number(RT_RUNTIME), _number(RT_PERIOD)
-    if priority and runtime_us is not None and period_us is not None and runtime_us >= 0:
-        lost_us = period_us - runtime_us
-        if lost_us > 0:
-            warnings.append(
-                f"the system may stop real-time threads for {lost_us / 1000:g} ms in every "
-                f"{period_us / 1000:g} ms (sched_rt_runtime_us); set it to -1"
-            )
+    share_ns = ordinary_share_ns() if priority else 0
+    if share_ns:
+        warnings.append(
+            "the system limits real-time threads (sched_rt_runtime_us), so the tick thread is an "
+            f"ordinary one for {share_ns / 1e6:g} ms in every 100 ms; set the limit to -1"
+        )
     if core is None:
         warnings.append(
             "the tick thread is not pinned to a core; name one that is kept free of other work"
@@ -42,6 +45,18 @@ def realtime_warnings(wanted: int, priority: int, core: int | None) -> tuple[str
             "parameter isolcpus)"
         )
     return tuple(warnings)
+
+
+def ordinary_share_ns() -> int:
+    """How much of every 100 ms a thread must not be real-time, not to be stopped; 0 for none.
+
+    Linux stops real-time threads that use more than ``sched_rt_runtime_us`` in every
+    ``sched_rt_period_us``, until the period ends.
+    """
+    runtime_us, period_us = _number(RT_RUNTIME), _number(RT_PERIOD)
+    if runtime_us is None or period_us is None or runtime_us < 0 or runtime_us >= period_us:
+        return 0
+    return int(SHARE_PERIOD_NS * (1 - runtime_us / period_us)) + MARGIN_NS
 
 
 def _number(path: Path) -> int | None:

@@ -5,10 +5,13 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
 #define STACK_BYTES (256 * 1024)
+#define SHARE_PERIOD_NS 100000000LL
+#define BEST_NICE (-20)
 
 /* --- what the exchange of a frame leads to ------------------------------------------------ */
 
@@ -142,10 +145,40 @@ static void exchange(engine_t *engine, int64_t tick)
     keep_limits(engine, engine->exchanged_tick);
 }
 
+/* Linux stops real-time threads that use more than their share of a core (sched_rt_runtime_us),
+ * for all of the rest: 50 ms in every second. So before that happens, the thread spends the rest
+ * as an ordinary one, a few ms at a time and with the best of all nice values: then it loses only
+ * what others of that core really need, among them threads of the kernel that wait for it. */
+typedef struct {
+    int64_t next_ns;
+    int is_sharing;
+} share_t;
+
+static void share_core(engine_t *engine, share_t *share, int64_t time_ns)
+{
+    struct sched_param parameters = {0};
+    share->is_sharing = !share->is_sharing;
+    if (share->is_sharing) {
+        share->next_ns = time_ns + engine->share_ns;
+        sched_setscheduler(0, SCHED_OTHER, &parameters);
+        return;
+    }
+    share->next_ns = time_ns + SHARE_PERIOD_NS - engine->share_ns;
+    parameters.sched_priority = engine->priority;
+    if (sched_setscheduler(0, SCHED_FIFO, &parameters))
+        STORE(&engine->has_fifo, 0);
+}
+
 static void *tick_main(void *argument)
 {
     engine_t *engine = argument;
     link_t *link = &engine->link;
+    share_t share = {NEVER, 1};
+
+    if (LOAD(&engine->has_fifo) && engine->share_ns) {
+        setpriority(PRIO_PROCESS, 0, BEST_NICE);
+        share_core(engine, &share, now_ns());
+    }
     int64_t tick = link_tick_at(link, now_ns() + LATE_START_NS) + 1;
 
     while (!LOAD(&engine->stop)) {
@@ -158,6 +191,8 @@ static void *tick_main(void *argument)
         tick = engine->exchanged_tick + 1;
         if (time_ns >= engine->maintenance_ns && maintain(engine, time_ns))
             tick = link_tick_at(link, now_ns()) + 1;
+        if (time_ns >= share.next_ns)
+            share_core(engine, &share, time_ns);
         if (LOAD(&engine->stall_wish_ns)) {
             int64_t end_ns = now_ns() + __atomic_exchange_n(&engine->stall_wish_ns, 0,
                                                             __ATOMIC_RELAXED);
@@ -335,10 +370,12 @@ int engine_start(engine_t *engine)
     int64_t time_ns = now_ns();
     prepare(engine, time_ns);
     if (engine->is_spinning) {
+        engine->has_fifo = engine->priority > 0;
         int error = start_thread(engine, engine->priority);
-        engine->has_fifo = !error && engine->priority;
-        if (error == EPERM && engine->priority)
+        if (error == EPERM && engine->priority) {
+            engine->has_fifo = 0;
             error = start_thread(engine, 0);
+        }
         if (error)
             return error;
     }

@@ -392,19 +392,19 @@ static int open_link(engine_t *engine, const char *kind, PyObject *path, PyObjec
 static int engine_init(PyObject *self, PyObject *arguments, PyObject *keywords)
 {
     static char *names[] = {"kind", "spinning", "core", "priority", "doorbell", "silence_limit",
-                            "busy_limit", "session", "tick_ns", "answer_ticks", "path", "bell",
+                            "busy_limit", "session", "share_ns", "tick_ns", "answer_ticks", "path", "bell",
                             "page", "spi_mode", "speed_hz", NULL};
     const char *kind, *page = NULL;
     Py_ssize_t page_bytes = 0;
     int spinning, core, priority, doorbell;
-    long long silence_limit, busy_limit, tick_ns = 0, answer_ticks = 0;
+    long long silence_limit, busy_limit, share_ns, tick_ns = 0, answer_ticks = 0;
     unsigned int session, speed_hz = 0;
     unsigned char spi_mode = 0;
     PyObject *path = NULL, *bell = NULL;
     EngineObject *object = (EngineObject *)self;
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "spiiiLLI|LLO&O&y#bI", names, &kind,
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "spiiiLLIL|LLO&O&y#bI", names, &kind,
                                      &spinning, &core, &priority, &doorbell, &silence_limit,
-                                     &busy_limit, &session, &tick_ns, &answer_ticks,
+                                     &busy_limit, &session, &share_ns, &tick_ns, &answer_ticks,
                                      PyUnicode_FSConverter, &path, PyUnicode_FSConverter, &bell,
                                      &page, &page_bytes, &spi_mode, &speed_hz))
         return -1;
@@ -419,6 +419,7 @@ static int engine_init(PyObject *self, PyObject *arguments, PyObject *keywords)
         engine->busy_limit = busy_limit;
         engine->session = session & MAX_SESSION;
         engine->link.tick_ns = tick_ns > 0 ? tick_ns : 1;
+        engine->share_ns = share_ns;
         engine->link.answer_ticks = answer_ticks;
         engine->link.spi = engine->event_descriptor = engine->timer = -1;
         engine->latest_tick = INT64_MIN;
@@ -543,7 +544,8 @@ static PyObject *engine_counters(PyObject *self, PyObject *unused)
     engine_t *engine = engine_of(self);
     uint64_t damaged = engine->link.channel ? LOAD(&engine->link.channel->responses.damaged) : 0;
     return Py_BuildValue(
-        "{sOsisOsKsKsKsKsKsKsKsKsKsKsKsKsO}", "has_fifo", engine->has_fifo ? Py_True : Py_False,
+        "{sOsisOsKsKsKsKsKsKsKsKsKsKsKsKsO}", "has_fifo",
+        LOAD(&engine->has_fifo) ? Py_True : Py_False,
         "session", (int)engine->session, "is_running", engine->is_running ? Py_True : Py_False,
         "ticks", LOAD(&engine->ticks), "skipped", LOAD(&engine->skipped), "skips_unread",
         LOAD(&engine->skips_unread), "stalls", LOAD(&engine->stalls), "instructions",
