@@ -22,6 +22,9 @@ from qnodeos.cli import (
     experiment,
     install_service,
     lab,
+    metrics,
+    ps,
+    selftest,
     serve,
     timing,
     up,
@@ -58,10 +61,14 @@ app.command("demo")(experiment.demo)
 app.command("config")(configuration.config)
 app.command("calibrate")(calibrate.calibrate)
 app.command("serve")(serve.serve)
+app.command("selftest")(selftest.selftest)
 app.command("timing")(timing.timing)
 app.command("lab")(lab.lab)
 app.command("up")(up.up)
 app.command("controller")(controller.controller)
+app.command("ps")(ps.ps)
+app.command("top")(ps.top)
+app.command("metrics")(metrics.metrics)
 app.command("doctor")(doctor.doctor)
 app.command("install-service")(install_service.install_service)
 

@@ -40,7 +40,8 @@ class RealtimeSettings:
         policy_priority: SCHED_FIFO priority of the policy thread; 0 for none. Below the tick
             thread's, or policy work would delay frames.
         tick_core: core of the tick thread; None to let the kernel choose.
-        policy_core: core of the policy thread; None to let the kernel choose.
+        policy_core: core of the policy thread; None to let the kernel choose. Needs a tick_core
+            unless the mode is event-paced.
         mode: how the engine paces frames: "auto", "spinning" or "event-paced".
         lock_memory: keep all pages in memory.
     """
@@ -216,6 +217,15 @@ def _affinity(settings: RealtimeSettings) -> Step:
     core = settings.policy_core
     if core is None:
         return Step(name, StepState.NOT_ASKED)
+    if settings.tick_core is None and settings.mode != "event-paced":
+        # A tick thread that is started once a device comes would inherit this core, spin on
+        # it with the higher priority, and never let the policy thread run again.
+        return Step(
+            name,
+            StepState.REFUSED,
+            f"core {core} cannot be given to it without one for the tick thread",
+            "name realtime.tick_core, too",
+        )
 
     def act() -> str:
         os.sched_setaffinity(0, {core})

@@ -56,7 +56,7 @@ def step(report: RealtimeReport, name: str) -> Step:
 
 
 def test_everything_is_granted(kernel):
-    with prepare_process(RealtimeSettings(policy_core=3)) as prepared:
+    with prepare_process(RealtimeSettings(tick_core=2, policy_core=3)) as prepared:
         report = prepared.report
         assert kernel.latency.read_bytes() == bytes(4)
     assert [item.name for item in report.steps] == NAMES
@@ -86,7 +86,7 @@ def test_everything_is_refused(kernel, mocker):
     for call in (kernel.libc_call, kernel.set_affinity, kernel.set_scheduler):
         call.side_effect = refusal
     mocker.patch("os.open", side_effect=PermissionError(errno.EACCES, "Permission denied"))
-    with prepare_process(RealtimeSettings(policy_core=3)) as prepared:
+    with prepare_process(RealtimeSettings(tick_core=2, policy_core=3)) as prepared:
         report = prepared.report
     assert [item.name for item in report.refused] == NAMES[1:]
     assert all(item.detail and item.remedy for item in report.refused)
@@ -120,6 +120,17 @@ def test_a_control_group_without_budget_is_told_apart(kernel):
     with prepare_process(RealtimeSettings()) as prepared:
         refused = step(prepared.report, "priority of the policy thread")
     assert "RT_GROUP_SCHED" in refused.remedy
+
+
+def test_a_core_is_not_shared_with_a_tick_thread_to_come(kernel):
+    """It would inherit the core and never give it back."""
+    with prepare_process(RealtimeSettings(policy_core=3)) as prepared:
+        refused = step(prepared.report, "core of the policy thread")
+    assert refused.state is StepState.REFUSED
+    assert "tick_core" in refused.remedy
+    kernel.set_affinity.assert_not_called()
+    with prepare_process(RealtimeSettings(policy_core=3, mode="event-paced")) as prepared:
+        assert step(prepared.report, "core of the policy thread").state is StepState.GRANTED
 
 
 def test_a_priority_out_of_range(kernel):
@@ -174,7 +185,7 @@ if sys.argv[1] == "poor":
         os.setgid(65534)
         os.setuid(65534)
 core = min(os.sched_getaffinity(0))
-with prepare_process(RealtimeSettings(policy_core=core)) as prepared:
+with prepare_process(RealtimeSettings(policy_core=core, mode="event-paced")) as prepared:
     print(json.dumps({
         "states": {step.name: step.state for step in prepared.report.steps},
         "affinity": sorted(os.sched_getaffinity(0)) == [core],

@@ -116,6 +116,12 @@ def check_cores_named(node: NodeFile, system: System) -> Iterator[Finding]:
             yield problem(field, f"there is no core {core}", f"use one of {ranges(present)}")
     tick, policy = named.values()
     if tick is None:
+        if policy is not None and node.realtime.mode != "event-paced":
+            yield warning(
+                "policy_core",
+                f"core {policy} is not used, because the tick thread has none of its own",
+                "name realtime.tick_core, too",
+            )
         return
     if tick == policy:
         yield problem(

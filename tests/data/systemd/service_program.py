@@ -30,7 +30,8 @@ def main() -> None:
     selector = selectors.DefaultSelector()
     for item in sockets:
         selector.register(item.socket, selectors.EVENT_READ)
-    with Notifier() as notifier, prepare_process(RealtimeSettings(policy_core=core)) as prepared:
+    settings = RealtimeSettings(policy_core=core, mode="event-paced")
+    with Notifier() as notifier, prepare_process(settings) as prepared:
         facts = {
             "pid": os.getpid(),
             "uid": os.getuid(),
