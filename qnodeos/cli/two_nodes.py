@@ -98,6 +98,16 @@ def two_node_files(ports: Sequence[int]) -> dict[str, dict[str, Any]]:
             "peer": {"listen": peer},
             "applications": {"listen": applications},
         }
+    files[CONTROLLER] = {
+        "nodes": {
+            name: {"node_id": number, "address": places[name][1]}
+            for number, name in enumerate(_NODES)
+        },
+        "links": [list(_NODES)],
+        # The bins of the preset "fast": nearly all of each is attempts.
+        "guard_ms": 0.1,
+        "batch_ms": 9.845,
+    }
     return files
 
 
