@@ -135,6 +135,18 @@ class Machine:
             print(self.systemctl("status", "--full", unit), self.output())  # for the report
             raise
 
+    def wait_for_signs_of_life(self, unit: str, signs: int = 4) -> None:
+        """Wait until a service has fed its watchdog several times, without being restarted."""
+        seen: set[str] = set()
+
+        def has_given_them() -> bool:
+            shown = self.show(unit)
+            assert shown["NRestarts"] == "0", self.systemctl("status", "--full", unit)
+            seen.add(shown["WatchdogTimestampMonotonic"])
+            return len(seen) > signs
+
+        wait_until(has_given_them, f"{unit} has given {len(seen)} signs of life")
+
     def output(self) -> str:
         """What came out of the namespace, before systemd and from it."""
         return (self.share / "output").read_text("utf-8", "replace")

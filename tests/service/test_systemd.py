@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 
+from qnodeos.cnpu.qnpu_client import QnpuClient
 from qnodeos.service.node_file import load_node
 from qnodeos.service.unit_files import Installation, render_units, unit_names
+from qnodeos.transport import Address
 from tests.service.systemd_namespace import DATA, DEADLINE_S, machine, reason_against
 
 REASON = reason_against()
@@ -122,6 +124,8 @@ def test_a_supervised_program(share):
         # Active it is only after READY=1.
         running.wait_for(SERVICE, ActiveState="active", StatusText="serving", NRestarts="0")
 
+        running.wait_for_signs_of_life(SERVICE)
+
         (address,) = re.findall(r"tcp:([\d.]+):(\d+)", (share / "client.yaml").read_text())
         place = (address[0], int(address[1]))
         assert ask(place, "facts")["pid"] == facts["pid"]
@@ -133,3 +137,32 @@ def test_a_supervised_program(share):
         said = (share / "errors").read_text()
         assert "Fatal Python error: Aborted" in said
         assert "service_program.py" in said
+
+
+def test_the_service_itself(share):
+    """`qnodeos serve` from its own unit: in its sandbox, over systemd's sockets, restarted."""
+    install(share, Path(sys.executable).with_name("qnodeos"))
+    with machine(share) as running:
+        running.wait_for(SOCKET, ActiveState="active", SubState="listening")
+        node = load_node(share / "client.yaml")
+        (address,) = (address for address in node.api.listen if not address.is_unix)
+        with QnpuClient.connect(address, timeout_s=DEADLINE_S) as client:  # this starts it
+            assert client.welcome.node_name == "client"
+            groups = client.statistics(DEADLINE_S)
+        steps = {step["name"]: step for step in groups["realtime"]["steps"]}
+        for name in ("locked memory", "priority of the policy thread", "timer slack"):
+            assert steps[name]["state"] == "granted", steps[name]
+        running.wait_for(SERVICE, ActiveState="active", NRestarts="0")
+        assert "device attached" in running.show(SERVICE)["StatusText"]
+        running.wait_for_signs_of_life(SERVICE)
+
+        # The loop hangs: the process is stopped, as a debugger or a stuck driver would.
+        running.systemctl("kill", "--signal=SIGSTOP", SERVICE)
+        running.wait_for(SERVICE, ActiveState="active", NRestarts="1")
+        with QnpuClient.connect(Address(path=str(share / "api.sock"))) as client:
+            again = client.statistics(DEADLINE_S)
+        assert again["service"]["incarnation"] > groups["service"]["incarnation"]
+
+        running.systemctl("stop", SERVICE)
+        shown = running.show(SERVICE)
+        assert (shown["ActiveState"], shown["Result"]) == ("inactive", "success")
