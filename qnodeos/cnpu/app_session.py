@@ -34,11 +34,12 @@ from qnodeos.api.app_wire import (
     AppRefused,
     Consumed,
     Goodbye,
-    StructuredText,
+    StructuredContent,
     TextMessage,
     cost_of,
     decode,
     encode,
+    pack,
 )
 from qnodeos.errors import (
     ApplicationLostError,
@@ -217,7 +218,7 @@ class Session:
                     raise self._end_again()
                 self._on_the_way[channel] += cost
                 if self._is_local:
-                    self._deliver(channel, message, cost)
+                    self._take(payload)
                     return
                 assert self._stream is not None
                 self._try(self._stream.send, payload)
@@ -411,7 +412,7 @@ class Session:
         message = decode(payload)
         if isinstance(message, TextMessage):
             self._arrived(message, message.text, cost_of(payload))
-        elif isinstance(message, StructuredText):
+        elif isinstance(message, StructuredContent):
             content = StructuredMessage(message.header, message.payload)
             self._arrived(message, content, cost_of(payload))
         elif isinstance(message, Consumed):
@@ -427,7 +428,7 @@ class Session:
         else:
             raise PeerProtocolError(f"{type(message).__name__} in the middle of a session")
 
-    def _arrived(self, message: TextMessage | StructuredText, content: Any, cost: int) -> None:
+    def _arrived(self, message: TextMessage | StructuredContent, content: Any, cost: int) -> None:
         places = self._applications
         if (
             places.get(message.source) != self._remote_name
@@ -501,18 +502,16 @@ def _encoded(channel: Channel, message: str | StructuredMessage) -> bytes:
     wire: AppMessage
     if isinstance(message, str):
         wire = TextMessage(*channel, message)
-    elif isinstance(message.header, str) and isinstance(message.payload, str):
-        wire = StructuredText(*channel, message.header, message.payload)
+    elif isinstance(message.header, str):
+        wire = StructuredContent(*channel, message.header, pack(message.payload))
     else:
         raise CallerError(
-            "header and payload of a structured message are strings, not "
-            f"{type(message.header).__name__} and {type(message.payload).__name__}; write other "
-            "values as text, for example as JSON"
+            f"the header of a structured message is a string, not {type(message.header).__name__}"
         )
     try:
         payload = encode(wire)
-    except UnicodeEncodeError as error:
-        raise CallerError(f"a classical message is no text that can be sent: {error}") from None
+    except (UnicodeEncodeError, OverflowError) as error:
+        raise CallerError(f"a classical message cannot be sent: {error}") from None
     if len(payload) > MAX_MESSAGE_BYTES:
         raise LimitError(
             f"a classical message of {len(payload)} bytes exceeds {MAX_MESSAGE_BYTES}; send it in "

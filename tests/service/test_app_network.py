@@ -298,10 +298,19 @@ def test_long_messages_and_what_is_no_text(world):
     client, server = world.pair()
     with pytest.raises(LimitError, match="in parts"):
         client.send(FORTH, "x" * (1 << 20))
-    with pytest.raises(CallerError, match="no text"):
+    with pytest.raises(CallerError, match="cannot be sent"):
         client.send(FORTH, "\ud800")
-    with pytest.raises(CallerError, match="JSON"):
-        client.send(FORTH, StructuredMessage("header", {"a": 1}))
+    with pytest.raises(CallerError, match="cannot be sent"):
+        client.send(FORTH, StructuredMessage("header", 1 << 70))
+    with pytest.raises(CallerError, match="plain data, not object"):
+        client.send(FORTH, StructuredMessage("header", [object()]))
+    with pytest.raises(CallerError, match="is a string"):
+        client.send(FORTH, StructuredMessage(3, "payload"))
+    deep: list[Any] = []
+    for _ in range(20):
+        deep = [deep]
+    with pytest.raises(CallerError, match="nested"):
+        client.send(FORTH, StructuredMessage("header", deep))
     client.send(FORTH, "fine")
     assert server.receive(FORTH) == "fine"
 
@@ -581,7 +590,7 @@ messages = st.one_of(
     st.builds(AppWelcome, st.integers(0, 9), names),
     st.builds(AppRefused, texts),
     st.builds(TextMessage, names, names, socket_ids, texts),
-    st.builds(app_wire.StructuredText, names, names, socket_ids, texts, texts),
+    st.builds(app_wire.StructuredContent, names, names, socket_ids, texts, texts),
     st.builds(Consumed, names, names, socket_ids, st.integers(1, WINDOW_BYTES)),
     st.just(app_wire.Goodbye()),
 )
@@ -590,6 +599,26 @@ messages = st.one_of(
 @given(messages)
 def test_messages_survive_the_wire(message):
     assert app_wire.decode(app_wire.encode(message)) == message
+
+
+plain = st.none() | st.booleans() | st.integers(-(1 << 63), (1 << 64) - 1) | texts | st.binary()
+values = st.recursive(
+    plain | st.floats(allow_nan=False),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.lists(inner, max_size=3).map(tuple)
+        | st.dictionaries(plain, inner, max_size=3)
+    ),
+    max_leaves=10,
+)
+
+
+@given(values)
+def test_payloads_are_what_they_were(value):
+    message = app_wire.StructuredContent("a", "b", 0, "header", app_wire.pack(value))
+    decoded = app_wire.decode(app_wire.encode(message))
+    assert isinstance(decoded, app_wire.StructuredContent)
+    assert decoded.payload == value
 
 
 @given(st.binary(max_size=64))
