@@ -24,6 +24,7 @@ from qnodeos.cli import (
     lab,
     metrics,
     ps,
+    run,
     selftest,
     serve,
     timing,
@@ -60,6 +61,7 @@ app.add_typer(experiment.app, name="experiment")
 app.command("demo")(experiment.demo)
 app.command("config")(configuration.config)
 app.command("calibrate")(calibrate.calibrate)
+app.command("run")(run.run)
 app.command("serve")(serve.serve)
 app.command("selftest")(selftest.selftest)
 app.command("timing")(timing.timing)
