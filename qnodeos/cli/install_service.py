@@ -116,7 +116,10 @@ def _next_steps(node: NodeFile, installation: Installation) -> list[str]:
         if not _exists(pwd.getpwnam, account):
             steps.append(f"useradd --system --user-group --shell /usr/sbin/nologin {account}")
         for folder in closed_folders(installation):
-            steps.append(f"chmod o+x {folder}   # or {account} cannot get to what is in there")
+            steps.append(
+                f"# {account} cannot enter {folder}: move what is needed of it, for example to "
+                "/opt/qnodeos and /etc/qnodeos"
+            )
         if node.device.link == "spidev" and not _exists(grp.getgrnam, "spi"):
             steps.append("groupadd --system spi   # and a udev rule, see docs/deployment.md")
     steps += [
