@@ -259,9 +259,9 @@ class QnpuService:
             self.trace.record(event.tick, Event.QDEVICE_PRODUCE_OUTCOME, 0, event.outcome)
             instruction = kernel.tick(tick, event.outcome, event.herald)
         if instruction is not None:
-            engine.submit(instruction)
             # The first frame that can carry it.
             self.trace.record(engine.now_tick() + 1, Event.QDEVICE_CONSUME_CMD)
+            engine.submit(instruction)
         outbox = kernel.host_outbox
         while outbox:  # a connection that breaks adds to it
             replies = outbox[:]
