@@ -176,19 +176,26 @@ class Session:
             timeout_s: how long to wait at most.
         """
         with self._mutex:
+            self._read_now()  # the other may have gone meanwhile
             if self._stream is None or self._connection is None or self._end is not None:
                 return
             with contextlib.suppress(QNodeOSError, OSError):
                 self._stream.send(encode(Goodbye()))
                 self._stream.flush()
-                if self._connection.family == socket.AF_UNIX:
-                    return
                 deadline_s = monotonic() + timeout_s
-                unsent = array("i", [1])
-                while fcntl.ioctl(self._connection, termios.TIOCOUTQ, unsent) == 0 and unsent[0]:
-                    if monotonic() > deadline_s:
-                        return
+                while self._has_unacknowledged() and monotonic() < deadline_s:
                     sleep(_DRAIN_POLL_S)
+
+    def _has_unacknowledged(self) -> bool:
+        """Whether the other machine has yet to acknowledge something."""
+        assert self._connection is not None
+        if self._connection.family == socket.AF_UNIX:
+            return False
+        gone = select.poll()
+        gone.register(self._connection, 0)
+        unacknowledged = array("i", [0])
+        fcntl.ioctl(self._connection, termios.TIOCOUTQ, unacknowledged)
+        return unacknowledged[0] > 0 and not gone.poll(0)
 
     # --- programs ---------------------------------------------------------------------
 

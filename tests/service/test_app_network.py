@@ -391,6 +391,23 @@ def test_what_was_sent_before_the_end_is_received(world):
         server.receive(FORTH)
 
 
+@pytest.mark.parametrize("reset", [False, True])
+def test_the_end_does_not_wait_for_one_who_has_gone_first(world, monkeypatch, reset):
+    naps: list[float] = []
+    monkeypatch.setattr(app_session, "sleep", naps.append)
+    client, server = world.pair()
+    if reset:  # the last word then meets a closed connection
+        assert client._connection is not None
+        client._connection.close()
+        monkeypatch.setattr(server, "_read_now", lambda: None)
+    else:
+        world.close(world.networks[1])
+    naps.clear()
+    server.drain(DEADLINE_S)
+    assert len(naps) < 1000  # it may take a moment until the other end's answer is here
+    assert server.is_over or reset
+
+
 def test_a_connection_that_breaks(world):
     client, server = world.pair()
     waiting = world.spawn(server.receive, FORTH)
