@@ -51,7 +51,7 @@ class Client:
         name: what the client calls itself.
         is_operator: whether it may see what other clients' programs do.
         deadline_ns: when it is given up, while it shakes hands or leaves.
-        heard_ns: when it was last seen to say something.
+        heard_ns: when it was last seen to say something, or to wait for a reply.
         events_from: number of the next trace event to send; None if it does not want any.
         events_dropped: trace events it has missed and not been told of.
         writing: whether the loop waits until the socket takes more.
@@ -96,9 +96,9 @@ class Client:
         self.reading = True
 
     def silent_ns(self, now_ns: int) -> int:
-        """How long nothing has come, as far as earlier calls of this method could see."""
+        """How long nothing has come and no request was open, as far as earlier calls saw."""
         received = self.stream.received_bytes
-        if received != self._heard_bytes:
+        if received != self._heard_bytes or self.open:
             self._heard_bytes = received
             self.heard_ns = now_ns
         return now_ns - self.heard_ns

@@ -445,6 +445,7 @@ class ApiServer:
         self._sweeper = self._loop.call_after(self._sweep_ns, self._sweep)
         now_ns = self._loop.now_ns()
         for client in [c for c in self._others.values() if c.deadline_ns <= now_ns]:
+            self.counters.timed_out_handshakes += client.state is ClientState.SHAKING_HANDS
             if client.state is ClientState.LEAVING or not client.stream.is_established:
                 self._close(client)
             else:
@@ -453,17 +454,15 @@ class ApiServer:
                     "MalformedMessageError",
                     f"no Hello came within handshake_ms={self._limits.handshake_ms}",
                 )
-            self.counters.timed_out_handshakes += client.state is not ClientState.LEAVING
         idle_ns = self._limits.idle_ms * _NS_PER_MS
         for client in [c for c in self._served.values() if c.silent_ns(now_ns) > idle_ns]:
-            if not client.open:
-                self.counters.timed_out_idle += 1
-                self._refuse(
-                    client,
-                    "ConnectionLostError",
-                    f"nothing was heard for idle_ms={self._limits.idle_ms} and no request is "
-                    "open; send a Ping now and then",
-                )
+            self.counters.timed_out_idle += 1
+            self._refuse(
+                client,
+                "ConnectionLostError",
+                f"nothing was heard for idle_ms={self._limits.idle_ms} and no request is open; "
+                "send a Ping now and then",
+            )
 
     # --- messages ---------------------------------------------------------------------
 
