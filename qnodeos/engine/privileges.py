@@ -9,7 +9,7 @@ RT_RUNTIME: Final = Path("/proc/sys/kernel/sched_rt_runtime_us")
 RT_PERIOD: Final = Path("/proc/sys/kernel/sched_rt_period_us")
 ISOLATED: Final = Path("/sys/devices/system/cpu/isolated")
 
-SHARE_PERIOD_NS: Final = 100_000_000
+SHARE_PERIOD_NS: Final = 250_000_000
 """As in csrc/engine.c."""
 MARGIN_NS: Final = 1_000_000
 """Above what is asked for, because the kernel counts from tick to tick (assumed)."""
@@ -33,7 +33,7 @@ def realtime_warnings(wanted: int, priority: int, core: int | None) -> tuple[str
     if share_ns:
         warnings.append(
             "the system limits real-time threads (sched_rt_runtime_us), so the tick thread is an "
-            f"ordinary one for {share_ns / 1e6:g} ms in every 100 ms; set the limit to -1"
+            f"ordinary one for {share_ns / 1e6:g} ms in every 250 ms; set the limit to -1"
         )
     if core is None:
         warnings.append(
@@ -48,7 +48,7 @@ def realtime_warnings(wanted: int, priority: int, core: int | None) -> tuple[str
 
 
 def ordinary_share_ns() -> int:
-    """How much of every 100 ms a thread must not be real-time, not to be stopped; 0 for none.
+    """How much of every 250 ms a thread must not be real-time, not to be stopped; 0 for none.
 
     Linux stops real-time threads that use more than ``sched_rt_runtime_us`` in every
     ``sched_rt_period_us``, until the period ends.

@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #define STACK_BYTES (256 * 1024)
-#define SHARE_PERIOD_NS 100000000LL
+#define SHARE_PERIOD_NS 250000000LL
 #define BEST_NICE (-20)
 
 /* --- what the exchange of a frame leads to ------------------------------------------------ */

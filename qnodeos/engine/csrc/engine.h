@@ -29,7 +29,7 @@ typedef struct {
     int is_spinning;
     int core;     /* -1: not pinned */
     int priority; /* 0: SCHED_OTHER */
-    int64_t share_ns; /* of every 100 ms, to spend as an ordinary thread; 0: none */
+    int64_t share_ns; /* of every 250 ms, to spend as an ordinary thread; 0: none */
     int doorbell; /* rung by the device, event-paced; -1: none */
     int64_t silence_limit, busy_limit;
 
