@@ -45,6 +45,10 @@ def install_service(
         str | None,
         typer.Option(metavar="tcp:HOST:PORT", help="Also a unit that serves metrics there."),
     ] = None,
+    controller: Annotated[
+        Path | None,
+        typer.Option(metavar="CONTROLLER.yaml", help="Also a unit that runs the controller."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the units and write nothing.")
     ] = False,
@@ -52,12 +56,15 @@ def install_service(
         bool, typer.Option("--force", help="Replace files that this command did not write.")
     ] = False,
 ) -> None:
-    """Write the systemd units that run the QNPU of a node."""
+    """Write the systemd units that run the QNPU of a node, and what goes with it."""
+    from qnodeos.service.controller_file import load_controller
     from qnodeos.service.node_file import load_node
     from qnodeos.service.unit_files import Installation, render_units, write_units
     from qnodeos.transport import Address
 
     node = load_node(node_file)
+    if controller is not None:
+        load_controller(controller)  # a file that is wrong is better found now
     if name and not re.fullmatch(_INSTANCE, name):
         raise typer.BadParameter("use letters, digits, `_`, `.` and `-`", param_hint="--name")
     if not re.fullmatch(_ACCOUNT, account):
@@ -70,6 +77,7 @@ def install_service(
         account=account,
         name=name or node.name,
         is_user=user,
+        controller=None if controller is None else controller.absolute(),
         metrics=None if metrics is None else Address.parse(metrics),
     )
     units = render_units(node, installation)
@@ -106,7 +114,7 @@ def _command() -> Path:
 
 def _next_steps(node: NodeFile, installation: Installation) -> list[str]:
     """What is left to do, in order, as commands."""
-    from qnodeos.service.unit_files import closed_folders, unit_names
+    from qnodeos.service.unit_files import CONTROLLER_UNIT, closed_folders, unit_names
 
     service, socket, metrics = unit_names(installation.name)
     systemctl = "systemctl --user" if installation.is_user else "systemctl"
@@ -129,6 +137,8 @@ def _next_steps(node: NodeFile, installation: Installation) -> list[str]:
     ]
     if installation.metrics is not None:
         steps.append(f"{systemctl} enable --now {metrics}")
+    if installation.controller is not None:
+        steps.append(f"{systemctl} enable --now {CONTROLLER_UNIT}")
     steps.append(f"{systemctl} status {service}")
     return steps
 

@@ -22,6 +22,8 @@ from qnodeos.transport.listening import check_address
 MARK: Final = "# Written by `qnodeos install-service"
 """How the files begin that may be replaced without asking."""
 
+CONTROLLER_UNIT: Final = "qnodeos-controller.service"
+
 MAX_UNIT_BYTES: Final = 1 << 20
 """Longest file looked at before it is replaced; a unit has a few thousand bytes."""
 
@@ -41,6 +43,7 @@ class Installation:
     name: instance name of the units; that of the node if empty.
         is_user: units of a user's own service manager, without account and capabilities.
         metrics: where metrics are served; None for no metrics unit.
+    controller: absolute path of a controller file; None for no controller unit.
     """
 
     node_file: Path
@@ -50,6 +53,7 @@ class Installation:
     name: str = ""
     is_user: bool = False
     metrics: Address | None = None
+    controller: Path | None = None
 
 
 def unit_names(name: str) -> tuple[str, str, str]:
@@ -77,7 +81,6 @@ def render_units(node: NodeFile, installation: Installation) -> dict[str, str]:
         "name": node.name,
         "service_unit": service_unit,
         "socket_unit": socket_unit,
-        "metrics_unit": metrics_unit,
         "command": _quoted(installation.command),
         "node_file": _quoted(installation.node_file),
         "account": installation.account,
@@ -96,15 +99,43 @@ def render_units(node: NodeFile, installation: Installation) -> dict[str, str]:
     }
     if installation.metrics is not None:
         check_address(installation.metrics, node.tls)
-        values |= {
-            "metrics_address": str(installation.metrics),
-            "scope": "--user" if is_user else "--system",
-            "target": "default.target" if is_user else "multi-user.target",
-            "user": "" if is_user else f"User={installation.account}\nGroup={installation.account}",
-            "sandbox": "" if is_user else _fill("metrics-sandbox", values).rstrip(),
-        }
-        units[metrics_unit] = _fill("metrics.service", values)
+        units[metrics_unit] = _helper(
+            installation,
+            helper_unit=metrics_unit,
+            description=f"Prometheus metrics of the quantum network node {node.name}",
+            after=service_unit,
+            wants="",
+            arguments=f"metrics --node {values['node_file']} --listen {installation.metrics}",
+        )
+    if installation.controller is not None:
+        units[CONTROLLER_UNIT] = _helper(
+            installation,
+            helper_unit=CONTROLLER_UNIT,
+            description="Controller of a quantum network: its time bins",
+            after=f"network-online.target {service_unit}",
+            wants="Wants=network-online.target",
+            arguments=f"controller {_quoted(installation.controller)}",
+        )
     return units
+
+
+def _helper(installation: Installation, **values: str) -> str:
+    """A process beside the QNPU, without privileges.
+
+    Args:
+        installation: how it is installed.
+        values: for the template; those all helpers share are added.
+    """
+    is_user, account = installation.is_user, installation.account
+    values |= {
+        "command": _quoted(installation.command),
+        "scope": "--user" if is_user else "--system",
+        "target": "default.target" if is_user else "multi-user.target",
+        "user": "" if is_user else f"User={account}\nGroup={account}",
+        "protect_home": _protect_home(installation),
+    }
+    values["sandbox"] = "" if is_user else _fill("helper-sandbox", values).rstrip()
+    return _fill("helper.service", values)
 
 
 def write_units(units: dict[str, str], directory: Path, *, force: bool = False) -> dict[Path, str]:
@@ -269,6 +300,8 @@ def _check_places(node: NodeFile, installation: Installation) -> None:
     if installation.is_user:
         return
     places = {"the node file": installation.node_file, "the command": installation.command}
+    if installation.controller is not None:
+        places["the controller's file"] = installation.controller
     if node.device.link == "shm":
         places["device.path"] = Path(node.device.path)
     for what, path in places.items():

@@ -41,10 +41,10 @@ def reason_against() -> str:
     if done.returncode:
         return f"namespaces are not allowed here: {done.stderr.strip()}"
     try:
-        _own_group()
+        with control_group():
+            return ""
     except (OSError, LookupError) as error:
         return f"there is no control group to work in: {error}"
-    return ""
 
 
 def _own_group() -> Path:
@@ -60,11 +60,16 @@ def _own_group() -> Path:
 
 @contextlib.contextmanager
 def control_group() -> Iterator[Path]:
-    """A control group beside that of this process, removed with all in it at the end."""
-    # Beside and not below: a group with processes may not have controlled groups in it.
+    """A control group for a test, removed with all in it at the end.
+
+    Raises:
+        OSError: none can be made.
+    """
     own = _own_group()
-    parent = own if own == own.parent or not (own / "cgroup.type").exists() else own.parent
-    group = parent / f"qnodeos-test-{os.getpid()}-{time.monotonic_ns()}"
+    # Beside that of this process if that is possible: a group that has both processes and
+    # groups cannot control those. At the top of what is mounted there is no beside.
+    beside = (own.parent / "cgroup.procs").exists()
+    group = (own.parent if beside else own) / f"qnodeos-test-{os.getpid()}-{time.monotonic_ns()}"
     group.mkdir()
     try:
         yield group

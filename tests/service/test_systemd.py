@@ -24,7 +24,7 @@ REASON = reason_against()
 
 pytestmark = pytest.mark.skipif(bool(REASON), reason=REASON)
 
-SERVICE, SOCKET, _ = unit_names("client")
+SERVICE, SOCKET, METRICS = unit_names("client")
 
 TARGET = f"""\
 [Unit]
@@ -74,7 +74,10 @@ def share(tmp_path):
 def install(share: Path, command: Path) -> None:
     """Write the real units, for a command."""
     installation = Installation(
-        node_file=Path("/run/share/client.yaml"), command=command, account=account()
+        node_file=Path("/run/share/client.yaml"),
+        command=command,
+        account=account(),
+        metrics=Address(host="127.0.0.1", port=free_port()),
     )
     units = render_units(load_node(share / "client.yaml"), installation)
     for name, text in units.items():
@@ -96,6 +99,16 @@ def ask(place: str | tuple[str, int], order: str) -> dict[str, Any]:
             received += data
     answer: dict[str, Any] = json.loads(received)
     return answer
+
+
+def scrape(place: tuple[str, int]) -> str:
+    """What the metrics unit answers."""
+    with socket.create_connection(place, DEADLINE_S) as connection:
+        connection.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        received = b""
+        while data := connection.recv(65536):
+            received += data
+    return received.decode()
 
 
 def test_a_supervised_program(share):
@@ -140,7 +153,7 @@ def test_a_supervised_program(share):
 
 
 def test_the_service_itself(share):
-    """`qnodeos serve` from its own unit: in its sandbox, over systemd's sockets, restarted."""
+    """`qnodeos serve` in its sandbox, over systemd's sockets, restarted; with metrics."""
     install(share, Path(sys.executable).with_name("qnodeos"))
     with machine(share) as running:
         running.wait_for(SOCKET, ActiveState="active", SubState="listening")
@@ -155,6 +168,11 @@ def test_the_service_itself(share):
         running.wait_for(SERVICE, ActiveState="active", NRestarts="0")
         assert "device attached" in running.show(SERVICE)["StatusText"]
         running.wait_for_signs_of_life(SERVICE)
+
+        running.systemctl("start", METRICS)
+        running.wait_for(METRICS, ActiveState="active")  # active after READY=1
+        (place,) = re.findall(r"metrics at tcp:([\d.]+):(\d+)", running.show(METRICS)["StatusText"])
+        assert 'qnodeos_up{node="client"} 1.0' in scrape((place[0], int(place[1])))
 
         # The loop hangs: the process is stopped, as a debugger or a stuck driver would.
         running.systemctl("kill", "--signal=SIGSTOP", SERVICE)

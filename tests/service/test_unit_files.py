@@ -16,6 +16,7 @@ from qnodeos import cli
 from qnodeos.errors import CallerError, ConfigurationError
 from qnodeos.service.node_file import NodeFile, load_node
 from qnodeos.service.unit_files import (
+    CONTROLLER_UNIT,
     MARK,
     Installation,
     closed_folders,
@@ -79,6 +80,7 @@ VARIANTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "shm": (SHM, LOCAL, {}),
     "other machines": (SPI, REMOTE, {}),
     "metrics": (SPI, LOCAL, {"metrics": Address.parse("tcp:127.0.0.1:9464")}),
+    "controller": (SPI, REMOTE, {"controller": Path("/etc/qnodeos/controller.yaml")}),
     "blanks": (SHM, LOCAL, {"node_file": Path("/etc/my nodes/100 %.yaml")}),
     "user": (SHM, LOCAL, {"is_user": True, "metrics": Address.parse("tcp:127.0.0.1:9464")}),
 }
@@ -207,6 +209,22 @@ def test_every_unit_says_who_wrote_it(tmp_path):
         assert "\n\n\n" not in text
 
 
+def test_helpers_run_without_privileges(tmp_path):
+    how = installation(
+        metrics=Address.parse("tcp:127.0.0.1:9464"), controller=Path("/etc/qnodeos/c.yaml")
+    )
+    units = render_units(node(tmp_path), how)
+    for name, command in (
+        (unit_names("client")[2], "metrics --node /etc/qnodeos/client.yaml --listen tcp:127"),
+        (CONTROLLER_UNIT, "controller /etc/qnodeos/c.yaml"),
+    ):
+        settings = section(units[name], "Service")
+        assert command in settings["ExecStart"][0]
+        assert settings["CapabilityBoundingSet"] == [""]
+        assert settings["User"] == ["qnodeos"]
+        assert settings["RestrictRealtime"] == ["yes"]
+
+
 def test_the_instance_may_have_another_name(tmp_path):
     units = render_units(node(tmp_path), installation(name="spare"))
     assert list(units) == ["qnodeos-qnpu@spare.service", "qnodeos-qnpu@spare.socket"]
@@ -222,6 +240,7 @@ def test_the_instance_may_have_another_name(tmp_path):
         (SPI, {"node_file": Path("/tmp/client.yaml")}, r"the node file is /tmp/client\.yaml"),
         ("{link: shm, path: /var/tmp/c}", {}, r"device\.path is /var/tmp/c"),
         ("{link: shm, path: /home/a/c}", {}, "cannot write to homes"),
+        (SPI, {"controller": Path("/tmp/c.yaml")}, "the controller's file"),
         (SPI, {"node_file": Path("/etc/a\nb.yaml")}, "cannot stand in a unit file"),
         (SPI, {"node_file": Path('/etc/"a.yaml')}, "cannot stand in a unit file"),
         (SPI, {"metrics": Address.parse("tcp:0.0.0.0:9464")}, "no TLS is configured"),
@@ -286,6 +305,21 @@ def test_the_command_writes_and_says_what_is_next(etc):
     assert "useradd" not in done.output
     text = (etc / "qnodeos-qnpu@client.service").read_text()
     assert f"/qnodeos serve {etc}/client.yaml" in text
+
+
+def test_the_command_also_installs_a_controller(etc):
+    path = etc / "controller.yaml"
+    arguments = (str(etc / "client.yaml"), "--directory", str(etc), "--controller", str(path))
+    path.write_text("nodes: {}\nlinks: []\n")
+    assert isinstance(run(*arguments).exception, ConfigurationError)
+    path.write_text(
+        "nodes:\n  client: {node_id: 0, address: 'tcp:127.0.0.1:7101'}\n"
+        "  server: {node_id: 1, address: 'tcp:127.0.0.1:7102'}\nlinks: [[client, server]]\n"
+    )
+    done = run(*arguments)
+    assert done.exit_code == 0, done.output
+    assert f"written {etc}/{CONTROLLER_UNIT}" in done.output
+    assert f"enable --now {CONTROLLER_UNIT}" in done.output
 
 
 def test_a_dry_run_writes_nothing(etc):
