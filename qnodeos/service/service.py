@@ -480,9 +480,10 @@ def open_listeners(node: NodeFile, activated: Iterable[ActivatedSocket] = ()) ->
             check_address(address, node.tls)
             context = None if address.is_local or node.tls is None else node.tls.server_context()
             listeners.append(Listener(waiting.pop().socket, context))
-            passed.add(address)
+            # Numbers: the node file may say localhost.
+            passed.add(address.resolve())
         for address in node.api.listen:
-            if address in passed:
+            if address.resolve() in passed:
                 continue
             context = None if address.is_local or node.tls is None else node.tls.server_context()
             listeners.append(Listener(listen(address, node.tls), context))

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from qnodeos.errors import ConfigurationError
-from qnodeos.service.notify import MAX_STATUS, Notifier, take_sockets
+from qnodeos.service.node_file import NodeFile
+from qnodeos.service.notify import MAX_STATUS, ActivatedSocket, Notifier, take_sockets
+from qnodeos.service.server import Listener, close_all
+from qnodeos.service.service import open_listeners
+from qnodeos.transport import Address
 
 
 @pytest.fixture
@@ -133,7 +139,7 @@ def test_a_timer_that_is_a_little_early_is_not_turned_away(supervisor):
     with notifier(supervisor, lambda: now_ns, WATCHDOG_USEC="2000000") as service:
         for _ in range(10):
             assert service.alive()
-            now_ns += service.watchdog_interval_ns - 10_000
+            now_ns += (service.watchdog_interval_ns or 0) - 10_000
 
 
 # --- activated sockets ------------------------------------------------------------------
@@ -245,3 +251,53 @@ def test_what_is_no_socket_is_refused(descriptors, tmp_path):
                 take_sockets(passed(1, "api"), 200)
         finally:
             os.close(200)
+
+
+def test_an_address_that_systemd_has_opened_is_not_opened_again(tmp_path):
+    """Whatever the node file calls it."""
+    path = tmp_path / "api.sock"
+    with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_UNIX) as unix:
+        unix.bind(str(path))
+        unix.listen()
+        port = tcp.getsockname()[1]
+        node = NodeFile.model_validate(
+            {
+                "name": "client",
+                "node_id": 0,
+                "device": {"link": "loopback"},
+                "api": {"listen": [f"tcp:127.0.0.1:{port}", f"unix:{path}", "tcp:127.0.0.1:0"]},
+            }
+        )
+        activated = [ActivatedSocket("api", item.dup()) for item in (tcp, unix)]
+        listeners = open_listeners(node, activated)
+        with closing_all(listeners):
+            places = [item.socket.getsockname() for item in listeners]
+        assert len(places) == 3
+        assert {tcp.getsockname(), str(path)} < set(places)
+
+
+@contextmanager
+def closing_all(listeners: list[Listener]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        close_all(listeners)
+
+
+def test_an_address_by_name_is_the_one_that_systemd_has_opened():
+    family, place = Address.parse("tcp:localhost:0").resolve()
+    with socket.socket(family) as tcp:
+        tcp.bind(place)
+        tcp.listen()
+        port = tcp.getsockname()[1]
+        node = NodeFile.model_validate(
+            {
+                "name": "client",
+                "node_id": 0,
+                "device": {"link": "loopback"},
+                "api": {"listen": [f"tcp:localhost:{port}"]},
+            }
+        )
+        listeners = open_listeners(node, [ActivatedSocket("api", tcp.dup())])
+        with closing_all(listeners):
+            assert len(listeners) == 1
