@@ -35,7 +35,7 @@ def serve(
     from qnodeos.assembly import build_service
     from qnodeos.service.node_file import load_node
     from qnodeos.service.notify import Notifier, take_sockets
-    from qnodeos.service.realtime import RealtimeSettings, prepare_process
+    from qnodeos.service.realtime import RealtimeSettings, prepare_process, settle_memory
 
     node = load_node(path)
     for folder in (trace, json.parent if json is not None else None):
@@ -45,8 +45,11 @@ def serve(
     def say(line: str) -> None:
         typer.echo(f"{node.name}: {line}")
 
+    settings = RealtimeSettings(**node.realtime.model_dump())
     with ExitStack() as cleanup:
         notifier = cleanup.enter_context(Notifier())
+        # Before there is an engine, whose ticks would not be served meanwhile.
+        locked = settle_memory(settings)
         service = cleanup.enter_context(
             closing(
                 build_service(
@@ -59,9 +62,7 @@ def serve(
             )
         )
         say(f"listening on {', '.join(map(str, service.server.addresses))}")
-        prepared = cleanup.enter_context(
-            prepare_process(RealtimeSettings(**node.realtime.model_dump()))
-        )
+        prepared = cleanup.enter_context(prepare_process(settings, locked))
         service.realtime = prepared.report
         for line in prepared.report.lines():
             say(line)

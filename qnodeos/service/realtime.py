@@ -140,7 +140,23 @@ class PreparedProcess:
         self.close()
 
 
-def prepare_process(settings: RealtimeSettings) -> PreparedProcess:
+def settle_memory(settings: RealtimeSettings) -> Step:
+    """Lock the memory of this process, and clear away its garbage.
+
+    Takes some tenths of a second, so do it before a device is waited for, and after all that
+    is to be imported has been.
+
+    Args:
+        settings: what to ask for.
+
+    Returns:
+        What became of locking, for `prepare_process`.
+    """
+    _freeze_garbage()
+    return _lock_memory(settings)
+
+
+def prepare_process(settings: RealtimeSettings, locked: Step | None = None) -> PreparedProcess:
     """Prepare this process; call it in the policy thread, last before its loop.
 
     Last, because what exists then is what is frozen for the garbage collector, and because
@@ -148,6 +164,7 @@ def prepare_process(settings: RealtimeSettings) -> PreparedProcess:
 
     Args:
         settings: what to ask for.
+        locked: what `settle_memory` returned; None if it was not called.
 
     Returns:
         What was granted; to be closed at the end.
@@ -157,7 +174,7 @@ def prepare_process(settings: RealtimeSettings) -> PreparedProcess:
         RealtimeReport(
             (
                 _freeze_garbage(),
-                _lock_memory(settings),
+                locked or _lock_memory(settings),
                 _affinity(settings),
                 _priority(settings),
                 _timer_slack(),

@@ -19,6 +19,7 @@ from qnodeos.service.realtime import (
     Step,
     StepState,
     prepare_process,
+    settle_memory,
 )
 
 NAMES = [
@@ -105,6 +106,16 @@ def test_memory_is_not_locked_under_a_limit(kernel):
     with prepare_process(RealtimeSettings()) as prepared:
         assert step(prepared.report, "locked memory").state is StepState.REFUSED
     assert all(call.args[0] != "mlockall" for call in kernel.libc_call.call_args_list)
+
+
+def test_memory_that_is_settled_is_not_locked_again(kernel):
+    locked = settle_memory(RealtimeSettings())
+    assert locked.state is StepState.GRANTED
+    kernel.libc_call.assert_called_once_with("mlockall", 3)
+    kernel.libc_call.reset_mock()
+    with prepare_process(RealtimeSettings(), locked) as prepared:
+        assert step(prepared.report, "locked memory") is locked
+    kernel.libc_call.assert_called_once_with("prctl", 29, 1, 0, 0, 0)
 
 
 def test_memory_is_locked_without_a_limit(kernel):
