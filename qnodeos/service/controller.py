@@ -214,6 +214,9 @@ class ControllerCore:
         if node is not None:
             self._fail(node, connection, error, now_ns)
 
+    def untrusted(self, error: QNodeOSError, now_ns: int) -> None:
+        """Nobody connects to a controller, so this does not happen."""
+
     def closed(self, connection: int, reason: str, now_ns: int) -> None:
         """A connection has ended, or could not be made."""
         node = self._by_connection.pop(connection, None)

@@ -15,7 +15,13 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from qnodeos.api.peer import PeerMessage
-from qnodeos.errors import ConfigurationError, MalformedMessageError, PeerError, QNodeOSError
+from qnodeos.errors import (
+    ConfigurationError,
+    MalformedMessageError,
+    PeerError,
+    QNodeOSError,
+    UntrustedPeerError,
+)
 from qnodeos.service.loop import BROKEN, READ, WRITE, Loop, Timer
 from qnodeos.service.node_file import NodeFile
 from qnodeos.service.peer_session import (
@@ -105,6 +111,7 @@ class _Wire:
     """A socket and how far it is.
 
     Attributes:
+        is_accepted: the other end made the connection.
         is_connecting: the connection is being made.
         is_open: payloads can pass.
         is_leaving: to be closed as soon as everything is written.
@@ -113,6 +120,7 @@ class _Wire:
 
     stream: Stream
     deadline: Timer
+    is_accepted: bool = False
     is_connecting: bool = False
     is_open: bool = False
     is_leaving: bool = False
@@ -140,6 +148,10 @@ class Machine(Protocol):
 
     def garbled(self, connection: int, error: QNodeOSError, now_ns: int) -> None:
         """What came over a connection cannot be cut into payloads."""
+        ...
+
+    def untrusted(self, error: QNodeOSError, now_ns: int) -> None:
+        """Somebody tried to connect and could not prove who it is."""
         ...
 
     def closed(self, connection: int, reason: str, now_ns: int) -> None:
@@ -304,7 +316,7 @@ class Connections:
             accepted.close()
             return
         connection = self._machine.new_connection()
-        self._add(connection, _Wire(stream, self._deadline(connection)))
+        self._add(connection, _Wire(stream, self._deadline(connection), is_accepted=True))
         if stream.is_established:
             self._open(connection)
 
@@ -380,6 +392,9 @@ class Connections:
         except MalformedMessageError as error:
             self._machine.garbled(connection, error, self._loop.now_ns())
         except (PeerError, OSError) as error:
+            wire = self._wires.get(connection)
+            if isinstance(error, UntrustedPeerError) and wire is not None and wire.is_accepted:
+                self._machine.untrusted(error, self._loop.now_ns())
             self._lose(connection, str(error))
 
     def _leave(self, connection: int) -> None:

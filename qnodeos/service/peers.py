@@ -246,6 +246,16 @@ class PeerManager:
             self._fail(connection, error, now_ns)
             self._flush(connection)
 
+    def untrusted(self, error: QNodeOSError, now_ns: int) -> None:
+        """Somebody tried to connect and could not prove who it is."""
+        self._refused += 1
+        self._say_refusal(error, now_ns)
+
+    def _say_refusal(self, error: QNodeOSError, now_ns: int) -> None:
+        if now_ns >= self._say_refusal_at_ns:
+            self._say_refusal_at_ns = now_ns + _REFUSALS_SAID_NS
+            self._say(f"a connection was refused: {error}")
+
     def closed(self, connection: int, reason: str, now_ns: int) -> None:
         """A connection has ended, or could not be made."""
         neighbour = self._dialling.pop(connection, None)
@@ -287,9 +297,8 @@ class PeerManager:
             self._refused += isinstance(error, PeerRefusedError)
             self._malformed += not isinstance(error, PeerRefusedError)
             known.session.refuse(error)
-            if known.neighbour is None and now_ns >= self._say_refusal_at_ns:
-                self._say_refusal_at_ns = now_ns + _REFUSALS_SAID_NS
-                self._say(f"a connection was refused: {error}")
+            if known.neighbour is None:
+                self._say_refusal(error, now_ns)
         self._flush(connection)
         self._end(connection, str(error), now_ns)
 

@@ -14,7 +14,7 @@ from qnodeos.service.controller import ControllerCore
 from qnodeos.service.controller_file import ControllerFile
 from qnodeos.service.peer_connections import Machine
 from qnodeos.service.peer_session import ROLE_QNPU, Identity, PeerTiming
-from qnodeos.service.peers import PeerManager
+from qnodeos.service.peers import PeerKernel, PeerManager
 
 MS: Final = 1_000_000
 TICK_NS: Final = 10_000
@@ -110,7 +110,10 @@ class Net:
         now_ns: virtual time.
     """
 
-    def __init__(self, delay_ns: Callable[[], int] = lambda: 100_000) -> None:
+    def __init__(
+        self, delay_ns: Callable[[], int] = lambda: 100_000, timing: PeerTiming = TIMING
+    ) -> None:
+        self.timing = timing
         self.hosts: dict[int, Host] = {}
         self.now_ns = 1_000 * MS
         self.delay_ns = delay_ns
@@ -137,18 +140,19 @@ class Net:
         offset_ticks: int = 0,
         tick_ns: int = TICK_NS,
         controller: str = "controller",
+        kernel: PeerKernel | None = None,
     ) -> Host:
         """Start the QNPU of a node, as its newest incarnation."""
         host = Host(None, offset_ticks=offset_ticks)  # type: ignore[arg-type]
         host.machine = PeerManager(
             Identity(ROLE_QNPU, node_id, name, next(self._starts), tick_ns),
             neighbours,
-            host.kernel,
+            host.kernel if kernel is None else kernel,
             self.now_ns,
             tick=lambda: self.tick(host),
             read_tick=lambda: self.tick(host),
             controller=controller,
-            timing=TIMING,
+            timing=self.timing,
             say=host.said.append,
         )
         self.hosts[node_id] = host
@@ -161,7 +165,7 @@ class Net:
             file,
             incarnation=next(self._starts),
             now_ns=self.now_ns,
-            timing=TIMING,
+            timing=self.timing,
             say=host.said.append,
         )
         host.machine = core
