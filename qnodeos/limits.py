@@ -25,8 +25,9 @@ class Limits:
         compiled_bytes: size, as sent, of all of them together; a compiled one takes some
             hundred times as much.
         instructions_per_activation: instructions between two waits or the end.
-        instructions_per_tick: instructions run before the kernel takes the next tick. In
-            real time they should fit in one (100 instructions take about 10 us).
+        instructions_per_tick: instructions run, or compiled, before the kernel takes the next
+            tick (a subroutine is compiled as a whole). In real time they should fit in one
+            (100 instructions take about 10 us to run).
         activation_ticks: how long one activation may hold the QNPU, device time included
             (1 s at 10 us per tick).
         array_length: entries of one array.

@@ -26,7 +26,7 @@ from qnodeos.api.host import (
     SubmitSubroutine,
     decode_host_message,
 )
-from qnodeos.api.netqasm import Flavour
+from qnodeos.api.netqasm import INSTRUCTION_BYTES, Flavour
 from qnodeos.api.peer import Announce, PeerMessage
 from qnodeos.errors import (
     CancelledError,
@@ -162,7 +162,7 @@ class Kernel:
         self._in_flight: Process | None = None
         self._device_busy = False
         self._qubit_waiters: set[int] = set()
-        self._done = self._failed = self._instructions = 0
+        self._done = self._failed = self._instructions = self._compiled = 0
 
     def install_schedule(self, schedule: NetworkSchedule, from_bin: int | None = None) -> bool:
         """Use a network schedule.
@@ -484,7 +484,9 @@ class Kernel:
         self._advance_network()
         if self._qubit_waiters and self.qmmu.free_qubits():
             self._wake_qubit_waiters()
-        while not self._device_busy:
+        self._compiled = 0
+        # Compiling is work too: after much of it the rest waits for the next tick.
+        while not self._device_busy and self._compiled <= self._limits.instructions_per_tick:
             process = self._running
             if process is None:
                 process = self._dispatch()
@@ -613,6 +615,7 @@ class Kernel:
         process.execution.start(operations)
 
     def _compile(self, process: UserProcess, body: bytes) -> list[Operation]:
+        self._compiled += len(body) // INSTRUCTION_BYTES
         instructions = decode_subroutine(body, self._config.flavour)
         context = CompileContext(
             process.memory,

@@ -199,13 +199,22 @@ class LimitsConfig(_Section):
         8, description="messages taken from one connection before the others have their turn"
     )
     highest_priority: Annotated[int, Field(ge=0, le=1_000)] = Field(
-        100, description="programs may ask for priorities from 0 to this; 0 makes all equal"
+        100,
+        description="programs of operators (the user that runs the service, or root, on a "
+        "Unix socket) may ask for priorities from 0 to this",
+    )
+    client_priority: Annotated[int, Field(ge=0, le=1_000)] = Field(
+        0,
+        description="the same for all other programs; more than 0 lets one of them keep those of "
+        "lower priority waiting for ever",
     )
     processes: Annotated[int, Field(ge=1, le=65_536)] = Field(
         64, description="user processes of all programs"
     )
     subroutine_bytes: Annotated[int, Field(ge=64, le=4 << 20)] = Field(
-        64 * 1024, description="size of one subroutine"
+        16 * 1024,
+        description="size of one subroutine; compiling one of 16 KiB holds everything else up for "
+        "some 30 ms",
     )
     pending_subroutines: Annotated[int, Field(ge=1, le=65_536)] = Field(
         64, description="subroutines waiting in one process"
@@ -226,6 +235,16 @@ class LimitsConfig(_Section):
         "(200 take about 20 us)",
     )
 
+    array_length: Annotated[int, Field(ge=1, le=65_536)] = Field(
+        16_384, description="entries of one array of a program"
+    )
+    array_entries: Annotated[int, Field(ge=1, le=262_144)] = Field(
+        65_536, description="entries of all arrays of one process; the oldest are dropped beyond"
+    )
+    result_entries: Annotated[int, Field(ge=1, le=262_144)] = Field(
+        65_536, description="registers and array entries one subroutine may return"
+    )
+
     def kernel(self, tick_ns: int) -> Limits:
         """The bounds of the kernel, for a tick of some length."""
         return Limits(
@@ -236,6 +255,9 @@ class LimitsConfig(_Section):
             pending_subroutines=self.pending_subroutines,
             instructions_per_activation=self.instructions_per_activation,
             instructions_per_tick=self.instructions_per_tick,
+            array_length=self.array_length,
+            array_entries=self.array_entries,
+            result_entries=self.result_entries,
             activation_ticks=max(1, self.activation_ms * 1_000_000 // tick_ns),
         )
 

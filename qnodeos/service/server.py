@@ -471,7 +471,13 @@ class ApiServer:
             self._qnpu.host_message(client.number, message.request, message.raw)
 
     def _register(self, client: Client, message: Register) -> None:
-        if self._open_request(client, message.request):
+        if message.priority > self._limits.client_priority and not client.is_operator:
+            error = LimitError(
+                f"client_priority={self._limits.client_priority} is the highest priority here; "
+                "more is for the user that runs the service, or root, on a Unix socket"
+            )
+            self._answer(client, Reply(message.request, error=failure_of(error)))
+        elif self._open_request(client, message.request):
             self._qnpu.register(
                 client.number,
                 message.request,

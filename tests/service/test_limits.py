@@ -148,7 +148,7 @@ def test_one_that_does_not_read(make):
     slow.register()
     other.register()
     slow.is_reading = False
-    program = "set R0 20000\narray R0 @0\nret_arr @0"
+    program = "set R0 16384\narray R0 @0\nret_arr @0"
     numbers = count(1_000)
     with suppress(ConnectionError):
         while not counters(bench).slow_readers:

@@ -84,6 +84,10 @@ def test_everything_that_a_node_may_say(tmp_path):
     assert node.node_of_role("server") == "server"
     assert node.limits.kernel(20_000) == Limits(
         programs_per_client=8,
+        subroutine_bytes=16_384,
+        array_length=16_384,
+        array_entries=65_536,
+        result_entries=65_536,
         instructions_per_activation=1000,
         instructions_per_tick=200,
         activation_ticks=50_000,

@@ -776,3 +776,19 @@ def test_rejections_still_arrive():
     assert any(isinstance(message, Reject) for _, _, message in lab.sent)
     assert "has ended" in first.error(created).text
     lab.check_clean()
+
+
+def test_much_compiling_leaves_the_tick_to_others():
+    """Subroutines that are compiled and never run cannot hold the kernel together."""
+    node = make_node(limits=Limits(instructions_per_tick=100))
+    faulty = encode(*[("set", register("R0"), 1)] * 150) + b"\xff" * 7
+    for app_id in range(4):
+        node.post(init_app(app_id))
+    requests = [node.post(submit(app_id, faulty)) for app_id in range(4)]
+    answered = []
+    for tick in range(1, 5):
+        node.step(tick)
+        answered.append(sum(request in node.replies for request in requests))
+        assert node.next_tick == (None if tick == 4 else tick + 1)
+    assert answered == [1, 2, 3, 4]
+    assert node.error(requests[0]).kind == "MalformedSubroutineError"
