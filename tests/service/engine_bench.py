@@ -119,7 +119,8 @@ class Bench:
         self.until(received)
 
     def event(self) -> EngineEvent:
-        return self.until(self.engine.poll)
+        event: EngineEvent = self.until(self.engine.poll)
+        return event
 
     def run(self, instruction: PhysicalInstruction) -> EngineEvent:
         self.engine.submit(instruction)

@@ -239,7 +239,7 @@ def test_a_lab_may_go_and_come_back(options, tmp_path):
         # While it is away, nothing hangs.
         assert bench.run(ini(0)).outcome is Outcome.HARDWARE_FAILURE
         with make_port(device.port.path) as port:
-            device = bench.device = Device(
+            bench.device = Device(
                 port, lambda device, tick, _: device.complete(tick + 1, Outcome.SUCCESS_ZERO)
             )
             bench.until(lambda: bench.engine.poll() or bench.engine.statistics().device_attached)
@@ -322,6 +322,9 @@ def test_a_stall_is_counted_and_loses_nothing(options):
         engine.take_skips()
         before = engine.statistics()
         if engine.mode == "spinning":
+            from qnodeos.engine.native import NativeEngine
+
+            assert isinstance(engine, NativeEngine)
             engine.inject_stall(50_000_000)
             bench.until(lambda: engine.statistics().stalls > before.stalls)
             engine.submit(msr(0))
