@@ -144,6 +144,7 @@ def run(
         assert cnpu.flavour  # the QNPU is there, and the right one
         gc.collect()
         gc.freeze()
+        cleanup.callback(gc.unfreeze)
         runner = ProgramRunner(
             cnpu,
             tasks,

@@ -98,6 +98,7 @@ class AppNetwork:
         self._threads: set[Thread] = set()
         self._handshakes = BoundedSemaphore(HANDSHAKES_MAX)
         self._stopped = Event()
+        self._is_closed = False
         self._listener: socket.socket | None = None
         self.address: Address | None = None
         if listen_on is not None:
@@ -164,6 +165,9 @@ class AppNetwork:
 
     def close(self) -> None:
         """Say goodbye and close everything; programs must have ended, or be stopped."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         self._stopped.set()
         with self._mutex:
             sessions = list(self._sessions.values())

@@ -19,7 +19,7 @@ from qnodeos.api.netqasm import REGISTERS, Flavour
 from qnodeos.cnpu.building import is_preparing, speed_up
 from qnodeos.cnpu.host import NetworkDirectory, ProgramHost, find_host
 from qnodeos.cnpu.prepared import SubroutineCache
-from qnodeos.errors import SubroutineFailedError
+from qnodeos.errors import ConnectionLostError, ProgramStoppedError, SubroutineFailedError
 from qnodeos.qdevice.instructions import ANGLE_STEPS
 
 _REGISTERS: Final = tuple(
@@ -261,10 +261,12 @@ class QNodeOSConnection(BaseNetQASMConnection):  # type: ignore[misc]
             else:
                 self.flush()
                 self.block()
-        except BaseException:
+            super().close(clear_app, stop_backend, exception=True)
+        except BaseException as error:
             self._disconnect()
-            raise
-        super().close(clear_app, stop_backend, exception=True)
+            # Nor must it that there is nobody left to say goodbye to.
+            if not (exception and isinstance(error, ConnectionLostError | ProgramStoppedError)):
+                raise
 
     def _disconnect(self) -> None:
         if self._is_open:

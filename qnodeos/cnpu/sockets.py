@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from netqasm.sdk.classical_communication.message import StructuredMessage
 from netqasm.sdk.classical_communication.socket import Socket
 
-from qnodeos.cnpu.host import ProgramHost, find_host
+from qnodeos.cnpu.host import find_host
 from qnodeos.errors import LimitError, ProgramError
 
 MAX_MESSAGE_CHARACTERS: Final = 1 << 20
+
+
+class MessageService(Protocol):
+    """What a socket needs of its CNPU; see `qnodeos.cnpu.host.ProgramHost`."""
+
+    def open_socket(self, source: str, destination: str, socket_id: int) -> None:
+        """An application will exchange messages with another."""
+        ...
+
+    def send(self, source: str, destination: str, socket_id: int, message: Any) -> None:
+        """Send a message."""
+        ...
+
+    def receive(
+        self,
+        source: str,
+        destination: str,
+        socket_id: int,
+        *,
+        block: bool = True,
+        timeout_s: float | None = None,
+    ) -> Any:
+        """Take the next message."""
+        ...
 
 
 class AppSocket(Socket):  # type: ignore[misc]
@@ -29,9 +53,9 @@ class AppSocket(Socket):  # type: ignore[misc]
         use_callbacks: bool = False,
         log_config: Any = None,
         *,
-        host: ProgramHost | None = None,
+        host: MessageService | None = None,
     ) -> None:
-        self._host = host if host is not None else find_host()
+        self._host: MessageService = host if host is not None else find_host()
         self._app_name = app_name
         self._remote_app_name = remote_app_name
         self._socket_id = socket_id
