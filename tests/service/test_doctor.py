@@ -479,7 +479,8 @@ def test_missing_certificates(prepared, tmp_path):
 # --- this machine -----------------------------------------------------------------------
 
 
-def test_the_command_runs_here(tmp_path):
+def test_the_command_runs_here(tmp_path, mocker):
+    mocker.patch("qnodeos.service.doctor.system._ANSWER_S", 0.05)  # nobody will answer
     path = tmp_path / "client.yaml"
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grp
 import json
+import os
 import pwd
 import re
 import shutil
@@ -63,6 +64,7 @@ def share(tmp_path):
     (folder / "client.yaml").write_text(
         "name: client\nnode_id: 0\ndevice: {link: loopback}\n"
         f"api: {{listen: ['unix:/run/share/api.sock', 'tcp:127.0.0.1:{free_port()}']}}\n"
+        f"realtime: {{mode: event-paced, policy_core: {min(os.sched_getaffinity(0))}}}\n"
     )
     (folder / "client.yaml").chmod(0o644)
     for name in TARGETS:
@@ -163,7 +165,12 @@ def test_the_service_itself(share):
             assert client.welcome.node_name == "client"
             groups = client.statistics(DEADLINE_S)
         steps = {step["name"]: step for step in groups["realtime"]["steps"]}
-        for name in ("locked memory", "priority of the policy thread", "timer slack"):
+        for name in (
+            "locked memory",
+            "core of the policy thread",
+            "priority of the policy thread",
+            "timer slack",
+        ):
             assert steps[name]["state"] == "granted", steps[name]
         running.wait_for(SERVICE, ActiveState="active", NRestarts="0")
         assert "device attached" in running.show(SERVICE)["StatusText"]
