@@ -347,7 +347,7 @@ class PythonEngine:
             events=self._answered,
             given_up=self._given_up,
             busy_timeouts=self._busy_timeouts,
-            corrupted_frames=self._corrupted + self._master.corrupted_frames,
+            corrupted_frames=self._corrupted + self._master.corrupted_frames + self._wire.damaged,
             device_restarts=self._restarts + self._master.device_restarts + self._returns,
             ring_overflows=self._overflows,
             device_attached=self._wire.attached,

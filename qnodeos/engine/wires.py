@@ -17,6 +17,9 @@ from qnodeos.qdevice.endpoint import FrameSlave
 from qnodeos.qdevice.frames import MAX_SESSION, TICK_MASK, unwrap_tick
 from qnodeos.qdevice.outcomes import Outcome
 
+FURTHEST_NS: Final = 1 << 61
+"""Responses for ticks further from the epoch are damage, as in csrc/links.c: 73 years."""
+
 
 class Wire(Protocol):
     """The way to a device that says from which tick on its responses hold.
@@ -27,6 +30,7 @@ class Wire(Protocol):
         schedule: its responses; `receive` fills it.
         attached: whether there is a device.
         session: the number with which to begin.
+        damaged: responses that were left out.
     """
 
     tick_ns: int
@@ -34,6 +38,7 @@ class Wire(Protocol):
     schedule: ResponseSchedule
     attached: bool
     session: int
+    damaged: int
 
     def start(self, now_ns: int) -> None:
         """Begin."""
@@ -80,6 +85,7 @@ class LoopbackWire:
         self.capabilities: Capabilities | None = None
         self.schedule = ResponseSchedule()
         self.attached = True
+        self.damaged = 0
         self.session = randbelow(MAX_SESSION + 1)
         self._answer_ticks = link.answer_ticks
         self._slave = FrameSlave()
@@ -148,6 +154,7 @@ class ShmWire:
         self.capabilities: Capabilities | None = self._info.capabilities
         self.schedule = ResponseSchedule()
         self.attached = True
+        self.damaged = 0
         try:
             self._doorbell = Doorbell(doorbell_path(path, QNPU_DOORBELL))
         except BaseException:
@@ -182,7 +189,11 @@ class ShmWire:
             response = self._port.take()
             if response is None:
                 return
-            schedule.put(response[0] + self._turns_ticks, response[1])
+            from_tick, frame = response
+            if abs(from_tick) > FURTHEST_NS // self.tick_ns:
+                self.damaged += 1
+            else:
+                schedule.put(from_tick + self._turns_ticks, frame)
 
     def maintain(self, now_ns: int) -> None:
         """See `Wire`."""

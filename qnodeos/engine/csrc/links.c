@@ -33,6 +33,9 @@ static void loopback_send(link_t *link, int64_t tick, uint32_t frame)
 
 /* --- shm: a device in another process ----------------------------------------------------- */
 
+/* Ticks further from the epoch have no time in 64 bits: 73 years. */
+#define FURTHEST_NS (INT64_C(1) << 61)
+
 static void shm_take_clock(link_t *link)
 {
     STORE(&link->epoch_ns, link->channel->epoch_ns - link->turns_ticks * link->tick_ns);
@@ -97,10 +100,14 @@ static void shm_receive(link_t *link)
     uint32_t frame;
     if (!link->channel->memory)
         return;
-    while (!schedule_is_full(&link->schedule) &&
-           slot_pop(&link->channel->responses, &from_tick, &frame))
-        schedule_put(&link->schedule, (int64_t)((uint64_t)from_tick + (uint64_t)link->turns_ticks),
-                     frame);
+    slot_ring_t *responses = &link->channel->responses;
+    while (!schedule_is_full(&link->schedule) && slot_pop(responses, &from_tick, &frame)) {
+        int64_t furthest = FURTHEST_NS / link->tick_ns;
+        if (from_tick < -furthest || from_tick > furthest)
+            COUNT(responses->damaged, 1);
+        else
+            schedule_put(&link->schedule, from_tick + link->turns_ticks, frame);
+    }
 }
 
 static int shm_send(link_t *link, int64_t tick, uint32_t frame)
