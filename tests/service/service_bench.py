@@ -238,13 +238,14 @@ class Peer:
 
     def reply(self, number: int) -> Reply:
         """Wait for the reply to a request."""
-        self._bench.until(lambda: self._find(number) is not None)
-        found = self._find(number)
+        self._bench.until(lambda: self.find(number) is not None)
+        found = self.find(number)
         assert found is not None
         self.messages.remove(found)
         return found
 
-    def _find(self, number: int) -> Reply | None:
+    def find(self, number: int) -> Reply | None:
+        """The reply to a request, if it has come."""
         for message in self.messages:
             if isinstance(message, Reply) and message.request == number:
                 return message
