@@ -72,7 +72,8 @@ class NetworkProcess(Process):
         queue: physical instructions still to be sent, in order.
         pairs: pairs handed over so far, by peer.
         bins_used: bins in which at least one batch was started.
-        bins_missed: bins that had something to do, but a qubit or the QNPU was in use.
+        bins_missed: bins that had something to do, but a qubit or the QNPU was in use, or the
+            kernel was not run in time.
     """
 
     __slots__ = (
@@ -184,15 +185,16 @@ class NetworkProcess(Process):
         if schedule is None:
             return False
         number = schedule.bin_at(tick)
-        if number == self._bin or not (
-            schedule.attempts_from(number) <= tick <= schedule.last_start(number)
-        ):
+        if number == self._bin or tick < schedule.attempts_from(number):
             return False
         peer = schedule.peer(number)
         if peer is None or self._link_layer.head(peer, number) is None:
             return False
-        if self._qmmu.first_free(self._communication_qubits) is None:
-            self._bin = number  # the qubit is in use: sit this bin out
+        if (
+            tick > schedule.last_start(number)  # we were not asked in time
+            or self._qmmu.first_free(self._communication_qubits) is None
+        ):
+            self._bin = number  # sit this bin out
             self.bins_missed += 1
             return False
         self._bin_due = number

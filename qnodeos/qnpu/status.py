@@ -46,7 +46,8 @@ class KernelStatistics:
         physical_instructions: sent to the device.
         pairs: entangled pairs handed over, by peer.
         bins_used: time bins in which at least one batch of attempts was started.
-        bins_missed: time bins that had something to do, but the qubit or the QNPU was in use.
+        bins_missed: time bins that had something to do, but the qubit or the QNPU was in use,
+            or the kernel was not run in time.
         processes: user processes alive.
         free_qubits: physical qubits nobody owns.
         link_requests: entanglement requests in the queue of the link, by peer.

@@ -50,6 +50,8 @@ from qnodeos.service.peer_session import (
 from qnodeos.service.tick_grid import DRIFT, TOO_UNCERTAIN_TICKS, Grid, Placement, TickFix
 
 _NS_PER_MS: Final = 1_000_000
+_LATENESS_NS: Final = 150_000
+"""How late a node without cores of its own may be now and then (assumed)."""
 
 
 @dataclass
@@ -272,12 +274,18 @@ class ControllerCore:
         if self._lengths is not None:
             return
         try:
-            self._lengths = self._file.schedule(node.tick_ns)
+            self._lengths = lengths = self._file.schedule(node.tick_ns)
         except ValueError as error:
             raise ConfigurationError(
                 f"bin_ms, guard_ms and batch_ms do not go together with ticks of {node.tick_ns} "
                 f"ns: {error}"
             ) from error
+        slack_ticks = lengths.bin_ticks - lengths.guard_ticks - lengths.batch_ticks
+        if slack_ticks * node.tick_ns < _LATENESS_NS:
+            self._say(
+                f"a node that is more than {slack_ticks * node.tick_ns / 1_000:.0f} us late at the "
+                "start of a bin misses all of it; lengthen bin_ms, or shorten guard_ms or batch_ms"
+            )
 
     def _begin_round(self, node: NodeView, now_ns: int) -> None:
         node.round = _Round(self._file.synchronisation.exchanges)

@@ -610,11 +610,13 @@ def test_whenever_the_connection_breaks_nothing_leaks_and_nobody_hangs(data):
         creator = data.draw(st.integers(1, 2))
         kind = data.draw(st.sampled_from([{}, measure_directly()]))
         for node_id, node in nodes.items():
-            options = {"remote": 3 - node_id, "socket": socket, "virtuals": [socket]}
+            remote, base = 3 - node_id, 10 * socket
             program = (
-                create_epr(arguments=kind, base=10 * socket, **options)
+                create_epr(
+                    remote=remote, socket=socket, virtuals=[socket], arguments=kind, base=base
+                )
                 if node_id == creator
-                else recv_epr(base=10 * socket, **options)
+                else recv_epr(remote=remote, socket=socket, virtuals=[socket], base=base)
             )
             posted.append((node, node.post(submit(0, program))))
     tick = 0
@@ -765,6 +767,17 @@ def test_bins_in_which_the_qnpu_or_the_qubit_was_in_use_are_counted():
     lab.run(300)
     assert first.kernel.statistics().bins_missed == 5
     lab.check_clean()
+
+
+def test_a_bin_in_which_the_kernel_was_not_run_in_time_is_counted():
+    """As in real time, on a machine that does other things too."""
+    lab, first, second, _ = pair(lambda: FAILED)
+    agree(lab, first, second)
+    first.step(190)  # the last start was at 185
+    first.step(195)
+    assert (first.kernel.statistics().bins_used, first.kernel.statistics().bins_missed) == (0, 1)
+    first.step(205)
+    assert (first.kernel.statistics().bins_used, first.kernel.statistics().bins_missed) == (1, 1)
 
 
 def test_rejections_still_arrive():
