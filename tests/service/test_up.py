@@ -13,6 +13,8 @@ import pytest
 from typer.testing import CliRunner
 
 from qnodeos import cli
+from qnodeos.assembly import LINKS
+from qnodeos.cli.lab_file import load_lab
 from qnodeos.cli.processes import ChildState
 from qnodeos.cli.two_nodes import (
     free_ports,
@@ -22,6 +24,7 @@ from qnodeos.cli.two_nodes import (
     write_two_nodes,
 )
 from qnodeos.errors import CallerError, ChildProcessFailedError, ConfigurationError
+from qnodeos.service.controller_file import load_controller
 from qnodeos.service.node_file import load_node
 
 DEADLINE_S = 60.0
@@ -76,7 +79,7 @@ def test_up_runs_for_a_while_and_says_how_it_went(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     fared = json.loads(result.read_text("utf-8"))
     assert fared["ok"]
-    assert {"lab", "client", "server"} <= set(fared["processes"])
+    assert set(fared["processes"]) == {"lab", "client", "server", "controller"}
     for process in fared["processes"].values():
         assert process["state"] == "stopped"
         assert process["ready_s"] > 0
@@ -145,16 +148,34 @@ def test_free_ports_are_different_and_their_search_ends():
 
 
 @pytest.mark.skipif(not EXAMPLE.is_dir(), reason="needs the source tree")
-@pytest.mark.parametrize("node", ["client", "server"])
-def test_the_example_is_what_the_tests_run(node, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "load"),
+    [
+        ("lab", load_lab),
+        ("client", load_node),
+        ("server", load_node),
+        ("controller", load_controller),
+    ],
+)
+def test_the_example_is_what_the_tests_run(name, load, tmp_path):
     files = two_node_files([27001, 27101, 27201, 27002, 27102, 27202])
-    path = tmp_path / f"{node}.yaml"
-    path.write_text(json.dumps(files[node]), "utf-8")
-    there = load_node(EXAMPLE / f"{node}.yaml").model_dump_json()
-    assert load_node(path).model_dump_json() == there.replace(str(EXAMPLE), str(tmp_path))
+    path = tmp_path / f"{name}.yaml"
+    path.write_text(json.dumps(files[name]), "utf-8")
+    there = load(EXAMPLE / f"{name}.yaml").model_dump_json()
+    assert load(path).model_dump_json() == there.replace(str(EXAMPLE), str(tmp_path))
 
 
 @pytest.mark.skipif(not EXAMPLE.is_dir(), reason="needs the source tree")
 def test_the_example_is_complete():
     names = [spec.name for spec in system_specs(EXAMPLE)]
-    assert names[:3] == ["lab", "client", "server"]
+    assert names == ["lab", "client", "server", "controller"]
+
+
+@pytest.mark.parametrize("preset", ["fast", "paper"])
+def test_the_batch_of_a_preset_fits_its_time_bins(preset, tmp_path):
+    write_two_nodes(tmp_path, lab={"preset": preset})
+    link = load_lab(tmp_path / "lab.yaml").network.link
+    bins = load_controller(tmp_path / "controller.yaml")
+    assert link == LINKS[preset]()
+    assert link.batch_ns <= bins.batch_ms * 1e6
+    assert bins.schedule(10_000).batch_ticks * 10_000 >= link.batch_ns
