@@ -9,6 +9,7 @@ import enum
 import json
 import types
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
 import typer
@@ -16,10 +17,20 @@ from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from qnodeos.transport import Address
+
 Values = Mapping[str, BaseModel]
 """Instances of one model by name; the first has the defaults."""
 
-_TYPE_NAMES: Final = {bool: "true or false", int: "integer", float: "number", str: "text"}
+_TYPE_NAMES: Final = {
+    bool: "true or false",
+    int: "integer",
+    float: "number",
+    str: "text",
+    Path: "path",
+    Address: "address",
+    types.NoneType: "null",
+}
 _UNITS: Final = {
     "ns": "ns",
     "us": "µs",
@@ -32,9 +43,9 @@ _UNITS: Final = {
 _INTRODUCTION: Final = """\
 # Configuration
 
-All fields of configuration files and latency profiles. `qnodeos config` prints this page, and
-`qnodeos config --json` the defaults as a configuration file. Where a value came from, or that it is
-assumed, stands in the description; "published" is the paper, Nature 639, 321 (2025).
+All fields of configuration files, latency profiles and node files. `qnodeos config` prints this
+page, and `qnodeos config --json` the defaults as a configuration file. Where a value came from, or
+that it is assumed, stands in the description; "published" is the paper, Nature 639, 321 (2025).
 
 ## Configuration files: `--config FILE`
 
@@ -50,6 +61,15 @@ How long the software of a node takes, `qnodeos.cnpu.latency.LatencyProfile`. Th
 `zero`, which has the defaults, and `paper`; in Python any other can be given to
 `qnodeos.assembly.build_two_nodes`. Each delay is a mapping of its own, `Delay`, and so are the
 `spikes`.
+"""
+
+
+_NODE_FILES: Final = """\
+## Node files: `qnodeos serve NODE.yaml`
+
+One file per node, read by the QNPU service and by everything that talks to it. Relative paths, also
+those of Unix sockets, are taken from the folder of the file. An address is `unix:PATH` or
+`tcp:HOST:PORT`; one that other machines can reach needs `tls`.
 """
 
 
@@ -81,6 +101,7 @@ def reference() -> str:
         _table(LatencyProfile, profiles),
         _section("`Delay`", {"": Delay()}),
         _section("`Spikes`", {"": Spikes()}),
+        *_node_sections(),
     ]
     return "\n".join(sections)
 
@@ -109,6 +130,31 @@ def _sections(prefixes: Sequence[str], values: Values) -> Iterator[str]:
         for other_kind in get_args(field.annotation):
             if other_kind is not type(part):
                 yield _section(f"{title} of another kind", {"": other_kind()})
+
+
+def _node_sections() -> Iterator[str]:
+    """The reference of node files."""
+    from qnodeos.service import node_file
+    from qnodeos.transport import TlsFiles
+
+    parts: dict[str, type[BaseModel]] = {
+        "`device` with `link: shm`": node_file.ShmDevice,
+        "`device` with `link: spidev`": node_file.SpiDevice,
+        "`device` with `link: loopback`": node_file.LoopbackDevice,
+        "`api`": node_file.ApiConfig,
+        "`peers.NAME`": node_file.PeerConfig,
+        "`peer`": node_file.PeerListenConfig,
+        "`applications`": node_file.ApplicationsConfig,
+        "`tls`": TlsFiles,
+        "`realtime`": node_file.RealtimeConfig,
+        "`limits`": node_file.LimitsConfig,
+        "`trace`": node_file.TraceConfig,
+    }
+    yield _NODE_FILES
+    yield _table(node_file.NodeFile, {"": node_file.NodeFile.model_construct()})
+    for title, model in parts.items():
+        # What is required is in no instance, and not asked for.
+        yield _section(title, {"": model.model_construct()})
 
 
 def _section(title: str, values: Values) -> str:
@@ -146,6 +192,8 @@ def _type_name(annotation: Any) -> str:
         return " or ".join(_type_name(each) for each in arguments)
     if origin is tuple:
         return f"list of {_type_name(arguments[0])}"
+    if origin is dict:
+        return f"{_type_name(arguments[1])} by {_type_name(arguments[0])}"
     if issubclass(annotation, enum.Enum):
         return ", ".join(f"{each.value} ({each.name})" for each in annotation)
     return _TYPE_NAMES.get(annotation, f"`{annotation.__name__}`")

@@ -15,6 +15,8 @@ from qnodeos.cli.configuration import reference
 from qnodeos.cnpu.latency import Delay, LatencyProfile, Spikes
 from qnodeos.errors import ConfigurationError
 from qnodeos.qnpu.process import state_diagram
+from qnodeos.service import node_file
+from qnodeos.transport import TlsFiles
 from sim.entangled_state import PerfectProtocol, SinglePhotonProtocol
 from sim.link import LinkParameters
 from sim.noise import NVNoise
@@ -91,6 +93,10 @@ def test_the_reference_describes_every_field():
     models: tuple[type[BaseModel], ...] = (
         *(NetworkConfig, NodeConfig, NVNoise, NVTiming, ScheduleConfig, LinkParameters),
         *(SinglePhotonProtocol, PerfectProtocol, LatencyProfile, Delay, Spikes),
+        *(node_file.NodeFile, node_file.ShmDevice, node_file.SpiDevice, node_file.LoopbackDevice),
+        *(node_file.ApiConfig, node_file.PeerConfig, node_file.PeerListenConfig, TlsFiles),
+        *(node_file.ApplicationsConfig, node_file.RealtimeConfig, node_file.LimitsConfig),
+        node_file.TraceConfig,
     )
     assert described == {name for model in models for name in model.model_fields}
 
