@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from qnodeos import __version__
 from qnodeos._packages import PACKAGES
 from qnodeos.cli import (
+    bench,
     calibrate,
     configuration,
     controller,
@@ -58,6 +59,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(experiment.app, name="experiment")
+app.add_typer(bench.app, name="bench")
 app.command("demo")(experiment.demo)
 app.command("config")(configuration.config)
 app.command("calibrate")(calibrate.calibrate)
