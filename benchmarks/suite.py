@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from benchmarks import circuit, classical, decode, experiment, frames, hdawg, lab, physics
+from benchmarks import circuit, classical, decode, engine, experiment, frames, hdawg, lab, physics
 from benchmarks.measure import Effort, Outcome
 
 BENCHMARKS: Final[dict[str, Callable[[Effort], Outcome]]] = {
@@ -15,6 +15,7 @@ BENCHMARKS: Final[dict[str, Callable[[Effort], Outcome]]] = {
     "dqc-flat": circuit.run_flat,
     "physics": physics.run,
     "frames": frames.run,
+    "engine": engine.run,
     "hdawg": hdawg.run,
     "lab": lab.run,
     "experiment": experiment.run,

@@ -112,7 +112,7 @@ def open_engine(
     warning = f"the pure-Python tick engine is in use: the C extension {why}; it paces by events"
     if mode == "spinning":
         warning += ", and cannot spin"
-    _LOG.warning("%s", warning)
+    _LOG.log(logging.INFO if native is False else logging.WARNING, "%s", warning)
     if busy_limit_ticks is None:
         busy_limit_ticks = BUSY_LIMIT_NS // _tick_ns_of(link)
     return PythonEngine(
