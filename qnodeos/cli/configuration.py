@@ -151,10 +151,14 @@ def _node_sections() -> Iterator[str]:
         "`trace`": node_file.TraceConfig,
     }
     yield _NODE_FILES
-    yield _table(node_file.NodeFile, {"": node_file.NodeFile.model_construct()})
+    yield _table(node_file.NodeFile, _defaults(node_file.NodeFile))
     for title, model in parts.items():
-        # What is required is in no instance, and not asked for.
-        yield _section(title, {"": model.model_construct()})
+        yield _section(title, _defaults(model))
+
+
+def _defaults(model: type[BaseModel]) -> Values:
+    """An instance that has only the fields with a default; the others are not asked for."""
+    return {"": model.model_construct()}
 
 
 def _section(title: str, values: Values) -> str:
