@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from benchmarks import circuit, classical, decode, engine, experiment, frames, hdawg, lab, physics
+from benchmarks import (
+    circuit,
+    classical,
+    decode,
+    engine,
+    experiment,
+    frames,
+    hdawg,
+    lab,
+    physics,
+    service,
+)
 from benchmarks.measure import Effort, Outcome
 
 BENCHMARKS: Final[dict[str, Callable[[Effort], Outcome]]] = {
@@ -18,6 +29,7 @@ BENCHMARKS: Final[dict[str, Callable[[Effort], Outcome]]] = {
     "engine": engine.run,
     "hdawg": hdawg.run,
     "lab": lab.run,
+    "service": service.run,
     "experiment": experiment.run,
 }
 
