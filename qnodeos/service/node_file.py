@@ -151,7 +151,7 @@ class RealtimeConfig(_Section):
     mode: Literal["auto", "spinning", "event-paced"] = Field(
         "auto",
         description="exchange a frame every tick, or only those that say something; auto spins "
-        "where there is a core for each of the two loops",
+        "where tick_core and policy_core are given, or there are three cores at least",
     )
     lock_memory: bool = Field(True, description="keep all memory resident (mlockall)")
 

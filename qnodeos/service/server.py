@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import socket
 import ssl
 from collections.abc import Callable, Iterable, Sequence
@@ -46,7 +47,6 @@ from qnodeos.api.host_wire import (
     reply_of,
 )
 from qnodeos.errors import (
-    ConnectionLostError,
     ErrorCode,
     LimitError,
     MalformedMessageError,
@@ -57,7 +57,7 @@ from qnodeos.errors import (
 )
 from qnodeos.service.clients import Client, ClientState, keep_alive
 from qnodeos.service.events import EventStream
-from qnodeos.service.loop import BROKEN, READ, WRITE, Loop
+from qnodeos.service.loop import READ, WRITE, Loop
 from qnodeos.service.node_file import LimitsConfig
 from qnodeos.transport import Address, Stream
 from qnodeos.transport.listening import address_of
@@ -76,10 +76,24 @@ _OUT_OF_RESOURCES: Final = frozenset(
 
 
 class Listener(NamedTuple):
-    """A listening, non-blocking socket, and the TLS it asks for (None: none)."""
+    """A listening, non-blocking socket.
+
+    Attributes:
+        socket: the socket.
+        context: the TLS it asks for; None for none.
+        path: of a Unix socket that is ours to remove at the end; empty otherwise.
+    """
 
     socket: socket.socket
     context: ssl.SSLContext | None = None
+    path: str = ""
+
+    def close(self) -> None:
+        """Close it, and remove what it has left in the file system."""
+        self.socket.close()
+        if self.path:
+            with contextlib.suppress(OSError):
+                os.unlink(self.path)
 
 
 class Qnpu(Protocol):
@@ -302,10 +316,7 @@ class ApiServer:
                 self._set_interest(client)
             if events & ~WRITE:
                 if client.inbox:
-                    # Not read before its turn comes, so its end would be reported for ever.
-                    if events & BROKEN:
-                        raise ConnectionLostError("the connection broke")
-                    return
+                    return  # what has been received comes first, also if the connection broke
                 self._take(client, client.stream.receive())
         except QNodeOSError as error:
             self._fail(client, error)
@@ -540,7 +551,7 @@ class ApiServer:
     def reply(self, host_reply: HostReply) -> None:
         """Send the kernel's answer to a request; dropped if the connection has ended."""
         client = self._served.get(host_reply.client)
-        if client is None or host_reply.request not in client.open:
+        if client is None:
             return
         client.open.discard(host_reply.request)
         try:
@@ -582,7 +593,7 @@ class ApiServer:
         for listener in self._listeners:
             if listener.socket.fileno() >= 0:
                 self._loop.forget(listener.socket.fileno())
-                listener.socket.close()
+                listener.close()
 
     def close(self, reason: str) -> None:
         """End all connections.
@@ -607,5 +618,4 @@ def failure_of(error: QNodeOSError) -> Failure:
 def close_all(listeners: Iterable[Listener]) -> None:
     """Close listeners that no server owns yet."""
     for listener in listeners:
-        with contextlib.suppress(OSError):
-            listener.socket.close()
+        listener.close()

@@ -486,7 +486,7 @@ def open_listeners(node: NodeFile, activated: Iterable[ActivatedSocket] = ()) ->
             if address.resolve() in passed:
                 continue
             context = None if address.is_local or node.tls is None else node.tls.server_context()
-            listeners.append(Listener(listen(address, node.tls), context))
+            listeners.append(Listener(listen(address, node.tls), context, address.path))
     except BaseException:
         close_all(listeners)
         for each in waiting:

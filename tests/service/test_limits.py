@@ -201,6 +201,29 @@ def test_events_for_a_subscriber(make):
     assert counters(bench).events_dropped == message.dropped
 
 
+def test_a_subscriber_that_does_not_read_misses_events_and_stays(make):
+    bench = make(events=64, outbound_bytes=65_536)
+    client, worker = bench.client(), bench.client()
+    client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+    worker.register()
+    client.send(Subscribe(60, True))
+    assert client.reply(60).error is None
+    before = bench.service.trace.recorded
+    client.is_reading = False
+    while not counters(bench).events_dropped:
+        for _ in range(10):
+            assert worker.run("").error is None
+        bench.pass_ms(25)
+        assert bench.service.trace.recorded < 500_000
+    client.is_reading = True
+    for _ in range(100):
+        bench.pass_ms(25)
+    assert any(each.dropped for each in client.messages)
+    assert counters(bench).slow_readers == 0
+    seen = sum(each.dropped + len(each.events) for each in client.messages)
+    assert seen == bench.service.trace.recorded - before
+
+
 def test_messages_per_turn(make):
     """A flood is served in its turns, and the next client in between."""
     bench = make(messages_per_turn=2)

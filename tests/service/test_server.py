@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from qnodeos.api.framing import frame
@@ -273,6 +275,14 @@ def test_the_end_of_the_service_is_told(make):
         peer.read()
         assert peer.messages[-1].kind == "ConnectionLostError"
         assert peer.is_over
+
+
+def test_the_unix_socket_is_removed_at_the_end(make):
+    bench = make()
+    path = bench.service.server.addresses[0].path
+    assert os.path.exists(path)
+    bench.service.close()
+    assert not os.path.exists(path)
 
 
 @pytest.mark.parametrize(
