@@ -76,6 +76,7 @@ class NodeView:
         placement: where its bin 0 begins, None if that is not known.
         installed: number of the schedule it has confirmed.
         error: what is wrong with it, empty if nothing.
+        said: the last error that was put into words, without its numbers.
     """
 
     name: str
@@ -98,6 +99,7 @@ class NodeView:
     is_installing: bool = False
     installs: int = 0
     error: str = ""
+    said: str = ""
 
     @property
     def is_connected(self) -> bool:
@@ -289,7 +291,7 @@ class ControllerCore:
 
     def _begin_round(self, node: NodeView, now_ns: int) -> None:
         node.round = _Round(self._file.synchronisation.exchanges)
-        node.next_round_ns = now_ns + self._period_ns
+        node.next_round_ns = None
         self._ask(node, node.round, now_ns)
 
     def _ask(self, node: NodeView, round_: _Round, now_ns: int) -> None:
@@ -312,6 +314,7 @@ class ControllerCore:
             self._ask(node, round_, now_ns)
             return
         node.round = None
+        node.next_round_ns = now_ns + self._period_ns
         node.fix = round_.best
         self._settle(now_ns)
 
@@ -407,6 +410,7 @@ class ControllerCore:
             return
         if (node.reading.schedule, node.reading.epoch_tick) != (self.number, placement.epoch_tick):
             node.installed = 0
+        node.error = ""
         if (node.installed, node.installed_epoch) != (self.number, placement.epoch_tick):
             self._install(node, placement)
 
@@ -437,7 +441,7 @@ class ControllerCore:
             node.installed_epoch = None
             self._blame(node, f"does not take schedule {answer.schedule}: {answer.error}")
             return
-        node.installed, node.error = answer.schedule, ""
+        node.installed, node.error, node.said = answer.schedule, "", ""
         if node.reading is not None and node.installed_epoch is not None:
             assert self._lengths is not None
             # What it will report from now on; the next round asks it.
@@ -458,7 +462,8 @@ class ControllerCore:
     def _blame(self, node: NodeView, error: str) -> None:
         """Something is wrong with a node; said once, however often it is found."""
         # Numbers in it change from one reading to the next.
-        if _without_numbers(error) != _without_numbers(node.error):
+        if _without_numbers(error) != node.said:
+            node.said = _without_numbers(error)
             self._say(f"{node.name}: {error}")
         node.error = error
 

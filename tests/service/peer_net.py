@@ -108,6 +108,7 @@ class Net:
     Attributes:
         hosts: by node id; `CONTROLLER` is the controller.
         now_ns: virtual time.
+        drift: how much faster than it the devices' clocks run.
     """
 
     def __init__(
@@ -119,6 +120,7 @@ class Net:
         self.delay_ns = delay_ns
         self.wires: list[Wire] = []
         self.is_down = False
+        self.drift = 0.0
         self._by_end: dict[tuple[int, int], Wire] = {}
         self._events: list[tuple[int, int, Callable[[], None]]] = []
         self._numbers = count()
@@ -129,7 +131,7 @@ class Net:
 
     def tick(self, host: Host) -> int:
         """Its device's counter."""
-        return self.now_ns // TICK_NS + host.offset_ticks
+        return round(self.now_ns * (1 + self.drift)) // TICK_NS + host.offset_ticks
 
     def start(
         self,

@@ -153,6 +153,22 @@ def test_a_network_too_slow_to_tell_the_multiple():
     assert "less than 1024 are needed" in " ".join(errors(core).values())
 
 
+def test_the_controllers_clock_may_drift():
+    """Away from the devices' by 1.5 multiples, in the end; it follows them."""
+    net = Net()
+    net.drift = 150e-6
+    first, _ = start_pair(net)
+    core = net.start_controller(PAIR)
+    net.run(410_000)
+    assert core.is_ready
+    net.kill(1)
+    second = net.start(1, "server", {0: "client"}, offset_ticks=5 * COMMON_TICKS)
+    net.run(1_000)
+    assert core.is_ready
+    assert len(set(epochs(net))) == 1
+    assert (installs(first), installs(second)) == (1, 1)
+
+
 def test_one_slow_round_does_not_matter():
     net = Net()
     first, second = start_pair(net, 0, COMMON_TICKS)
@@ -160,6 +176,8 @@ def test_one_slow_round_does_not_matter():
     net.run(500)
     net.delay_ns = lambda: 15 * MS
     net.run(1_000)
+    assert core.status()["nodes"]["client"]["round_trip_us"] == 30_000
+    assert errors(core) == {}
     net.delay_ns = lambda: 100_000
     net.run(300)
     assert core.is_ready

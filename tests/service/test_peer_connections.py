@@ -265,6 +265,17 @@ def test_nodes_prove_who_they_are(tmp_path):
         turn_until(loop, lambda: two.kernel.messages(1) == [Cancel(7)])
 
 
+def test_strangers_that_never_finish_the_handshake_make_room(tmp_path):
+    authority = Authority()
+    tls = {number: authority.issue(tmp_path / name, name) for number, name in NAMES.items()}
+    with nodes("0.0.0.0", tls) as (loop, one, two), ExitStack() as cleanup:
+        for _ in range(4 * MAX_GREETING):
+            cleanup.enter_context(socket.create_connection(("127.0.0.1", two.port)))
+        before = loop.watched
+        turn_until(loop, lambda: connected(one, two))
+        assert loop.watched <= before + MAX_GREETING + 2
+
+
 @pytest.mark.parametrize("kind", ["name of the dialler", "name of the listener", "authority"])
 def test_wrong_certificates_are_refused(tmp_path, kind):
     authority = Authority()

@@ -28,9 +28,11 @@ from qnodeos.api.peer_wire import (
 from qnodeos.errors import ConfigurationError, MalformedMessageError
 from qnodeos.qdevice.outcomes import BellState
 from qnodeos.service.peer_session import (
+    DEFAULT_TIMING,
     MAX_UNACKNOWLEDGED,
     ROLE_CONTROLLER,
     Identity,
+    PeerSession,
     connection_epoch,
 )
 from qnodeos.service.peers import MAX_CONTROLLERS, MAX_GREETING, PeerManager
@@ -301,6 +303,33 @@ def test_what_is_acknowledged_is_not_in_doubt():
     net.run(1)
     [(_, _, heard_tick)] = [entry for entry in first.kernel.log[1:] if entry[0] == "lost"]
     assert heard_tick == net.tick(first) - 100 + 1
+
+
+def test_messages_are_acknowledged_one_heartbeat_late():
+    """What there was to say to them has been sent by then, and arrives before."""
+    sessions = [
+        PeerSession(Identity("qnpu", n, name, n, TICK_NS), lambda hello: 1, 0, dials=dials)
+        for n, name, dials in ((1, "one", 1), (2, "two", None))
+    ]
+    first, second = sessions
+
+    def pass_on(source: PeerSession, target: PeerSession) -> list[Any]:
+        payloads, source.outgoing[:] = list(source.outgoing), []
+        for payload in payloads:
+            target.receive(payload, 0)
+        return [decode(payload) for payload in payloads]
+
+    pass_on(first, second)
+    pass_on(second, first)
+    first.send_link(WireCancel(first.epoch, 1), 100)
+    pass_on(first, second)
+    heartbeat_ns = DEFAULT_TIMING.heartbeat_ns
+    acknowledged = []
+    for number in range(3):
+        second.poll(number * heartbeat_ns)
+        acknowledged += [message.received for message in pass_on(second, first)]
+        assert first.heard_tick(200) == (100 if number == 0 else 201)
+    assert acknowledged == [0, 1, 1]
 
 
 def test_a_peer_that_acknowledges_nothing_is_given_up():

@@ -14,10 +14,11 @@ from qnodeos.api.peer import Accept, Announce, Cancel, Offer, Reject
 from qnodeos.errors import ConfigurationError, PeerProtocolError
 from qnodeos.limits import Limits
 from qnodeos.qdevice.instructions import Opcode
+from qnodeos.qdevice.outcomes import Outcome
 from qnodeos.qnpu.network_process import NETWORK_PRIORITY
-from qnodeos.qnpu.process import NETWORK_PID
+from qnodeos.qnpu.process import NETWORK_PID, ProcessState
 from qnodeos.qnpu.schedule import NetworkSchedule
-from tests.unit.kernel_device import FAILED, Verdict
+from tests.unit.kernel_device import FAILED, Answer, Link, Verdict
 from tests.unit.kernel_harness import BIN_TICKS, Lab, Node, make_node, pair, solo, verdicts
 from tests.unit.kernel_programs import (
     create_epr,
@@ -241,6 +242,22 @@ def test_a_running_subroutine_ends_where_it_is_and_its_process_lives_on():
     lab.check_clean()
 
 
+def test_what_the_device_says_of_a_cancelled_subroutine_is_nobodys():
+    node = make_node(device_ticks=10)
+    node.device.answers = lambda _: Answer(Outcome.HARDWARE_FAILURE)
+    lab = solo(node)
+    node.post(init_app(0))
+    running = node.post(submit(0, GATES))
+    lab.run(5)
+    node.cancel(running)
+    lab.run(20)
+    alive = node.post(submit(0, ONE))
+    lab.run(5)
+    assert node.error(running).kind == "CancelledError"
+    assert node.values(alive) == [1]
+    lab.check_clean()
+
+
 def test_an_endless_loop_can_be_cancelled():
     node = make_node(limits=Limits(instructions_per_tick=10))
     lab = solo(node)
@@ -414,6 +431,26 @@ def test_a_bin_after_a_connection_ended_its_qubits_are_free_and_the_peer_was_tol
     lab.check_clean()
 
 
+def test_a_qubit_that_waits_for_an_announcement_is_free_even_if_the_qnpu_is_not():
+    lab, first, second, _ = pair(Verdict, delay=lambda: 90, limits=Limits(instructions_per_tick=1))
+    start(first, 2)
+    start(second, 1)
+    first.post(submit(0, create_epr()))
+    second.post(submit(0, recv_epr()))
+    second.post(init_app(0), 2)
+    while second.kernel.network.state is not ProcessState.WAITING:
+        lab.run(1)
+    second.post(submit(0, LOOP), 2)
+    lab.run(5)
+    assert len(second.kernel.qmmu.free_qubits()) == 2
+    second.close(1)
+    lab.run(1)
+    assert second.kernel.qmmu.free_qubits() == [0, 1, 2]
+    second.close(2)
+    lab.run(2 * BIN_TICKS)
+    lab.check_clean()
+
+
 # --- peers that go and come -----------------------------------------------------------
 
 
@@ -525,6 +562,21 @@ def test_a_program_that_asks_only_later_learns_that_its_pairs_were_lost():
     late = second.post(submit(0, recv_epr()))
     lab.run(5)
     assert second.error(late).kind == "PeerLostError"
+    lab.check_clean()
+
+
+def test_a_qubit_nobody_asked_for_is_free_when_the_peer_is_lost():
+    """It waits for the announcement, which will not come."""
+    lab, first, second, _ = pair(Verdict, delay=lambda: 20)
+    start(first, 2)
+    start(second, 1)
+    first.post(submit(0, create_epr()))
+    while second.kernel.network.state is not ProcessState.WAITING:
+        lab.run(1)
+    assert len(second.kernel.qmmu.free_qubits()) == 2
+    lab.cut()
+    lab.run(2)
+    assert second.kernel.qmmu.free_qubits() == [0, 1, 2]
     lab.check_clean()
 
 
@@ -651,6 +703,10 @@ def test_the_next_bin_of_a_peer(pattern, number):
         assert found == (expected[0] if expected else None)
 
 
+def test_there_is_no_peer_before_the_epoch():
+    assert [SCHEDULE.peer(number) for number in (-2, -1, 0, 1)] == [None, None, 2, 2]
+
+
 @given(st.integers(-(1 << 40), 1 << 40), st.integers(-(1 << 40), 1 << 40))
 def test_network_ticks(tick, epoch_tick):
     schedule = replace(SCHEDULE, epoch_tick=epoch_tick)
@@ -687,6 +743,21 @@ def test_a_schedule_with_the_same_bins_takes_over_at_a_bin_and_keeps_all_request
     assert bins == [1, 2, 3, 7]
     assert created not in first.replies
     assert min(tick for tick, _ in first.device.log if tick >= 300) == 320
+    lab.check_clean()
+
+
+def test_a_schedule_with_more_bins_is_not_slept_through():
+    first, second = (
+        make_node(node_id, schedule=replace(SCHEDULE, pattern=(None,) * 6 + (3 - node_id,)))
+        for node_id in (1, 2)
+    )
+    Link(first.device, second.device, lambda: FAILED, Random(1), 3)
+    lab = Lab(first, second)
+    agree(lab, first, second)
+    for node, peer in ((first, 2), (second, 1)):
+        node.kernel.install_schedule(replace(SCHEDULE, pattern=(peer,)), from_bin=3)
+    lab.run(5 * BIN_TICKS)
+    assert sorted({tick // BIN_TICKS for tick, _ in first.device.log}) == [3, 4, 5]
     lab.check_clean()
 
 
