@@ -45,7 +45,7 @@ from qnodeos.service.service import QnpuService, open_listeners
 from sim.noise import NVNoise
 from sim.nv_device import BehaviouralNVDevice
 from sim.nv_timing import NVTiming
-from tests.unit.kernel_programs import init_app, stop_app, submit
+from tests.unit.kernel_programs import submit
 
 DEADLINE_S: Final = 10.0
 """A test that has not seen by then what it waits for fails; nothing waits that long."""
@@ -69,6 +69,7 @@ class ManualEngine:
     Attributes:
         is_device_alive: False: the device is gone, and the engine answers for it.
         submitted: every instruction handed over.
+        wake_tick: when it is to ring.
     """
 
     is_native: Final = False
@@ -86,7 +87,7 @@ class ManualEngine:
         self._events: deque[EngineEvent] = deque()
         self._outstanding = False
         self._tick = 0
-        self._wake: int | None = None
+        self.wake_tick: int | None = None
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
     @property
@@ -120,6 +121,8 @@ class ManualEngine:
     def poll(self) -> EngineEvent | None:
         with suppress(BlockingIOError):
             os.eventfd_read(self._bell)
+        if self.wake_tick is not None and self.wake_tick <= self._tick:
+            self.wake_tick = None
         if not self._events:
             return None
         self._outstanding = False
@@ -129,7 +132,7 @@ class ManualEngine:
         return (self._bell,)
 
     def wake_at(self, tick: int | None) -> None:
-        self._wake = tick
+        self.wake_tick = tick
         self._ring()
 
     def tick_reading(self) -> tuple[int, int]:
@@ -171,7 +174,7 @@ class ManualEngine:
         self._ring()
 
     def _ring(self) -> None:
-        if self._events or (self._wake is not None and self._wake <= self._tick):
+        if self._events or (self.wake_tick is not None and self.wake_tick <= self._tick):
             os.eventfd_write(self._bell, 1)
 
 
@@ -426,8 +429,6 @@ def benches() -> Iterator[Callable[..., Bench]]:
     assert open_descriptors() == before, "a descriptor has leaked"
 
 
-__all__ = ["Bench", "ManualEngine", "Peer", "init_app", "nv", "stop_app"]
-
 MEASURE_ONE: Final = """
 set Q0 0
 qalloc Q0
@@ -443,3 +444,13 @@ ENDLESS: Final = """
 LOOP:
 jmp LOOP
 """
+
+COMPUTE: Final = """
+set R0 0
+set R1 500
+set R2 1
+LOOP:
+add R0 R0 R2
+blt R0 R1 LOOP
+"""
+"""A thousand instructions, and no quantum one."""

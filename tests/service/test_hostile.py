@@ -37,10 +37,9 @@ from tests.service.service_bench import (
     Bench,
     Peer,
     benches,
-    init_app,
     nv,
-    stop_app,
 )
+from tests.unit.kernel_programs import init_app, stop_app
 from tests.unit.kernel_programs import register as register_code
 
 FLOOD = 10_000

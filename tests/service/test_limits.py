@@ -20,7 +20,13 @@ from qnodeos.api.host_wire import (
     TraceEvents,
     Welcome,
 )
-from tests.service.service_bench import ENDLESS, MEASURE_ONE, benches, init_app, nv, stop_app
+from tests.service.service_bench import (
+    ENDLESS,
+    MEASURE_ONE,
+    benches,
+    nv,
+)
+from tests.unit.kernel_programs import init_app, stop_app
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 
 import pytest
 
@@ -25,15 +26,15 @@ from qnodeos.api.host_wire import (
 )
 from qnodeos.trace import Event
 from tests.service.service_bench import (
+    COMPUTE,
     ENDLESS,
     MEASURE_ONE,
     ManualEngine,
     benches,
-    init_app,
     nv,
     nv_device,
-    stop_app,
 )
+from tests.unit.kernel_programs import init_app, stop_app
 from tests.unit.kernel_programs import register as register_code
 
 
@@ -62,6 +63,29 @@ def test_a_spinning_service_does_the_same(make):
     client = bench.client()
     client.register()
     assert client.run(MEASURE_ONE).error is None
+    assert client.run(COMPUTE).error is None  # takes several ticks
+
+
+def test_between_events_it_sleeps_until_the_kernel_is_due(make):
+    """An event-paced service that is turned only when a descriptor of the engine is readable."""
+    bench = make()
+    client = bench.client()
+    client.register()
+    number = client.request(nv(0, MEASURE_ONE + COMPUTE))
+    bench.turn()
+    turns = 0
+    poll = select.poll()
+    for fd in bench.engine.filenos():
+        poll.register(fd, select.POLLIN)
+    for _ in range(500):
+        bench.engine.advance()
+        if poll.poll(0):
+            bench.service.turn(0)
+            turns += 1
+    client.read()
+    assert client.find(number) is not None
+    assert 5 < turns < 20  # outcomes, and ticks of computing
+    assert bench.engine.wake_tick is None
 
 
 def test_the_welcome_says_what_a_program_must_know(make):
@@ -275,6 +299,7 @@ def test_the_end_of_the_service_is_told(make):
         peer.read()
         assert peer.messages[-1].kind == "ConnectionLostError"
         assert peer.is_over
+    assert bench.engine.is_closed
 
 
 def test_the_unix_socket_is_removed_at_the_end(make):
