@@ -13,6 +13,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* What the constructors below do happens in tp_new, so that nobody meets a half-made object. */
+static PyObject *made(PyTypeObject *type, PyObject *arguments, PyObject *keywords, initproc fill)
+{
+    PyObject *self = PyType_GenericNew(type, arguments, keywords);
+    if (self && fill(self, arguments, keywords))
+        Py_CLEAR(self);
+    return self;
+}
+
 static PyObject *pair_or_none(int found, int64_t first, int64_t second)
 {
     if (!found)
@@ -45,18 +54,23 @@ static void *new_aligned(size_t bytes)
     return memset(memory, 0, bytes);
 }
 
-static int ring_init(PyObject *self, PyObject *arguments, PyObject *keywords)
+static int ring_fill(PyObject *self, PyObject *arguments, PyObject *keywords)
 {
     static char *names[] = {"start", NULL};
     unsigned long long start = 0;
     RingObject *object = (RingObject *)self;
     if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "|K", names, &start))
         return -1;
-    if (!object->ring && !(object->ring = new_aligned(sizeof(ring_t))))
+    if (!(object->ring = new_aligned(sizeof(ring_t))))
         return -1;
     object->ring->head = object->ring->head_seen = start;
     object->ring->tail = object->ring->tail_seen = start;
     return 0;
+}
+
+static PyObject *ring_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
+{
+    return made(type, arguments, keywords, ring_fill);
 }
 
 static void ring_dealloc(PyObject *self)
@@ -89,8 +103,7 @@ static PyMethodDef ring_methods[] = {
 
 static PyType_Slot ring_slots[] = {
     {Py_tp_doc, "A bounded queue between two threads."},
-    {Py_tp_new, PyType_GenericNew},
-    {Py_tp_init, ring_init},
+    {Py_tp_new, ring_new},
     {Py_tp_dealloc, ring_dealloc},
     {Py_tp_methods, ring_methods},
     {0, NULL},
@@ -119,7 +132,7 @@ static PyObject *slot_ring_release(PyObject *self, PyObject *unused)
     Py_RETURN_NONE;
 }
 
-static int slot_ring_init(PyObject *self, PyObject *arguments, PyObject *keywords)
+static int slot_ring_fill(PyObject *self, PyObject *arguments, PyObject *keywords)
 {
     static char *names[] = {"memory", "slots_at", "head", "tail", NULL};
     SlotRingObject *object = (SlotRingObject *)self;
@@ -128,10 +141,6 @@ static int slot_ring_init(PyObject *self, PyObject *arguments, PyObject *keyword
     if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "Onnn", names, &memory, &slots_at, &head,
                                      &tail))
         return -1;
-    if (object->is_held) {
-        PyErr_SetString(PyExc_ValueError, "the ring has its memory already");
-        return -1;
-    }
     if (PyObject_GetBuffer(memory, &object->buffer, PyBUF_WRITABLE))
         return -1;
     Py_ssize_t words = object->buffer.len / 8;
@@ -147,6 +156,11 @@ static int slot_ring_init(PyObject *self, PyObject *arguments, PyObject *keyword
                                  (uint64_t *)start + tail, 0, 0};
     object->is_held = 1;
     return 0;
+}
+
+static PyObject *slot_ring_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
+{
+    return made(type, arguments, keywords, slot_ring_fill);
 }
 
 static void slot_ring_dealloc(PyObject *self)
@@ -212,8 +226,7 @@ static PyMemberDef slot_ring_members[] = {
 
 static PyType_Slot slot_ring_slots[] = {
     {Py_tp_doc, "One direction of a channel, in shared memory."},
-    {Py_tp_new, PyType_GenericNew},
-    {Py_tp_init, slot_ring_init},
+    {Py_tp_new, slot_ring_new},
     {Py_tp_dealloc, slot_ring_dealloc},
     {Py_tp_methods, slot_ring_methods},
     {Py_tp_members, slot_ring_members},
@@ -230,7 +243,7 @@ typedef struct {
     master_t master;
 } MasterObject;
 
-static int master_init(PyObject *self, PyObject *arguments, PyObject *keywords)
+static int master_fill(PyObject *self, PyObject *arguments, PyObject *keywords)
 {
     static char *names[] = {"session", "silence_limit", NULL};
     unsigned int session;
@@ -239,6 +252,11 @@ static int master_init(PyObject *self, PyObject *arguments, PyObject *keywords)
         return -1;
     master_start(&((MasterObject *)self)->master, session, silence_limit);
     return 0;
+}
+
+static PyObject *master_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
+{
+    return made(type, arguments, keywords, master_fill);
 }
 
 static PyObject *response_or_none(int response)
@@ -326,8 +344,7 @@ static PyGetSetDef master_properties[] = {
 
 static PyType_Slot master_slots[] = {
     {Py_tp_doc, "The QNPU's end of the wire."},
-    {Py_tp_new, PyType_GenericNew},
-    {Py_tp_init, master_init},
+    {Py_tp_new, master_new},
     {Py_tp_dealloc, free_object},
     {Py_tp_methods, master_methods},
     {Py_tp_members, master_members},
@@ -389,7 +406,7 @@ static int open_link(engine_t *engine, const char *kind, PyObject *path, PyObjec
     return EINVAL;
 }
 
-static int engine_init(PyObject *self, PyObject *arguments, PyObject *keywords)
+static int engine_fill(PyObject *self, PyObject *arguments, PyObject *keywords)
 {
     static char *names[] = {"kind", "spinning", "core", "priority", "doorbell", "silence_limit",
                             "busy_limit", "session", "share_ns", "tick_ns", "answer_ticks", "path", "bell",
@@ -409,7 +426,7 @@ static int engine_init(PyObject *self, PyObject *arguments, PyObject *keywords)
                                      &page, &page_bytes, &spi_mode, &speed_hz))
         return -1;
     int result = -1;
-    engine_t *engine = object->engine ? NULL : new_aligned(sizeof(engine_t));
+    engine_t *engine = new_aligned(sizeof(engine_t));
     if (engine) {
         engine->is_spinning = spinning;
         engine->core = core;
@@ -432,12 +449,15 @@ static int engine_init(PyObject *self, PyObject *arguments, PyObject *keywords)
             object->engine = engine;
             result = 0;
         }
-    } else if (object->engine) {
-        PyErr_SetString(PyExc_ValueError, "the engine is open already");
     }
     Py_XDECREF(path);
     Py_XDECREF(bell);
     return result;
+}
+
+static PyObject *engine_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
+{
+    return made(type, arguments, keywords, engine_fill);
 }
 
 static void engine_dealloc(PyObject *self)
@@ -634,8 +654,7 @@ static PyGetSetDef engine_properties[] = {
 
 static PyType_Slot engine_slots[] = {
     {Py_tp_doc, "A tick engine."},
-    {Py_tp_new, PyType_GenericNew},
-    {Py_tp_init, engine_init},
+    {Py_tp_new, engine_new},
     {Py_tp_dealloc, engine_dealloc},
     {Py_tp_methods, engine_methods},
     {Py_tp_getset, engine_properties},
