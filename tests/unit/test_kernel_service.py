@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from random import Random
@@ -746,6 +747,10 @@ def test_a_schedule_with_the_same_bins_takes_over_at_a_bin_and_keeps_all_request
     lab.check_clean()
 
 
+def _ignoring_the_tick(action: Callable[[], object], tick: int) -> None:
+    action()
+
+
 def test_a_schedule_with_more_bins_is_not_slept_through():
     first, second = (
         make_node(node_id, schedule=replace(SCHEDULE, pattern=(None,) * 6 + (3 - node_id,)))
@@ -755,7 +760,9 @@ def test_a_schedule_with_more_bins_is_not_slept_through():
     lab = Lab(first, second)
     agree(lab, first, second)
     for node, peer in ((first, 2), (second, 1)):
-        node.kernel.install_schedule(replace(SCHEDULE, pattern=(peer,)), from_bin=3)
+        install = node.kernel.install_schedule
+        schedule = replace(SCHEDULE, pattern=(peer,))
+        node.inbox.append(partial(_ignoring_the_tick, partial(install, schedule, from_bin=3)))
     lab.run(5 * BIN_TICKS)
     assert sorted({tick // BIN_TICKS for tick, _ in first.device.log}) == [3, 4, 5]
     lab.check_clean()
