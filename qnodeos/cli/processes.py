@@ -149,7 +149,12 @@ class Processes:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         # A name, not a path: a path must be short, and would be left behind.
         self._address = f"qnodeos-{os.getpid()}-{secrets.token_hex(8)}"
-        self._socket.bind("\0" + self._address)
+        self._socket.bind(self.notify_address)
+
+    @property
+    def notify_address(self) -> str:
+        """Address of the socket that the children send to."""
+        return "\0" + self._address
 
     @property
     def children(self) -> Sequence[Child]:

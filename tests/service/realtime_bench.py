@@ -14,7 +14,7 @@ from sim.link import EntanglementLink, LinkParameters
 from sim.noise import NVNoise
 from sim.nv_device import BehaviouralNVDevice
 from sim.nv_timing import NVTiming
-from sim.realtime.laboratory import IDLE_FRAME, RealTimeLaboratory
+from sim.realtime.laboratory import IDLE_FRAME, RealTimeDevice, RealTimeLaboratory
 
 TICK_NS = 10_000
 EPOCH_NS = 5_000_000_123
@@ -117,7 +117,7 @@ class Record:
 
 
 def run_directly(
-    devices: dict[str, BehaviouralNVDevice], scripts: Mapping[str, Sequence[Step]]
+    devices: Mapping[str, RealTimeDevice], scripts: Mapping[str, Sequence[Step]]
 ) -> Record:
     """Exchange a frame each way at every tick, as on a real wire."""
     masters = {name: ScriptedMaster(script) for name, script in scripts.items()}
@@ -148,7 +148,7 @@ def run_directly(
 
 
 def laboratory(
-    devices: dict[str, BehaviouralNVDevice], grace_ticks: int
+    devices: Mapping[str, RealTimeDevice], grace_ticks: int
 ) -> tuple[RealTimeLaboratory, dict[str, MemoryPort], Clock]:
     """A laboratory on wires in memory, and its clock."""
     clock = Clock()
@@ -163,7 +163,7 @@ def laboratory(
 
 
 def run_in_real_time(
-    devices: dict[str, BehaviouralNVDevice],
+    devices: Mapping[str, RealTimeDevice],
     scripts: Mapping[str, Sequence[Step]],
     masters: Callable[[str, Sequence[Step]], ScriptedMaster] = lambda _, s: ScriptedMaster(s),
 ) -> Record:

@@ -6,6 +6,7 @@ import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from qnodeos.cli.lab_file import load_lab
-from qnodeos.cli.processes import ChildSpec, Processes
+from qnodeos.cli.processes import ChildSpec, ChildState, Processes
 from qnodeos.engine import TickEngine, open_engine, read_channel
 from qnodeos.engine.links import ShmLink
 from qnodeos.errors import ChannelError, ChildProcessFailedError, ConfigurationError
@@ -161,6 +162,23 @@ def test_a_child_that_dies_says_why(tmp_path):
     assert "did you mean 'seed'" in str(caught.value)
 
 
+def test_only_a_child_can_say_that_it_is_ready_and_one_that_hangs_is_killed(tmp_path):
+    (tmp_path / "lab.yaml").write_text("priority: 0\n", "utf-8")
+    spec = ChildSpec("lab", ("lab", str(tmp_path / "lab.yaml")))
+    with Processes([spec], tmp_path) as processes:
+        processes.start("lab")
+        processes.signal("lab", signal.SIGSTOP)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as stranger:
+            stranger.sendto(b"READY=1\nSTATUS=fine", processes.notify_address)
+        with pytest.raises(ChildProcessFailedError, match="was not ready after"):
+            processes.wait_ready("lab", 0.3)
+        assert processes["lab"].status == ""
+        processes.stop("lab", timeout_s=0.1)
+        assert processes["lab"].state is ChildState.STOPPED
+        assert processes["lab"].exit_code == -signal.SIGKILL
+        assert not processes["lab"].ended_well
+
+
 def test_children_end_with_their_parent(tmp_path):
     (tmp_path / "lab.yaml").write_text("priority: 0\n", "utf-8")
     parent = subprocess.Popen(
@@ -168,7 +186,7 @@ def test_children_end_with_their_parent(tmp_path):
             sys.executable,
             "-c",
             "import sys, time; from pathlib import Path\n"
-            "from qnodeos.cli.processes import ChildSpec, Processes\n"
+            "from qnodeos.cli.processes import ChildSpec, ChildState, Processes\n"
             "place = Path(sys.argv[1])\n"
             "children = Processes([ChildSpec('lab', ('lab', str(place / 'lab.yaml')))], place)\n"
             "children.start('lab'); children.wait_ready('lab')\n"

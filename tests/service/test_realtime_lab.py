@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qnodeos.assembly import NetworkConfig, build_devices
 from qnodeos.errors import ChannelError
 from qnodeos.qdevice import instructions
 from qnodeos.qdevice.endpoint import FrameMaster
@@ -301,3 +304,26 @@ def test_a_qnpu_that_takes_no_responses_stops_only_itself(monkeypatch):
 def test_devices_of_one_laboratory_have_one_tick():
     with pytest.raises(ValueError, match="one tick"):
         RealTimeLaboratory({}, EPOCH_NS, Clock())
+
+
+def test_devices_at_instrument_level_are_looked_ahead_to_as_well():
+    scripts: dict[str, list[Step]] = {
+        "client": [
+            (0, instructions.ini(0)),
+            (3, instructions.sqg(Axis.X, 16, 0)),
+            (0, instructions.msr(0)),
+            (5, instructions.ent(0, 0)),
+            (0, instructions.ini(0)),
+        ],
+        "server": [(2, instructions.msr(0)), (7, instructions.ini(0)), (0, instructions.msr(4))],
+    }
+    config = NetworkConfig.preset("fast")
+    records = []
+    for run in (run_directly, run_in_real_time):
+        with ExitStack() as cleanup:
+            devices = build_devices(config, 3, cleanup, "instrument").devices
+            records.append(run(devices, scripts))
+    direct, served = records
+    assert served.outcomes == direct.outcomes
+    assert [len(served.outcomes[name]) for name in NAMES] == [5, 3]
+    assert served.outcomes["client"][3][1].outcome is Outcome.ENTANGLEMENT_SYNC_FAILURE
