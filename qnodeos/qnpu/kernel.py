@@ -142,6 +142,7 @@ class Kernel:
             self._send_peer,
             self.abort,
             lambda: self.network.start_bin(self._tick),
+            lambda: self.network.schedule is not None,
         )
         self.network = NetworkProcess(
             peers=dict(config.peers),

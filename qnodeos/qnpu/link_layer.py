@@ -65,7 +65,7 @@ class LinkRequest:
         user: the creator's own request; None at the receiver.
         accepted: whether both ends have agreed.
         done: pairs heralded so far.
-        deadline_tick: creator only: when the peer must have accepted.
+        deadline_tick: creator only: when the peer must have accepted, and bins must exist.
         cancelled: either end has withdrawn it.
         start_bin: first bin in which it is attempted: the one offered, or a later one if
             the receiver accepted late, so that neither end moves it before a request
@@ -132,6 +132,7 @@ class LinkLayer:
         limits: all bounds.
         send: sends a message to a peer.
         fault: aborts a process because of an error in one of its requests.
+        has_schedule: whether there are time bins.
         next_bin: number of the time bin after the current one. Changes of the queue take
             effect so late that the neighbour has heard of them, if a message takes less
             than a bin; if it takes longer, a pair may be lost, which is noticed.
@@ -146,6 +147,7 @@ class LinkLayer:
         send: Callable[[int, PeerMessage], None],
         fault: Callable[[UserProcess, QNodeOSError], None],
         next_bin: Callable[[], int],
+        has_schedule: Callable[[], bool] = lambda: True,
     ) -> None:
         self._node_id = node_id
         self._entanglement = entanglement
@@ -153,6 +155,7 @@ class LinkLayer:
         self._send_up = send
         self._fault = fault
         self._next_bin = next_bin
+        self._has_schedule = has_schedule
         self.links: Final = {peer: Link() for peer in peers}
         self.deadline_tick: int | None = None
         """First tick at which `expire` has something to do."""
@@ -277,6 +280,12 @@ class LinkLayer:
                 f"node {request.peer} did not open ER socket {request.terms.remote_socket_id} "
                 f"within offer_timeout_ticks={self._limits.offer_timeout_ticks}; does the "
                 "program there run, and do the socket ids match?"
+            )
+        if tick >= request.deadline_tick and not self._has_schedule():
+            return EntanglementTimeoutError(
+                "no network schedule was installed within offer_timeout_ticks="
+                f"{self._limits.offer_timeout_ticks}; does the controller run, and does it know "
+                "this node?"
             )
         deadline = request.user.deadline_tick
         if deadline is not None and tick >= deadline:
@@ -513,7 +522,7 @@ class LinkLayer:
             for request in link.queue:
                 if request.user is None:
                     continue
-                if not request.accepted:
+                if not request.accepted or not self._has_schedule():
                     deadlines.append(request.deadline_tick)
                 if request.user.deadline_tick is not None:
                     deadlines.append(request.user.deadline_tick)

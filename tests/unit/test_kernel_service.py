@@ -747,6 +747,36 @@ def test_a_schedule_with_the_same_bins_takes_over_at_a_bin_and_keeps_all_request
     lab.check_clean()
 
 
+def test_a_request_without_any_schedule_fails_in_time():
+    lab, first, second, _ = pair(Verdict, limits=Limits(offer_timeout_ticks=400))
+    for node in (first, second):
+        node.kernel.network._schedule = None
+    created, received = agree(lab, first, second)
+    lab.run(300)
+    assert created not in first.replies
+    lab.run(200)
+    assert first.error(created).kind == "EntanglementTimeoutError"
+    assert "does the controller run" in first.error(created).text
+    assert received not in second.replies
+    lab.check_clean()
+
+
+def test_a_request_may_wait_for_the_first_schedule():
+    lab, first, second, _ = pair(Verdict, limits=Limits(offer_timeout_ticks=400))
+    for node in (first, second):
+        node.kernel.network._schedule = None
+    created, received = agree(lab, first, second)
+    lab.run(100)
+    for node, peer in ((first, 2), (second, 1)):
+        schedule = replace(SCHEDULE, pattern=(peer,), epoch_tick=1_000)
+        install = partial(node.kernel.install_schedule, schedule)
+        node.inbox.append(partial(_ignoring_the_tick, install))
+    lab.run(2_000)
+    assert first.array(created)[3] == 0
+    assert second.array(received)[3] == 1
+    lab.check_clean()
+
+
 def _ignoring_the_tick(action: Callable[[], object], tick: int) -> None:
     action()
 
