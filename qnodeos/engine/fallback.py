@@ -260,6 +260,8 @@ class PythonEngine:
             first = self._exchanged + 1
             self._deliver(self._master.incoming(frame_at(frame, from_tick, first)), first)
             self._deliver(self._master.repeated(frames - 1), tick)
+        else:
+            self._deliver(self._master.silent(frames), tick)
         self._exchanged = tick
 
     def _send_news(self, tick: int) -> None:

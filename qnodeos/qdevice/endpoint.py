@@ -222,10 +222,14 @@ class FrameMaster:
         For a wire on which frames that say nothing new are not carried: they count as silence
         all the same.
         """
-        if self._silence and frames > 0:
-            self._silence += frames - 1
-            return self._endure_silence()
-        return None
+        return self.silent(frames) if self._silence else None
+
+    def silent(self, frames: int) -> Response | None:
+        """Count ticks at which no frame came at all; the response if that gives up."""
+        if frames <= 0:
+            return None
+        self._silence += frames - 1
+        return self._endure_silence()
 
     def give_up(self) -> Response | None:
         """Open the next session; HARDWARE_FAILURE if an instruction was outstanding.

@@ -207,7 +207,8 @@ def test_a_device_that_stays_busy_is_given_up(options, tmp_path):
         assert (statistics.busy_timeouts, statistics.given_up) == (1, 1)
         # And again, although it never entered the new session.
         assert bench.run(ini(0)).outcome is Outcome.HARDWARE_FAILURE
-        device.complete(device.port.now_tick() + 1, Outcome.SUCCESS_ONE)
+        if device.slave.busy:  # if it had the time to begin
+            device.complete(device.port.now_tick() + 1, Outcome.SUCCESS_ONE)
         device.answer = lambda device, tick, _: device.complete(tick + 1, Outcome.SUCCESS_ZERO)
         bench.until(lambda: bench.run(msr(0)).outcome is Outcome.SUCCESS_ZERO)
 
@@ -215,7 +216,6 @@ def test_a_device_that_stays_busy_is_given_up(options, tmp_path):
 @every_engine
 def test_a_silent_device_is_given_up(options, tmp_path):
     with shm_bench(tmp_path, {**options, "silence_limit_ticks": 3_000}) as (bench, device):
-        assert bench.run(ini(0)).outcome is Outcome.SUCCESS_ZERO
         bench.device = None
         assert bench.run(ini(0)).outcome is Outcome.HARDWARE_FAILURE
         statistics = bench.engine.statistics()

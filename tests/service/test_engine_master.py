@@ -106,6 +106,7 @@ responses = st.builds(
 steps = st.one_of(
     st.tuples(st.just("incoming"), responses | st.integers(0, 2**32 - 1)),
     st.tuples(st.just("repeated"), st.integers(-1, 200)),
+    st.tuples(st.just("silent"), st.integers(-1, 30)),
     st.tuples(st.just("give_up")),
     st.tuples(st.just("submit"), instructions),
     st.tuples(st.just("outgoing")),

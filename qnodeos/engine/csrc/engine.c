@@ -110,7 +110,7 @@ static void exchange_clocked(engine_t *engine, int64_t tick)
     uint32_t answer;
     if (!link_swap(link, master->frame, &answer)) {
         COUNT(engine->link_errors, 1);
-        deliver(engine, master_endure_silence(master), tick);
+        deliver(engine, master_silent(master, 1), tick);
         return;
     }
     count_sent(engine, tick);
@@ -140,11 +140,14 @@ static void exchange(engine_t *engine, int64_t tick)
         link_receive(&engine->link);
         while (schedule_take(&engine->link.schedule, tick, &engine->current))
             engine->has_current = 1;
+        int response;
         if (engine->has_current)
-            deliver(engine,
-                    master_incoming(&engine->master, frame_at(engine->current.frame,
-                                                              engine->current.from_tick, tick)),
-                    tick);
+            response = master_incoming(
+                &engine->master,
+                frame_at(engine->current.frame, engine->current.from_tick, tick));
+        else
+            response = master_silent(&engine->master, 1);
+        deliver(engine, response, tick);
     }
     keep_limits(engine, engine->exchanged_tick);
 }
@@ -253,6 +256,8 @@ static void pass_ticks(engine_t *engine, int64_t tick)
         uint32_t frame = frame_at(engine->current.frame, engine->current.from_tick, first);
         deliver(engine, master_incoming(master, frame), first);
         deliver(engine, master_repeated(master, frames - 1), tick);
+    } else {
+        deliver(engine, master_silent(&engine->master, frames), tick);
     }
     engine->exchanged_tick = tick;
 }

@@ -94,16 +94,22 @@ static inline int master_endure_silence(master_t *master)
     return NO_RESPONSE;
 }
 
-/* The frame taken last came this many times more. */
-static inline int master_repeated(master_t *master, int64_t frames)
+/* No frame came at all at so many ticks. */
+static inline int master_silent(master_t *master, int64_t frames)
 {
-    if (!master->silence || frames <= 0)
+    if (frames <= 0)
         return NO_RESPONSE;
     /* Bounded, so that years of silence do not wrap. */
     if (frames > master->silence_limit)
         frames = master->silence_limit;
     master->silence += frames - 1;
     return master_endure_silence(master);
+}
+
+/* The frame taken last came this many times more. */
+static inline int master_repeated(master_t *master, int64_t frames)
+{
+    return master->silence ? master_silent(master, frames) : NO_RESPONSE;
 }
 
 static inline int master_incoming(master_t *master, uint32_t frame)

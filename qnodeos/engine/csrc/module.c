@@ -299,6 +299,14 @@ static PyObject *master_take_repeated(PyObject *self, PyObject *frames)
     return response_or_none(master_repeated(&((MasterObject *)self)->master, number));
 }
 
+static PyObject *master_take_nothing(PyObject *self, PyObject *frames)
+{
+    long long number = PyLong_AsLongLong(frames);
+    if (PyErr_Occurred())
+        return NULL;
+    return response_or_none(master_silent(&((MasterObject *)self)->master, number));
+}
+
 static PyObject *master_abandon(PyObject *self, PyObject *unused)
 {
     (void)unused;
@@ -322,6 +330,7 @@ static PyMethodDef master_methods[] = {
     {"outgoing", master_outgoing, METH_NOARGS, "The frame to send at this tick."},
     {"incoming", master_take, METH_O, "Take a frame; outcome | detail << 4 if it brought one."},
     {"repeated", master_take_repeated, METH_O, "The frame taken last came this often more."},
+    {"silent", master_take_nothing, METH_O, "No frame came at so many ticks."},
     {"give_up", master_abandon, METH_NOARGS, "Open the next session."},
     {NULL, NULL, 0, NULL},
 };
