@@ -283,7 +283,7 @@ def _report(one: ProgramRun) -> None:
     if one.error is not None:
         typer.echo(f"{line}: {type(one.error).__name__}: {one.error}", err=True)
         return
-    result = repr(one.result)
+    result = repr(_numbers(one.result))
     if len(result) > _SHOWN_CHARACTERS:
         result = f"{result[:_SHOWN_CHARACTERS]}..."
     typer.echo(line if one.result is None else f"{line}: {result}")
@@ -338,7 +338,10 @@ def _numbers(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | list | tuple | dict):
         return value
     if isinstance(value, int):
-        return int(value)
+        try:
+            return int(value)
+        except RuntimeError:  # a future whose subroutine was never flushed
+            return None
     if isinstance(value, dict):
         return {
             key if isinstance(key, str) else str(key): _numbers(item) for key, item in value.items()

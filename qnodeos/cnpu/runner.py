@@ -154,12 +154,13 @@ class ProgramRunner:
         return sum(recorder.dropped for recorder in self._recorders)
 
     def _stop(self) -> None:
-        with self._changed:
+        """Stop the programs; interrupted itself, leave those that have not ended yet alone."""
+        try:
             self._waiting.clear()
-        self._cnpu.stop()
-        deadline_s = monotonic() + STOP_TIMEOUT_S
-        with self._changed:
-            self._changed.wait_for(lambda: self._working == 0, max(0, deadline_s - monotonic()))
+            self._cnpu.stop()
+            with self._changed:
+                self._changed.wait_for(lambda: self._working == 0, STOP_TIMEOUT_S)
+        finally:
             for run in self.runs:
                 if run.state in (ProgramState.WAITING, ProgramState.RUNNING):
                     run.state = ProgramState.STOPPED
@@ -167,11 +168,11 @@ class ProgramRunner:
     def _work(self, recorder: TraceRecorder) -> None:
         try:
             while True:
-                with self._changed:
-                    if not self._waiting:
-                        return
+                try:
                     run = self._waiting.popleft()
-                    run.state = ProgramState.RUNNING
+                except IndexError:
+                    return
+                run.state = ProgramState.RUNNING
                 copy_context().run(self._execute, run, recorder)
                 self._on_end(run)
         finally:
