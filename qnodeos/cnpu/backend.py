@@ -254,6 +254,8 @@ class QNodeOSConnection(BaseNetQASMConnection):  # type: ignore[misc]
         self, clear_app: bool = True, stop_backend: bool = False, exception: bool = False
     ) -> None:
         """End the connection; the program's qubits are freed even if its last flush fails."""
+        if not self._is_open:
+            return
         try:
             if exception:
                 # What became of earlier flushes must not hide the program's exception.
