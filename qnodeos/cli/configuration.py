@@ -43,9 +43,10 @@ _UNITS: Final = {
 _INTRODUCTION: Final = """\
 # Configuration
 
-All fields of configuration files, latency profiles and node files. `qnodeos config` prints this
-page, and `qnodeos config --json` the defaults as a configuration file. Where a value came from, or
-that it is assumed, stands in the description; "published" is the paper, Nature 639, 321 (2025).
+All fields of configuration files, latency profiles, and the files of nodes, laboratory and
+controller. `qnodeos config` prints this page, and `qnodeos config --json` the defaults as a
+configuration file. Where a value came from, or that it is assumed, stands in the description;
+"published" is the paper, Nature 639, 321 (2025).
 
 ## Configuration files: `--config FILE`
 
@@ -70,6 +71,17 @@ _NODE_FILES: Final = """\
 One file per node, read by the QNPU service and by everything that talks to it. Relative paths, also
 those of Unix sockets, are taken from the folder of the file. An address is `unix:PATH` or
 `tcp:HOST:PORT`; one that other machines can reach needs `tls`.
+"""
+
+_LAB_FILES: Final = """\
+## Laboratory files: `qnodeos lab LAB.yaml`
+
+The simulated laboratory that the devices of two nodes are in.
+"""
+_CONTROLLER_FILES: Final = """\
+## Controller files: `qnodeos controller CONTROLLER.yaml`
+
+The network as a whole: who is in it, which nodes are neighbours, and the time bins.
 """
 
 
@@ -102,6 +114,7 @@ def reference() -> str:
         _section("`Delay`", {"": Delay()}),
         _section("`Spikes`", {"": Spikes()}),
         *_node_sections(),
+        *_system_sections(),
     ]
     return "\n".join(sections)
 
@@ -154,6 +167,19 @@ def _node_sections() -> Iterator[str]:
     yield _table(node_file.NodeFile, _defaults(node_file.NodeFile))
     for title, model in parts.items():
         yield _section(title, _defaults(model))
+
+
+def _system_sections() -> Iterator[str]:
+    """The reference of the files of laboratory and controller."""
+    from qnodeos.cli.lab_file import LabFile
+    from qnodeos.service import controller_file
+
+    yield _LAB_FILES
+    yield _table(LabFile, _defaults(LabFile))
+    yield _CONTROLLER_FILES
+    yield _table(controller_file.ControllerFile, _defaults(controller_file.ControllerFile))
+    yield _section("`nodes.NAME`", _defaults(controller_file.ControlledNode))
+    yield _section("`synchronisation`", _defaults(controller_file.SynchronisationConfig))
 
 
 def _defaults(model: type[BaseModel]) -> Values:
@@ -234,7 +260,7 @@ def _default(name: str, field: FieldInfo, values: Values) -> str:
 
 def _shown(value: Any) -> str:
     if not isinstance(value, BaseModel):
-        return f"`{json.dumps(value)}`"
+        return f"`{json.dumps(value, default=str)}`"
     plain = value.model_dump(mode="json")
     if any(isinstance(each, dict) for each in plain.values()) or len(plain) > 3:
         return "see below"

@@ -33,8 +33,8 @@ class LabFile(BaseModel):
     )
     network: NetworkConfig = Field(
         default_factory=lambda: NetworkConfig.preset(_PRESET),
-        description="client, server and link, as in a configuration file of an experiment; what "
-        "it does not name is as in the preset. The schedule is the controller's",
+        description="client, server and link, with the fields of a configuration file; what is "
+        "not named is as in the preset. The schedule is the controller's",
     )
     nodes: tuple[NodeName, NodeName] = Field(
         ("client", "server"),

@@ -12,10 +12,11 @@ from typer.testing import CliRunner
 from qnodeos import cli
 from qnodeos.assembly import LINKS, NetworkConfig, NodeConfig, ScheduleConfig, load_network
 from qnodeos.cli.configuration import reference
+from qnodeos.cli.lab_file import LabFile
 from qnodeos.cnpu.latency import Delay, LatencyProfile, Spikes
 from qnodeos.errors import ConfigurationError
 from qnodeos.qnpu.process import state_diagram
-from qnodeos.service import node_file
+from qnodeos.service import controller_file, node_file
 from qnodeos.transport import TlsFiles
 from sim.entangled_state import PerfectProtocol, SinglePhotonProtocol
 from sim.link import LinkParameters
@@ -96,7 +97,8 @@ def test_the_reference_describes_every_field():
         *(node_file.NodeFile, node_file.ShmDevice, node_file.SpiDevice, node_file.LoopbackDevice),
         *(node_file.ApiConfig, node_file.PeerConfig, node_file.PeerListenConfig, TlsFiles),
         *(node_file.ApplicationsConfig, node_file.RealtimeConfig, node_file.LimitsConfig),
-        node_file.TraceConfig,
+        *(node_file.TraceConfig, LabFile, controller_file.ControllerFile),
+        *(controller_file.ControlledNode, controller_file.SynchronisationConfig),
     )
     assert described == {name for model in models for name in model.model_fields}
 
