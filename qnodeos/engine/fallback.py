@@ -82,7 +82,7 @@ class PythonEngine:
         self._skips: deque[SkippedSlots] = deque()
         self._lateness = HistogramCounter()
         self._reaction = HistogramCounter()
-        self._latest_tick = 0
+        self._latest_tick = -(1 << 62)
         self._maintenance_ns = 0
         self._wake_tick: int | None = None
         self._outstanding = False
@@ -271,10 +271,11 @@ class PythonEngine:
         frame = master.outgoing()
         if frame == self._sent_frame:
             return
-        self._refused = not self._wire.send(tick, frame)
-        if self._refused:
-            self._overflows += 1
+        if not self._wire.send(tick, frame):
+            self._overflows += not self._refused
+            self._refused = True
             return
+        self._refused = False
         self._sent_frame = frame
         if self._to_send and not master.has_news:
             self._to_send = False

@@ -27,7 +27,8 @@ def realtime_warnings(wanted: int, priority: int, core: int | None) -> tuple[str
     if wanted and not priority:
         warnings.append(
             "the tick thread has no real-time priority, because this process may not ask for one; "
-            "give it CAP_SYS_NICE, or a limit on rtprio of at least the priority"
+            "give it CAP_SYS_NICE, or a limit on rtprio of at least the priority; if it has one, "
+            "its control group has no real-time budget (cpu.rt_runtime_us)"
         )
     share_ns = ordinary_share_ns() if priority else 0
     if share_ns:

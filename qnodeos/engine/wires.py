@@ -201,10 +201,12 @@ class ShmWire:
             if self._port.has_device:
                 self._port.beat(now_ns)
                 return
+            # Even if another is there already: what was outstanding is lost, and has to be told.
             self._port.close()
             self._port = None
             self.attached = False
             self.schedule = ResponseSchedule()
+            return
         try:
             port = QnpuPort(self._path)
         except ChannelError:

@@ -254,6 +254,25 @@ def test_a_lab_may_go_and_come_back(options, tmp_path):
 
 
 @every_engine
+def test_a_lab_that_starts_again_at_once_is_noticed(options, tmp_path):
+    with shm_bench(tmp_path, options, None) as (bench, device):
+        bench.engine.submit(ini(0))
+        bench.until_received(device)
+        device.port.close()
+        with make_port(device.port.path) as port:
+            bench.device = Device(
+                port, lambda device, tick, _: device.complete(tick + 1, Outcome.SUCCESS_ZERO)
+            )
+            assert bench.event().outcome is Outcome.HARDWARE_FAILURE
+            bench.until(lambda: bench.run(msr(0)).outcome is Outcome.SUCCESS_ZERO)
+            assert set(bench.device.received) == {msr(0)}
+            statistics = bench.engine.statistics()
+            assert statistics.device_restarts == 1
+            assert statistics.ring_overflows == 0
+            bench.device = None
+
+
+@every_engine
 def test_another_device_in_its_place_is_not_taken(options, tmp_path):
     with shm_bench(tmp_path, options) as (bench, device):
         bench.device = None

@@ -136,7 +136,8 @@ static void exchange(engine_t *engine, int64_t tick)
     if (link_is_clocked(&engine->link)) {
         exchange_clocked(engine, tick);
     } else {
-        send_news(engine, tick);
+        if (engine->link.attached)
+            send_news(engine, tick);
         link_receive(&engine->link);
         while (schedule_take(&engine->link.schedule, tick, &engine->current))
             engine->has_current = 1;

@@ -78,9 +78,11 @@ static void shm_maintain(link_t *link, int64_t time_ns)
             channel_beat(channel, time_ns);
             return;
         }
+        /* Even if another is there already: what was outstanding is lost, and has to be told. */
         channel_close(channel);
         STORE(&link->attached, 0);
         link->schedule.number = 0;
+        return;
     }
     if (channel_open(channel))
         return;
