@@ -15,6 +15,7 @@ from benchmarks import (
     hdawg,
     lab,
     physics,
+    prepare,
     service,
 )
 from benchmarks.measure import Effort, Outcome
@@ -25,6 +26,7 @@ BENCHMARKS: Final[dict[str, Callable[[Effort], Outcome]]] = {
     "dqc-circuit": circuit.run_cost,
     "dqc-flat": circuit.run_flat,
     "physics": physics.run,
+    "prepare": prepare.run,
     "frames": frames.run,
     "engine": engine.run,
     "hdawg": hdawg.run,
