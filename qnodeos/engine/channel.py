@@ -385,10 +385,14 @@ def _make_file(draft: Path, page: bytes) -> _Mapping:
     except OSError as error:
         raise ChannelError(f"no channel can be made at {draft}: {error.strerror}") from error
     try:
-        os.pwrite(descriptor, page.ljust(FILE_BYTES, b"\0"), 0)
+        # Written in full: a page without room on its disk would stop whoever touches it.
+        if os.pwrite(descriptor, page.ljust(FILE_BYTES, b"\0"), 0) != FILE_BYTES:
+            raise ChannelError(f"no room for the channel {draft}; choose a place that has some")
         lock_byte(descriptor, DEVICE_BYTE)
         return _Mapping(descriptor)
-    except BaseException:
+    except BaseException as error:
         os.close(descriptor)
         os.unlink(draft)
+        if isinstance(error, OSError):
+            raise ChannelError(f"no channel can be made at {draft}: {error.strerror}") from error
         raise

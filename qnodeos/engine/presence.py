@@ -55,7 +55,7 @@ class Doorbell:
     """One's own doorbell: a new named pipe, open for reading.
 
     Args:
-        path: where; what is left there of an earlier one is removed.
+        path: where; a pipe that an earlier owner has left there is removed.
 
     Raises:
         ChannelError: it cannot be made.
@@ -63,9 +63,8 @@ class Doorbell:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        with suppress(FileNotFoundError):
-            os.unlink(path)
         try:
+            _remove_pipe(path)
             os.mkfifo(path, 0o600)
             # Open for writing too: without a writer, the pipe would always be readable.
             self._descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -92,6 +91,22 @@ class Doorbell:
                 os.unlink(self._path)
         os.close(self._descriptor)
         self._descriptor = -1
+
+
+def _remove_pipe(path: Path) -> None:
+    """Remove what an earlier owner has left.
+
+    Raises:
+        ChannelError: it is something else.
+        OSError: it cannot be removed.
+    """
+    with suppress(FileNotFoundError):
+        if not stat.S_ISFIFO(os.lstat(path).st_mode):
+            raise ChannelError(
+                f"{path} is something else than a doorbell; remove it, or choose another place for "
+                "the channel"
+            )
+        os.unlink(path)
 
 
 class Bell:

@@ -207,6 +207,10 @@ def test_no_other_file_is_replaced(tmp_path):
     assert path.read_text() == "precious"
     with pytest.raises(ChannelError, match=r"cannot be made|no channel can be made"):
         make_port(tmp_path / "absent" / "it")
+    (tmp_path / "it.device").write_text("precious")
+    with pytest.raises(ChannelError, match="doorbell"):
+        make_port(tmp_path / "it")
+    assert (tmp_path / "it.device").read_text() == "precious"
     with pytest.raises(ChannelError, match="too long"):
         make_port(tmp_path / ("x" * 201))
 
