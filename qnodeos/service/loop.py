@@ -29,8 +29,11 @@ Handler = Callable[[int], None]
 Ready = list[tuple[int, int]]
 """Descriptors and their events."""
 
-_MAX_EVENTS: Final = 256
-"""Descriptors served per turn; those left over come first in the next (epoll rotates)."""
+MAX_EVENTS: Final = 4
+"""Descriptors, and deferred calls, served per turn; the others come first in the next ones.
+
+Few, so that the owner of the loop comes round soon however many connections are busy.
+"""
 _NS_PER_S: Final = 1_000_000_000
 _NEVER_S: Final = 3_600.0
 
@@ -141,14 +144,14 @@ class Loop:
                 counts in milliseconds, rounded up.
         """
         if timeout_s == 0 or self._deferred:
-            return self._poll(0, _MAX_EVENTS)
+            return self._poll(0, MAX_EVENTS)
         timers = self._timers
         while timers and not timers[0].is_pending:
             heapq.heappop(timers)
         if timers:
             until_s = max(timers[0].when_ns - self.now_ns(), 0) / _NS_PER_S
             timeout_s = min(until_s, _NEVER_S if timeout_s is None else timeout_s)
-        return self._poll(timeout_s, _MAX_EVENTS)
+        return self._poll(timeout_s, MAX_EVENTS)
 
     def dispatch(self, ready: Ready) -> bool:
         """Serve descriptors, timers that are due and deferred calls.
@@ -168,7 +171,7 @@ class Loop:
                 called = True
         if self._deferred:
             # Those deferred by these calls wait for the next turn.
-            for _ in range(len(self._deferred)):
+            for _ in range(min(len(self._deferred), MAX_EVENTS)):
                 self._deferred.popleft()()
             called = True
         timers = self._timers

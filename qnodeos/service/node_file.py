@@ -196,7 +196,7 @@ class LimitsConfig(_Section):
         8_192, description="trace events waiting for one subscriber; more are dropped and counted"
     )
     messages_per_turn: Annotated[int, Field(ge=1, le=1_024)] = Field(
-        8, description="messages taken from one connection before the others have their turn"
+        4, description="messages taken from one connection before the others have their turn"
     )
     highest_priority: Annotated[int, Field(ge=0, le=1_000)] = Field(
         100,

@@ -62,7 +62,8 @@ from qnodeos.service.node_file import LimitsConfig
 from qnodeos.transport import Address, Stream
 from qnodeos.transport.listening import address_of
 
-_ACCEPTS_PER_TURN: Final = 64
+_ACCEPTS_PER_TURN: Final = 4
+"""Accepting takes some 50 us each."""
 _LEAVE_NS: Final = 1_000_000_000
 """How long a refused connection is kept so that it can read why (assumed)."""
 _PAUSE_NS: Final = 100_000_000

@@ -6,8 +6,10 @@ import os
 import resource
 import socket
 import struct
+from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
+from typing import Any
 
 import msgspec
 import pytest
@@ -196,6 +198,39 @@ def test_a_flood_of_requests_does_not_hold_up_another(make):
                 continue
 
 
+def test_however_many_flood_the_device_is_looked_after_in_every_turn(make):
+    bench = make()
+    victim = bench.client()
+    victim.register(0)
+
+    def ticks_of_a_program(attack: Callable[[], None]) -> Any:
+        """From the first physical instruction on; before, the subroutine waits to be read."""
+        number = victim.request(nv(0, MEASURE_ONE))
+        since: int | None = None
+        while victim.find(number) is None:
+            attack()
+            bench.turn()
+            if since is None and not bench.engine.idle:
+                since = bench.engine.now_tick()
+        assert since is not None
+        return bench.engine.now_tick() - since
+
+    def attack() -> None:
+        for attacker in attackers[:30]:
+            attacker.socket.send(ping)
+
+    alone = ticks_of_a_program(lambda: None)
+    ping = frame(encode(Ping(0)))
+    attackers = [bench.client() for _ in range(45)]
+    for attacker in attackers[30:]:  # some have said all at once, the others go on and on
+        attacker.socket.send(ping * 1_000)
+    turns = bench.service.statistics()["service"]["turns"]
+    answered = bench.service.server.counters.replies
+    assert ticks_of_a_program(attack) <= alone + 1
+    turns = bench.service.statistics()["service"]["turns"] - turns
+    assert bench.service.server.counters.replies - answered <= 32 * turns
+
+
 def test_a_flood_of_programs_does_not_take_all_places(make):
     bench = make(programs_per_client=2, processes=8)
     attacker = bench.client(tcp=True)
@@ -223,9 +258,11 @@ def flood(bench: Bench, number: int, most: int, victim: Peer, *, tcp: bool) -> i
     address = bench.service.server.addresses[1 if tcp else 0]
     family, place = address.resolve()
     held: list[socket.socket] = []
+    counters = bench.service.server.counters
     made = 0
     try:
         while made < number:
+            before, expected = len(held), counters.accepted
             for _ in range(min(50, number - made)):  # what the backlog holds
                 connection = socket.socket(family, socket.SOCK_STREAM)
                 connection.setblocking(False)
@@ -233,10 +270,11 @@ def flood(bench: Bench, number: int, most: int, victim: Peer, *, tcp: bool) -> i
                 with suppress(BlockingIOError):
                     connection.connect(place)
                 made += 1
+            expected += len(held) - before
+            bench.until(lambda: counters.accepted >= expected)  # noqa: B023
+            assert bench.service.server.open_sockets <= 2 + bench.node.limits.handshakes
             while len(held) > most:
                 held.pop(0).close()
-            bench.turn()
-            assert bench.service.server.open_sockets <= 2 + bench.node.limits.handshakes
             if made % 1_000 == 0:
                 assert victim.run(MEASURE_ONE).error is None
                 newcomer = bench.client(tcp=tcp)
@@ -272,9 +310,9 @@ def test_ten_thousand_connections_beyond_the_limit(make, many_descriptors):
     victim, other = bench.client(), bench.client()
     victim.register(0)
     told = 0
-    for _ in range(100):
-        batch = [bench.connect(tcp=True) for _ in range(100)]
-        bench.turns(4)
+    for _ in range(200):
+        batch = [bench.connect(tcp=True) for _ in range(50)]
+        bench.until(lambda: all(peer.messages for peer in batch))  # noqa: B023
         for peer in batch:
             told += bool(peer.messages) and isinstance(peer.messages[0], Refused)
             peer.close()
