@@ -138,12 +138,16 @@ def _write(path: Path, documents: list[dict[str, Any]]) -> None:
     path.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", "utf-8")
 
 
+def _short(value: float) -> str:
+    return f"{value:.2f}" if value < 10 else f"{value:.0f}"
+
+
 def _print(console: Console, documents: list[dict[str, Any]]) -> None:
     first = documents[0]
     engine = "C" if first["native"] else "pure Python"
     table = Table(title=f"Tick engine: {engine}, {first['mode']}", box=SIMPLE_HEAD)
     for column in ("rate [Hz]", "ticks", "skipped", "lateness [us]", "reaction [ticks]"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     table.add_row("", "", "", "p50 / p99 / p99.9 / max", "p50 / p99 / p99.9", style="dim")
     for document in documents:
         late, reaction = document["lateness_us"], document["reaction_ticks"]
@@ -151,7 +155,7 @@ def _print(console: Console, documents: list[dict[str, Any]]) -> None:
             f"{document['rate_hz']:,}",
             f"{document['ticks']:,}",
             f"{100 * document['skipped_share']:.3f} %",
-            " / ".join(f"{late[name]:.4g}" for name in ("p50", "p99", "p999", "max")),
+            " / ".join(_short(late[name]) for name in ("p50", "p99", "p999", "max")),
             " / ".join(str(reaction[name]) for name in ("p50", "p99", "p999")),
         )
     console.print(table)
