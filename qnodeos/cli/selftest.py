@@ -146,17 +146,17 @@ def _print(console: Console, documents: list[dict[str, Any]]) -> None:
     first = documents[0]
     engine = "C" if first["native"] else "pure Python"
     table = Table(title=f"Tick engine: {engine}, {first['mode']}", box=SIMPLE_HEAD)
-    for column in ("rate [Hz]", "ticks", "skipped", "lateness [us]", "reaction [ticks]"):
+    for column in ("rate (Hz)", "ticks", "skipped", "lateness (us)", "reaction (ticks)"):
         table.add_column(column, justify="right", no_wrap=True)
-    table.add_row("", "", "", "p50 / p99 / p99.9 / max", "p50 / p99 / p99.9", style="dim")
+    table.add_row("", "", "", "p50/p99/p99.9/max", "p50/p99/p99.9", style="dim")
     for document in documents:
         late, reaction = document["lateness_us"], document["reaction_ticks"]
         table.add_row(
             f"{document['rate_hz']:,}",
             f"{document['ticks']:,}",
             f"{100 * document['skipped_share']:.3f} %",
-            " / ".join(_short(late[name]) for name in ("p50", "p99", "p999", "max")),
-            " / ".join(str(reaction[name]) for name in ("p50", "p99", "p999")),
+            "/".join(_short(late[name]) for name in ("p50", "p99", "p999", "max")),
+            "/".join(str(reaction[name]) for name in ("p50", "p99", "p999")),
         )
     console.print(table)
     where = "" if first["tick_core"] is None else f" on core {first['tick_core']}"
