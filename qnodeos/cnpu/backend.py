@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -16,47 +15,16 @@ from netqasm.sdk.transpile import NVSubroutineTranspiler
 
 from qnodeos.api.host import HostReply, RegisterResult
 from qnodeos.api.netqasm import REGISTERS, Flavour
-from qnodeos.cnpu.building import is_preparing, speed_up
+from qnodeos.cnpu.building import exact_rotations, is_preparing, speed_up
 from qnodeos.cnpu.host import NetworkDirectory, ProgramHost, find_host
 from qnodeos.cnpu.prepared import SubroutineCache
 from qnodeos.errors import ConnectionLostError, ProgramStoppedError, SubroutineFailedError
-from qnodeos.qdevice.instructions import ANGLE_STEPS
 
 _REGISTERS: Final = tuple(
     Register(RegisterName(number & 3), number >> 2) for number in range(REGISTERS)
 )
 """The SDK's register objects by encoded number."""
 _SUBROUTINE_TYPE: Final = b"\x02"
-_ANGLE_STEP: Final = math.pi / (ANGLE_STEPS // 2)
-
-
-def _exact_rotations(build: Callable[..., None]) -> Callable[..., None]:
-    """Let angles in radians that are multiples of pi/16 be just that.
-
-    The SDK approximates an angle from below by fractions of pi. A float that is smaller
-    than the multiple it stands for, as 11 * math.pi / 16 is, becomes a sum of fractions
-    finer than any hardware has.
-
-    Args:
-        build: the builder's method for rotations.
-    """
-
-    def build_rotation(
-        instruction: Any,
-        virtual_qubit_id: int,
-        n: Any = 0,
-        d: int = 0,
-        angle: float | None = None,
-    ) -> None:
-        if angle is not None:
-            steps = round(angle / _ANGLE_STEP)
-            if math.isclose(angle, steps * _ANGLE_STEP, abs_tol=1e-9):
-                if steps % ANGLE_STEPS == 0:
-                    return
-                n, d, angle = steps % ANGLE_STEPS, 4, None
-        build(instruction, virtual_qubit_id, n, d, angle)
-
-    return build_rotation
 
 
 class QNodeOSConnection(BaseNetQASMConnection):  # type: ignore[misc]
@@ -106,6 +74,9 @@ class QNodeOSConnection(BaseNetQASMConnection):  # type: ignore[misc]
             **options,
         )
         builder = self._builder
+        builder._build_cmds_single_qubit_rotation = exact_rotations(
+            builder._build_cmds_single_qubit_rotation
+        )
         self._cache: SubroutineCache | None = None
         if prepared if prepared is not None else is_preparing():
             self._cache = SubroutineCache(
@@ -114,9 +85,6 @@ class QNodeOSConnection(BaseNetQASMConnection):  # type: ignore[misc]
                 fills_angles=compiler in (None, NVSubroutineTranspiler),
             )
             speed_up(builder)
-        builder._build_cmds_single_qubit_rotation = _exact_rotations(
-            builder._build_cmds_single_qubit_rotation
-        )
 
     # --- what the SDK asks of a backend -----------------------------------------------
 

@@ -1,4 +1,6 @@
-"""Shortcuts for the SDK's builder, which makes commands from a program's calls.
+"""Changes to the SDK's builder, which makes commands from a program's calls.
+
+`exact_rotations` mends how it takes angles in radians.
 
 The calls that lie between a classical message and the gates that depend on it (rotations,
 gates, measurements, the end of a block) go through many layers in the SDK, most of which do
@@ -8,7 +10,9 @@ the same commands, and leave all others to the SDK's.
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Callable
 from typing import Any, Final
 
 from netqasm.lang.encoding import RegisterName
@@ -19,9 +23,12 @@ from netqasm.sdk.build_types import NVHardwareConfig
 from netqasm.sdk.futures import RegFuture
 from netqasm.sdk.qubit import QubitMeasureAxes, QubitMeasureBasis
 
+from qnodeos.qdevice.instructions import ANGLE_STEPS
+
 SWITCH: Final = "QNODEOS_PREPARED"
 """Environment variable; 0 leaves everything to the SDK."""
 
+_ANGLE_STEP: Final = math.pi / (ANGLE_STEPS // 2)
 _Q0: Final = Register(RegisterName.Q, 0)
 _SET, _MEAS, _QFREE, _RET_REG = (
     GenericInstr.SET,
@@ -34,6 +41,35 @@ _SET, _MEAS, _QFREE, _RET_REG = (
 def is_preparing() -> bool:
     """Whether blocks are prepared where a program does not say."""
     return os.environ.get(SWITCH, "1") != "0"
+
+
+def exact_rotations(build: Callable[..., None]) -> Callable[..., None]:
+    """Let angles in radians that are multiples of pi/16 be just that.
+
+    The SDK approximates an angle from below by fractions of pi. A float that is smaller
+    than the multiple it stands for, as 11 * math.pi / 16 is, becomes a sum of fractions
+    finer than any hardware has.
+
+    Args:
+        build: the builder's method for rotations.
+    """
+
+    def build_rotation(
+        instruction: Any,
+        virtual_qubit_id: int,
+        n: Any = 0,
+        d: int = 0,
+        angle: float | None = None,
+    ) -> None:
+        if angle is not None:
+            steps = round(angle / _ANGLE_STEP)
+            if math.isclose(angle, steps * _ANGLE_STEP, abs_tol=1e-9):
+                if steps % ANGLE_STEPS == 0:
+                    return
+                n, d, angle = steps % ANGLE_STEPS, 4, None
+        build(instruction, virtual_qubit_id, n, d, angle)
+
+    return build_rotation
 
 
 def speed_up(builder: Any) -> None:
