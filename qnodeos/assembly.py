@@ -34,7 +34,7 @@ from qnodeos.service.loop import Loop
 from qnodeos.service.node_file import NodeFile, ShmDevice, SpiDevice
 from qnodeos.service.notify import ActivatedSocket, Notifier
 from qnodeos.service.peer_connections import PeerConnections
-from qnodeos.service.server import close_all
+from qnodeos.service.server import close_all, reserve_descriptors
 from qnodeos.service.service import QnpuService, open_listeners
 from qnodeos.trace.recorder import TraceRecorder
 from sim.charge import ChargeCheck
@@ -466,6 +466,7 @@ def build_service(
         ConfigurationError: the file does not fit this machine or the device.
         DeviceError: the device cannot be used.
     """
+    reserve_descriptors(node.limits)
     listeners = open_listeners(node, activated)
     try:
         service = QnpuService(

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import resource
 import socket
 import ssl
 from collections.abc import Callable, Iterable, Sequence
@@ -47,6 +48,7 @@ from qnodeos.api.host_wire import (
     reply_of,
 )
 from qnodeos.errors import (
+    ConfigurationError,
     ErrorCode,
     LimitError,
     MalformedMessageError,
@@ -69,6 +71,8 @@ _LEAVE_NS: Final = 1_000_000_000
 _PAUSE_NS: Final = 100_000_000
 """How long nothing is accepted when the system has no descriptor left (assumed)."""
 _NS_PER_MS: Final = 1_000_000
+_OTHER_DESCRIPTORS: Final = 128
+"""For everything but connections of programs: peers, engine, files."""
 _FRAME_OVERHEAD_BYTES: Final = 1_024
 """What a message is longer than the subroutine in it, at most."""
 _OUT_OF_RESOURCES: Final = frozenset(
@@ -609,6 +613,26 @@ class ApiServer:
             if client.stream.is_established:
                 self._refuse(client, "ConnectionLostError", reason)
             self._close(client)
+
+
+def reserve_descriptors(limits: LimitsConfig) -> None:
+    """Let this process open as many descriptors as its connections may need.
+
+    Raises:
+        ConfigurationError: the system does not allow so many.
+    """
+    needed = limits.connections + limits.handshakes + _OTHER_DESCRIPTORS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise ConfigurationError(
+            f"limits.connections={limits.connections} and limits.handshakes={limits.handshakes} "
+            f"need {needed} descriptors, and the system allows {hard}; lower them, or raise "
+            "LimitNOFILE= of the unit (ulimit -Hn)"
+        )
+    if soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def failure_of(error: QNodeOSError) -> Failure:
