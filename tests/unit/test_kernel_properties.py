@@ -25,6 +25,7 @@ from qnodeos.qdevice.capabilities import Capabilities
 from qnodeos.qdevice.instructions import Opcode
 from qnodeos.qdevice.outcomes import BellState, Outcome
 from qnodeos.qnpu.process import ProcessState
+from qnodeos.qnpu.schedule import NetworkSchedule
 from tests.unit.kernel_device import FAILED, Answer, Verdict
 from tests.unit.kernel_harness import BIN_TICKS, Lab, Node, make_node, pair
 from tests.unit.kernel_programs import (
@@ -152,8 +153,45 @@ class KernelMachine(RuleBasedStateMachine):
         self.node.close(client)
         self.advance(1, every_tick=True)
 
+    @rule(client=CLIENTS, app=APPS, priority=st.integers(0, 2))
+    def register_with_priority(self, client: int, app: int, priority: int) -> None:
+        self.node.register(app, priority, client)
+        self.advance(1, every_tick=True)
+
+    @rule(client=CLIENTS, back=st.integers(1, 4))
+    def cancel_subroutine(self, client: int, back: int) -> None:
+        self.node.cancel(self.node.sent - back, client)
+        self.advance(1, every_tick=True)
+
+    @rule()
+    def peer_goes(self) -> None:
+        self.node.lose_peers()
+        self.advance(1, every_tick=True)
+        link = self.node.kernel.link_layer.links[2]
+        assert not link.offers
+        assert not any(request.accepted for request in link.queue)
+
+    @rule()
+    def peer_comes(self) -> None:
+        self.node.lose_peers()
+        self.node.connect_peers()
+        self.advance(1, every_tick=True)
+
+    @rule(pattern=st.sampled_from([(2,), (None, 2)]), length=st.sampled_from([BIN_TICKS, 70]))
+    def install(self, pattern: tuple[int | None, ...], length: int) -> None:
+        schedule = NetworkSchedule(length, 5, 15, pattern)
+        kernel = self.node.kernel
+
+        def install(tick: int) -> None:
+            kernel.install_schedule(schedule)
+
+        self.node.inbox.append(install)
+        self.advance(1, every_tick=True)
+
     def from_peer(self, message) -> None:
         kernel = self.node.kernel
+        if not kernel.statistics().connected_peers:
+            return
         self.node.inbox.append(lambda tick: kernel.peer_message(2, message, tick))
         self.advance(1, every_tick=True)
 
@@ -205,6 +243,7 @@ class KernelMachine(RuleBasedStateMachine):
         node = self.node
         for client in (1, 2):
             node.close(client)
+        self.advance(1, every_tick=True)
         for number in range(5):
             self.from_peer(Cancel(number))
         while node.device.busy is not None:
