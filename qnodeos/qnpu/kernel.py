@@ -13,7 +13,7 @@ Everything that happens is recorded in the trace under the names of the real sys
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -58,10 +58,10 @@ from qnodeos.qnpu.process import (
 )
 from qnodeos.qnpu.process_manager import ProcessManager
 from qnodeos.qnpu.qmmu import QMMU
-from qnodeos.qnpu.requests import parse_create_arguments
 from qnodeos.qnpu.schedule import NetworkSchedule
 from qnodeos.qnpu.scheduler import PriorityFcfs, Scheduler, SchedulingPolicy
-from qnodeos.qnpu.status import KernelStatistics, ProcessInfo
+from qnodeos.qnpu.services import Services
+from qnodeos.qnpu.status import KernelStatistics, ProcessInfo, list_processes
 from qnodeos.trace.events import PRODUCE_EVENT, Event
 
 _MESSAGE_OVERHEAD_BYTES: Final = 16
@@ -621,7 +621,7 @@ class Kernel:
         context = CompileContext(
             process.memory,
             process.execution,
-            _Services(self, process),
+            Services(self, process),
             self._driver,
             len(instructions),
         )
@@ -707,38 +707,9 @@ class Kernel:
 
     def list_processes(self) -> list[ProcessInfo]:
         """The network process and the user processes alive."""
-        network = self.network
-        infos = [
-            ProcessInfo(
-                pid=NETWORK_PID,
-                client=-1,
-                app_id=-1,
-                state=network.state.value,
-                priority=network.priority,
-                pending=0,
-                serial=None,
-                waiting_for="an announcement" if network.state is ProcessState.WAITING else "",
-                qubits=tuple(self.qmmu.owned(NETWORK_PID)),
-                requests=sum(len(link.queue) for link in self.link_layer.links.values()),
-            )
-        ]
-        for process in self.processes.values():
-            waits = process.state is ProcessState.WAITING
-            infos.append(
-                ProcessInfo(
-                    pid=process.pid,
-                    client=process.owner[0],
-                    app_id=process.owner[1],
-                    state=process.state.value,
-                    priority=process.priority,
-                    pending=len(process.pending),
-                    serial=process.current.serial if process.current is not None else None,
-                    waiting_for=process.execution.waiting_for if waits else "",
-                    qubits=tuple(self.qmmu.owned(process.pid)),
-                    requests=self.entanglement.outstanding(process.pid),
-                )
-            )
-        return infos
+        return list_processes(
+            self.network, self.processes, self.qmmu, self.entanglement, self.link_layer
+        )
 
     def statistics(self) -> KernelStatistics:
         """What has been done so far."""
@@ -776,54 +747,6 @@ class Kernel:
     def now(self) -> int:
         """The tick of the call being served."""
         return self._tick
-
-
-class _Services:
-    """What the subroutines of one process may ask of the kernel."""
-
-    __slots__ = ("_kernel", "_pid", "_process", "is_expected", "physical")
-
-    def __init__(self, kernel: Kernel, process: UserProcess) -> None:
-        self._kernel = kernel
-        self._process = process
-        pid = self._pid = process.pid
-        lookup, expected = kernel.qmmu.physical, kernel.entanglement.is_expected
-        self.physical: Callable[[int], int | None] = lambda virtual: lookup(pid, virtual)
-        self.is_expected: Callable[[int], bool] = lambda virtual: expected(pid, virtual)
-
-    def allocate(self, virtual: int) -> bool:
-        physical = self._kernel.qmmu.allocate(self._pid, virtual, self._process.max_qubits)
-        if physical is None:
-            self._kernel.wait_for_qubit(self._process)
-        return physical is not None
-
-    def free(self, virtual: int) -> None:
-        self._kernel.qmmu.free(self._pid, virtual)
-
-    def create_entanglement(
-        self,
-        remote_node: int,
-        socket_id: int,
-        qubits: Sequence[int | None],
-        arguments: Sequence[int | None],
-        results: int,
-    ) -> None:
-        kernel = self._kernel
-        parsed = parse_create_arguments(arguments, kernel.limits)
-        request = kernel.entanglement.create(
-            self._process, remote_node, socket_id, qubits, parsed, results, kernel.now
-        )
-        kernel.offer(request)
-
-    def receive_entanglement(
-        self, remote_node: int, socket_id: int, qubits: Sequence[int | None] | None, results: int
-    ) -> None:
-        self._kernel.entanglement.receive(
-            self._process, remote_node, socket_id, qubits, results, self._kernel.now
-        )
-
-    def is_result_pending(self, address: int) -> bool:
-        return self._kernel.entanglement.is_result_pending(self._pid, address)
 
 
 def _report(error: QNodeOSError, serial: int | None = None, pc: int | None = None) -> ErrorReport:

@@ -5,6 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from qnodeos.qnpu.entanglement import EntanglementManager
+from qnodeos.qnpu.link_layer import LinkLayer
+from qnodeos.qnpu.network_process import NetworkProcess
+from qnodeos.qnpu.process import NETWORK_PID, ProcessState, UserProcess
+from qnodeos.qnpu.qmmu import QMMU
+
 
 @dataclass(frozen=True, slots=True)
 class ProcessInfo:
@@ -64,3 +70,46 @@ class KernelStatistics:
     free_qubits: int
     link_requests: Mapping[int, int]
     connected_peers: tuple[int, ...]
+
+
+def list_processes(
+    network: NetworkProcess,
+    processes: Mapping[int, UserProcess],
+    qmmu: QMMU,
+    entanglement: EntanglementManager,
+    link_layer: LinkLayer,
+) -> list[ProcessInfo]:
+    """The network process and the user processes alive."""
+    return [
+        ProcessInfo(
+            pid=NETWORK_PID,
+            client=-1,
+            app_id=-1,
+            state=network.state.value,
+            priority=network.priority,
+            pending=0,
+            serial=None,
+            waiting_for="an announcement" if network.state is ProcessState.WAITING else "",
+            qubits=tuple(qmmu.owned(NETWORK_PID)),
+            requests=sum(len(link.queue) for link in link_layer.links.values()),
+        ),
+        *(_user_process(process, qmmu, entanglement) for process in processes.values()),
+    ]
+
+
+def _user_process(
+    process: UserProcess, qmmu: QMMU, entanglement: EntanglementManager
+) -> ProcessInfo:
+    waits = process.state is ProcessState.WAITING
+    return ProcessInfo(
+        pid=process.pid,
+        client=process.owner[0],
+        app_id=process.owner[1],
+        state=process.state.value,
+        priority=process.priority,
+        pending=len(process.pending),
+        serial=process.current.serial if process.current is not None else None,
+        waiting_for=process.execution.waiting_for if waits else "",
+        qubits=tuple(qmmu.owned(process.pid)),
+        requests=entanglement.outstanding(process.pid),
+    )
