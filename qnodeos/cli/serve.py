@@ -36,15 +36,14 @@ def serve(
     from qnodeos.service.node_file import load_node
     from qnodeos.service.notify import Notifier, take_sockets
     from qnodeos.service.realtime import RealtimeSettings, prepare_process, settle_memory
+    from qnodeos.service.voice import Voice
 
     node = load_node(path)
     for folder in (trace, json.parent if json is not None else None):
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
 
-    def say(line: str) -> None:
-        typer.echo(f"{node.name}: {line}")
-
+    say = Voice(lambda line: typer.echo(f"{node.name}: {line}"))
     settings = RealtimeSettings(**node.realtime.model_dump())
     with ExitStack() as cleanup:
         notifier = cleanup.enter_context(Notifier())

@@ -1,0 +1,35 @@
+"""What a service says."""
+
+from __future__ import annotations
+
+from qnodeos.service.voice import Voice
+
+
+def test_a_flood_of_lines_is_cut_and_counted():
+    now_ns = 0
+    said: list[str] = []
+    voice = Voice(said.append, lambda: now_ns)
+    for number in range(200):
+        voice(str(number))
+    assert said == [str(number) for number in range(50)]
+    assert voice.silenced == 150
+    now_ns = 2_500_000_000
+    for text in "abc":
+        voice(text)
+    assert said[50:] == ["a (and 150 lines before that were too many)", "b"]
+    now_ns = 3_000_000_000  # half a second was left over
+    voice("d")
+    assert said[52:] == ["d (and 1 lines before that were too many)"]
+    now_ns = 10**15
+    for number in range(200):
+        voice(str(number))
+    assert len(said) == 53 + 50
+
+
+def test_nobody_listening_is_no_reason_to_end():
+    def write(line: str) -> None:
+        raise BrokenPipeError
+
+    voice = Voice(write)
+    voice("hello")
+    assert voice.silenced == 1
