@@ -111,6 +111,7 @@ def run(
     from qnodeos.cli.programs import build_cnpu
     from qnodeos.cnpu import building, external
     from qnodeos.cnpu.runner import ProgramRunner, ProgramState
+    from qnodeos.cnpu.warm_up import warm_up
     from qnodeos.service.node_file import load_node
     from qnodeos.transport import Address
 
@@ -141,7 +142,7 @@ def run(
                 )
             )
         )
-        assert cnpu.flavour  # the QNPU is there, and the right one
+        warm_up(cnpu.flavour)  # and see that the QNPU is there, and the right one
         gc.collect()
         gc.freeze()
         cleanup.callback(gc.unfreeze)

@@ -80,9 +80,7 @@ class QNodeOSConnection(BaseNetQASMConnection):  # type: ignore[misc]
         self._cache: SubroutineCache | None = None
         if prepared if prepared is not None else is_preparing():
             self._cache = SubroutineCache(
-                builder.subrt_compile_subroutine,
-                self._to_bytes,
-                fills_angles=compiler in (None, NVSubroutineTranspiler),
+                builder.subrt_compile_subroutine, self._to_bytes, compiler
             )
             speed_up(builder)
 

@@ -23,19 +23,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
+from threading import Lock
 from typing import Any, Final, TypeAlias
 
 from netqasm.lang.ir import GenericInstr, ICmd, ProtoSubroutine
 from netqasm.lang.operand import Address, ArrayEntry, ArraySlice, Register, Template
 from netqasm.lang.parsing import text as assembler
 from netqasm.lang.subroutine import Subroutine
+from netqasm.runtime.settings import get_is_using_hardware
+from netqasm.sdk.transpile import NVSubroutineTranspiler
 
 from qnodeos.api.netqasm import INSTRUCTION_BYTES
 from qnodeos.errors import CallerError
 
 HEADER_BYTES: Final = 4
-MAX_SHAPES: Final = 256
-"""Shapes remembered per connection; the oldest are forgotten."""
+MAX_SHAPES: Final = 1024
+"""Shapes remembered per transpiler; the oldest are forgotten."""
 
 _MARKER: Final = 0x5EED0000
 _INT32: Final = struct.Struct("<i")
@@ -103,27 +106,64 @@ class Prepared:
         return bytes(filled)
 
 
+class Shapes:
+    """What is prepared with one transpiler, for any number of connections and threads.
+
+    Attributes:
+        known: templates by shape; None for a shape that is left to the SDK.
+    """
+
+    def __init__(self) -> None:
+        self.known: dict[Shape, Prepared | None] = {}
+        self._mutex = Lock()
+
+    def keep(self, shape: Shape, prepared: Prepared | None) -> None:
+        """Remember a template."""
+        with self._mutex:
+            while len(self.known) >= MAX_SHAPES:
+                del self.known[next(iter(self.known))]
+            self.known[shape] = prepared
+
+
+_shared: Final[dict[Any, Shapes]] = {}
+
+
+def shapes_of(compiler: Any) -> Shapes:
+    """What this process has prepared with a transpiler of the SDK, or what nobody else has.
+
+    Args:
+        compiler: the transpiler's class, None for none.
+    """
+    if not carries_angles(compiler):
+        return Shapes()
+    return _shared.setdefault((compiler, get_is_using_hardware()), Shapes())
+
+
+def carries_angles(compiler: Any) -> bool:
+    """Whether a transpiler is known to leave numerators of angles in units of pi/16 alone."""
+    return compiler is None or compiler is NVSubroutineTranspiler
+
+
 class SubroutineCache:
     """Assembles the blocks of one connection.
 
     Args:
         compile_block: the SDK's assembler and transpiler.
         to_bytes: from a subroutine without templates to its bytes, app id included.
-        fills_angles: whether the transpiler is known to carry numerators through.
+        compiler: the transpiler.
     """
 
     def __init__(
         self,
         compile_block: Callable[[ProtoSubroutine], Subroutine],
         to_bytes: Callable[[Subroutine], bytes],
-        *,
-        fills_angles: bool = True,
+        compiler: Any,
     ) -> None:
         self._compile = compile_block
         self._to_bytes = to_bytes
-        self._max_angles = MAX_ANGLES if fills_angles else 0
-        self._prepared: dict[Shape, Prepared | None] = {}
-        self._new: Callable[[], None] | None = None
+        self._max_angles = MAX_ANGLES if carries_angles(compiler) else 0
+        self._shapes = shapes_of(compiler)
+        self._new: Callable[[], object] | None = None
 
     def assemble(self, block: ProtoSubroutine) -> bytes:
         """The bytes of a block without templates, as the SDK would make them.
@@ -133,7 +173,8 @@ class SubroutineCache:
                 the block has templates.
         """
         shape, values, numerators = self._shape_of(block)
-        prepared = self._prepared.get(shape)
+        known = self._shapes.known
+        prepared = known.get(shape)
         if prepared is not None:
             try:
                 return prepared.fill(values, numerators)
@@ -141,7 +182,7 @@ class SubroutineCache:
                 raise _templates_left(block) from None
         if block.arguments:
             raise _templates_left(block)
-        if shape in self._prepared:
+        if shape in known:
             return self._assemble(block)
         marked = _copy_of(block)
         raw = self._assemble(block)
@@ -163,15 +204,15 @@ class SubroutineCache:
         templates = sum(type(numerator) is Template for numerator in numerators)
         if templates != len(block.arguments):
             return self._compile(block)  # one stands for something else than such an angle
-        if shape not in self._prepared:
+        prepared = self._shapes.known.get(shape)
+        if prepared is None:
             marked, filled = _copy_of(block), _copy_of(block)
             _replace_templates(filled)
             expected = self._assemble(filled)
             sample = [numerator if type(numerator) is int else 0 for numerator in numerators]
-            self._prepare(shape, marked, expected, values, sample)
-        prepared = self._prepared[shape]
-        if prepared is None:
-            return self._compile(block)
+            prepared = self._prepare(shape, marked, expected, values, sample)
+            if prepared is None:
+                return self._compile(block)
         return PreparedSubroutine(prepared, values, numerators, block, self._compile)
 
     def _assemble(self, block: ProtoSubroutine) -> bytes:
@@ -184,20 +225,19 @@ class SubroutineCache:
         expected: bytes,
         values: Sequence[int],
         numerators: Sequence[Numerator],
-    ) -> None:
+    ) -> Prepared | None:
         """Keep a template for a shape, or None if its values cannot simply be filled in."""
-        while len(self._prepared) >= MAX_SHAPES:
-            del self._prepared[next(iter(self._prepared))]
-        self._prepared[shape] = None
         _mark(marked, len(numerators))
         template = self._assemble(marked)
         offsets = _find_markers(template, len(values))
         angles = _find_angles(template, len(numerators))
-        if offsets is None or angles is None:
-            return
-        prepared = Prepared(template, offsets, angles)
-        if prepared.fill(values, numerators) == expected:
-            self._prepared[shape] = prepared
+        prepared = None
+        if offsets is not None and angles is not None:
+            prepared = Prepared(template, offsets, angles)
+            if prepared.fill(values, numerators) != expected:
+                prepared = None
+        self._shapes.keep(shape, prepared)
+        return prepared
 
     def _shape_of(self, block: ProtoSubroutine) -> tuple[Shape, list[int], list[Numerator]]:
         """What the instructions depend on, and the values and numerators only carried through."""

@@ -23,10 +23,17 @@ from qnodeos.cnpu import prepared as prepared_module
 from qnodeos.cnpu.backend import QNodeOSConnection
 from qnodeos.cnpu.host import NetworkDirectory
 from qnodeos.cnpu.prepared import PreparedSubroutine, SubroutineCache
+from qnodeos.cnpu.warm_up import warm_up
 from qnodeos.errors import CallerError
 
 FLAVOURS = list(Flavour)
 HEADER = 5
+
+
+@pytest.fixture(autouse=True)
+def nothing_prepared(monkeypatch):
+    """Tests do not see what others have prepared in this process."""
+    monkeypatch.setattr(prepared_module, "_shared", {})
 
 
 class SilentHost:
@@ -231,11 +238,35 @@ def test_the_blocks_of_a_server_are_assembled_once(flavour, monkeypatch):
     assert sent == sent_by(program, flavour, False, max_qubits=1)
 
 
+def test_connections_share_what_is_prepared(monkeypatch):
+    with assemblies(monkeypatch) as count:
+        for _ in range(3):
+            sent_by(rotated(3), Flavour.NV, True)
+        assert count == [2]
+        sent_by(rotated(3), Flavour.VANILLA, True)
+    assert count == [4]
+
+
+def test_warming_up_prepares_the_usual_blocks(monkeypatch):
+    warm_up(Flavour.NV)
+    with assemblies(monkeypatch) as count:
+
+        def program(connection, socket):
+            Qubit(connection).measure()
+            connection.flush()
+
+        sent_by(program, Flavour.NV, True)
+    assert count == [0]
+    warm_up(Flavour.VANILLA)
+    monkeypatch.setenv("QNODEOS_PREPARED", "0")
+    warm_up(Flavour.NV)
+
+
 def test_preparing_comes_after_sending():
     host = SilentHost(Flavour.NV)
     with QNodeOSConnection("server", host=host) as connection:
         assert connection._cache is not None
-        known = connection._cache._prepared
+        known = connection._cache._shapes.known
         rotated(1)(connection, None)
         assert len(known) == 1
         qubit = Qubit(connection)
@@ -318,7 +349,7 @@ def test_shapes_are_bounded(monkeypatch):
                 connection.new_array(1)
             connection.flush()
             assert connection._cache is not None
-            assert len(connection._cache._prepared) <= 2
+            assert len(connection._cache._shapes.known) <= 2
 
 
 def test_a_number_of_more_than_32_bits_is_refused():
