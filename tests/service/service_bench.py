@@ -41,6 +41,7 @@ from qnodeos.qdevice.outcomes import Outcome
 from qnodeos.qdevice.protocols import QDevice
 from qnodeos.service.loop import Loop
 from qnodeos.service.node_file import LimitsConfig, NodeFile
+from qnodeos.service.notify import Notifier
 from qnodeos.service.service import QnpuService, open_listeners
 from sim.noise import NVNoise
 from sim.nv_device import BehaviouralNVDevice
@@ -295,6 +296,8 @@ class Bench:
         folder: for the socket of the API.
         device: False: there is none yet.
         engine: what drives the device; a `ManualEngine` with a perfect NV device if not given.
+        fields: of the node file, instead of those of the bench.
+        supervisor: path of a datagram socket; it expects a sign of life every second.
         limits: of the service.
     """
 
@@ -305,6 +308,7 @@ class Bench:
         device: bool = True,
         engine: ManualEngine | None = None,
         fields: dict[str, Any] | None = None,
+        supervisor: str | None = None,
         **limits: int,
     ) -> None:
         self.clock_ns = 0
@@ -322,6 +326,10 @@ class Bench:
         self.node = NodeFile.model_validate(
             settings | (fields or {}) | {"limits": LimitsConfig(**limits)}
         )
+        environment = {}
+        if supervisor is not None:
+            environment = {"NOTIFY_SOCKET": supervisor, "WATCHDOG_USEC": "1000000"}
+        self.notifier = Notifier(environment, lambda: self.clock_ns)
         self.service = QnpuService(
             self.node,
             open_engine=self._open,
@@ -331,6 +339,7 @@ class Bench:
             loop=Loop(lambda: self.clock_ns),
             incarnation=5,
             random_choice=lambda below: 0,
+            notifier=self.notifier,
             say=self.said.append,
         )
 
@@ -399,6 +408,7 @@ class Bench:
         for peer in self._peers:
             peer.close()
         self.service.close()
+        self.notifier.close()
         self.engine.close()
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import select
+import socket
+from contextlib import suppress
 
 import pytest
 
@@ -300,6 +302,42 @@ def test_the_end_of_the_service_is_told(make):
         assert peer.messages[-1].kind == "ConnectionLostError"
         assert peer.is_over
     assert bench.engine.is_closed
+
+
+def test_the_supervisor_hears_of_the_device_and_of_every_second_that_was_turned(make):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as supervisor:
+        name = f"\0qnodeos-test-{os.getpid()}"
+        supervisor.bind(name)
+        supervisor.setblocking(False)
+
+        def heard() -> list[bytes]:
+            lines = []
+            with suppress(BlockingIOError):
+                while True:
+                    lines.append(supervisor.recv(4_096))
+            return lines
+
+        bench = make(supervisor="@" + name[1:], device=False)
+        assert heard() == [b"STATUS=no device: there is no channel", b"WATCHDOG=1"]
+        bench.clock_ns += 10_000_000_000  # nobody turns
+        assert heard() == []
+        bench.has_device = True
+        bench.turn()
+        assert heard() == [b"STATUS=device attached, event-paced over loopback", b"WATCHDOG=1"]
+        for _ in range(8):
+            bench.pass_ms(125)
+        assert heard() == [b"WATCHDOG=1"] * 4
+
+
+def test_a_stall_of_50_ms_loses_nothing(make):
+    bench = make()
+    client = bench.client()
+    client.register()
+    number = client.request(nv(0, MEASURE_ONE))
+    while client.find(number) is None:
+        bench.engine.advance(5_000)
+        bench.turn()
+    assert client.reply(number).results == ((register_code("M0"), 1),)
 
 
 def test_the_unix_socket_is_removed_at_the_end(make):
