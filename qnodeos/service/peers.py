@@ -524,6 +524,9 @@ class PeerManager:
         return {
             "schedule": self._schedule_number,
             "controllers": self._controllers,
+            "greeting": sum(
+                known.session.state is SessionState.GREETING for known in self._connections.values()
+            ),
             "refused": self._refused,
             "malformed": self._malformed,
             "dropped": self._dropped,

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from qnodeos.api.framing import Deframer, frame
-from qnodeos.api.peer import Cancel
-from qnodeos.api.peer_wire import PeerHello, PeerRefused, decode, encode
+from qnodeos.api.peer import Cancel, Reject
+from qnodeos.api.peer_wire import PROTOCOL_VERSION, PeerHello, PeerRefused, decode, encode
 from qnodeos.cli.two_nodes import free_ports
 from qnodeos.errors import ConfigurationError
 from qnodeos.service.controller_file import ControllerFile
@@ -250,6 +250,26 @@ def test_a_neighbour_that_hangs_is_given_up():
         )
         turn_until(loop, lambda: bool(said))
     assert "no connection to two: the other end did not say who it is for 0.15 s" in said[0]
+
+
+def test_a_neighbour_that_does_not_read_is_given_up():
+    addresses = {1: f"tcp:127.0.0.1:{free_ports(1)[0]}"}
+    with ExitStack() as cleanup:
+        listener = cleanup.enter_context(socket.create_server(("127.0.0.1", 0)))
+        addresses[2] = f"tcp:127.0.0.1:{listener.getsockname()[1]}"
+        loop = cleanup.enter_context(closing(Loop()))
+        one = cleanup.enter_context(closing(Node(loop, node_file(1, addresses))))
+        turn_until(loop, lambda: one.connections.statistics()["greeting"] == 1)
+        lazy, _ = listener.accept()
+        with lazy:
+            hello = PeerHello(PROTOCOL_VERSION, "qnpu", 2, "two", 1, 1, TICK_NS)
+            lazy.sendall(frame(encode(hello)))
+            turn_until(loop, lambda: one.kernel.connected == {2})
+            one.connections.send([(2, Reject(number, "x" * 4_000)) for number in range(10_000)])
+            assert one.kernel.losses(2) == 1
+            assert "two was lost: " in one.said[-1]
+        statistics = one.connections.statistics()
+        assert statistics["dropped"] > 0, "the rest is nobody's"
 
 
 # --- TLS ------------------------------------------------------------------------------
