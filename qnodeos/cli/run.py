@@ -7,6 +7,7 @@ import inspect
 import json as json_module
 import os
 import signal
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 MAX_PROGRAMS: Final = 100_000
 MAX_POOL: Final = 256
 _SHOWN_CHARACTERS: Final = 200
+_SWITCH_INTERVAL_S: Final = 0.0002
+"""A program that computes lets one that has got its message run after this time (assumed;
+Python's own 5 ms are longer than a qubit lives)."""
 _MAX_TRACE_EVENTS: Final = 1 << 24
 
 
@@ -146,6 +150,8 @@ def run(
         gc.collect()
         gc.freeze()
         cleanup.callback(gc.unfreeze)
+        cleanup.callback(sys.setswitchinterval, sys.getswitchinterval())
+        sys.setswitchinterval(_SWITCH_INTERVAL_S)
         runner = ProgramRunner(
             cnpu,
             tasks,

@@ -118,6 +118,7 @@ class Session:
         self._end: QNodeOSError | None = None
         self._inboxes: dict[Channel, _Inbox] = {}
         self._on_the_way: dict[Channel, int] = {}
+        self._released: set[Channel] = set()
         self._has_leader = False
         self._pollers = 0
         self._followers: dict[Lock, object] = {}
@@ -211,6 +212,7 @@ class Session:
         payload = _encoded(channel, message)
         cost = cost_of(payload)
         with self._mutex:
+            self._released.discard(channel)
             if channel not in self._on_the_way:
                 _check_channels(self._on_the_way, channel)
                 self._on_the_way[channel] = 0
@@ -219,11 +221,11 @@ class Session:
             if self._stream is None and not self._is_local:
                 self._await_connection(now_s)
             try:
-                while self._on_the_way[channel] + cost > WINDOW_BYTES:
+                while self._on_the_way.get(channel, 0) + cost > WINDOW_BYTES:
                     self._wait_once(("window", channel), deadline_s)
                 if self._end is not None:
                     raise self._end_again()
-                self._on_the_way[channel] += cost
+                self._on_the_way[channel] = self._on_the_way.get(channel, 0) + cost
                 if self._is_local:
                     self._take(payload)
                     return
@@ -267,6 +269,23 @@ class Session:
             if inbox.taken >= _ACKNOWLEDGE_BYTES:
                 self._acknowledge(channel, inbox)
             return message
+
+    def release(self, channel: Channel) -> None:
+        """The program that sent over a channel, and received over its reverse, has ended.
+
+        What has come for it and was not received stays for a later program of the same name.
+        """
+        source, destination, socket_id = channel
+        reverse = destination, source, socket_id
+        with self._mutex:
+            inbox = self._inboxes.get(reverse)
+            if inbox is not None and not inbox.messages and not inbox.has_reader:
+                if inbox.taken:
+                    self._acknowledge(reverse, inbox)
+                del self._inboxes[reverse]
+            if channel in self._on_the_way:
+                self._released.add(channel)
+                self._drop_outbound(channel)
 
     # --- waiting ----------------------------------------------------------------------
 
@@ -426,8 +445,7 @@ class Session:
             channel = message.source, message.destination, message.socket_id
             if message.cost > self._on_the_way.get(channel, 0):
                 raise PeerProtocolError(f"more messages of {channel} are gone than were sent")
-            self._on_the_way[channel] -= message.cost
-            self._wake(("window", channel))
+            self._give_back(channel, message.cost)
         elif isinstance(message, Goodbye):
             self._finish(ApplicationLostError("its programs have ended"))
         elif isinstance(message, AppRefused):
@@ -459,10 +477,21 @@ class Session:
         taken, inbox.taken = inbox.taken, 0
         inbox.held -= taken
         if self._is_local:
-            self._on_the_way[channel] -= taken
-            self._wake(("window", channel))
+            self._give_back(channel, taken)
         elif self._stream is not None and self._end is None:
             self._try(self._stream.send, encode(Consumed(*channel, taken)))
+
+    def _give_back(self, channel: Channel, cost: int) -> None:
+        self._on_the_way[channel] -= cost
+        if channel in self._released:
+            self._drop_outbound(channel)
+        self._wake(("window", channel))
+
+    def _drop_outbound(self, channel: Channel) -> None:
+        """Forget a channel that no program sends over, once nothing of it is on the way."""
+        if self._on_the_way.get(channel) == 0:
+            del self._on_the_way[channel]
+            self._released.discard(channel)
 
     def _inbox(self, channel: Channel) -> _Inbox:
         inbox = self._inboxes.get(channel)

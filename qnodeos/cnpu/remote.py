@@ -17,7 +17,7 @@ from typing import Any, Final
 from qnodeos.api.host import HostReply
 from qnodeos.api.netqasm import Flavour
 from qnodeos.cnpu.app_network import AppNetwork
-from qnodeos.cnpu.app_session import Session
+from qnodeos.cnpu.app_session import Channel, Session
 from qnodeos.cnpu.host import NetworkDirectory
 from qnodeos.cnpu.qnpu_client import QnpuClient
 from qnodeos.errors import (
@@ -178,6 +178,7 @@ class RemoteHost:
         self._serials: list[int] = []
         self._open: dict[int, tuple[QnpuClient, int | None]] = {}
         self._sessions: dict[str, Session] = {}
+        self._channels: set[Channel] = set()
 
     @property
     def node_name(self) -> str:
@@ -198,6 +199,8 @@ class RemoteHost:
         """The program has ended: close what it left open."""
         for client in range(len(self._clients)):
             self.close_client(client)
+        for channel in self._channels:
+            self._sessions[channel[1]].release(channel)
 
     # --- the QNPU ---------------------------------------------------------------------
 
@@ -262,6 +265,7 @@ class RemoteHost:
     def open_socket(self, source: str, destination: str, socket_id: int) -> None:
         """See `ProgramHost`."""
         self._session(destination)
+        self._channels.add((source, destination, socket_id))
 
     def send(self, source: str, destination: str, socket_id: int, message: Any) -> None:
         """See `ProgramHost`."""

@@ -326,6 +326,43 @@ def test_channels_are_bounded(world, monkeypatch):
         server.receive(("client", "server", 2))
 
 
+@pytest.mark.parametrize("where", ["other process", "same process"])
+def test_programs_that_end_give_back_their_channels(world, monkeypatch, where):
+    if where == "same process":
+        network = world.network("client")
+        sender = receiver = network.session_with("client")
+        names = "alice", "client"
+    else:
+        sender, receiver = world.pair()
+        names = "client", "server"
+    monkeypatch.setattr(app_session, "CHANNELS_MAX", 3)
+    for socket_id in range(10):
+        channel = *names, socket_id
+        reverse = *names[::-1], socket_id
+        sender.send(channel, "question")
+        assert receiver.receive(channel) == "question"
+        receiver.send(reverse, "answer")
+        assert sender.receive(reverse) == "answer"
+        receiver.release(reverse)
+        sender.look()  # the answer has brought what the release gives back, or will
+        sender.release(channel)
+        receiver.look()
+        wait_until(lambda: (sender.look(), len(sender._on_the_way) <= 2)[1])
+        wait_until(lambda: (receiver.look(), len(receiver._on_the_way) <= 2)[1])
+
+
+def test_what_a_program_has_not_received_stays_for_the_next(world):
+    client, server = world.pair()
+    client.send(FORTH, "kept")
+    client.release(FORTH)
+    with contextlib.suppress(RuntimeError):
+        server.receive(("alice", "server", 0), timeout_s=0.0)
+    server.release(BACK)
+    assert server.receive(FORTH) == "kept"
+    client.send(FORTH, "again")
+    assert server.receive(FORTH) == "again"
+
+
 # --- who is there ---------------------------------------------------------------------
 
 
