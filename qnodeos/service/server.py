@@ -332,7 +332,7 @@ class ApiServer:
         most = self._limits.messages_per_turn
         for payload in payloads[:most]:
             self._serve(client, payload)
-        if len(payloads) > most:
+        if len(payloads) > most and client.state is ClientState.SERVED:
             client.inbox.extend(payloads[most:])
             self._set_interest(client)
             self._loop.call_soon(lambda: self._continue(client))

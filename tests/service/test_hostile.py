@@ -40,6 +40,7 @@ from tests.service.service_bench import (
     Peer,
     benches,
     nv,
+    nv_device,
 )
 from tests.unit.kernel_programs import init_app, stop_app
 from tests.unit.kernel_programs import register as register_code
@@ -369,6 +370,21 @@ def test_a_connection_that_is_reset_leaves_nothing(make):
     assert bench.service.server.counters.lost == 1
 
 
+@pytest.mark.parametrize("version", [PROTOCOL_VERSION, PROTOCOL_VERSION + 1])
+@pytest.mark.parametrize("tcp", [False, True])
+def test_one_that_says_much_and_is_gone(make, version, tcp):
+    """By the time it is refused, or answered, there is nobody to tell."""
+    bench = make()
+    client = bench.connect(tcp=tcp)
+    client.send(
+        Hello(version, "hasty"), Register(0, 0, 1, 0), Subscribe(1, True), Subscribe(2, True),
+        *(Ping(number) for number in range(20)),
+    )  # fmt: skip
+    client.close()
+    bench.turns(20)
+    bench.check_clean()
+
+
 def test_a_flood_that_ends_in_a_reset_is_dropped(make):
     """What had been received and not been looked at is forgotten with the connection."""
     bench = make(messages_per_turn=1)
@@ -453,6 +469,72 @@ def test_garbage_harms_only_its_sender(shared, pieces, tcp, greets):
     bench._peers.clear()
     bench.turns(30)
     bench.check_clean()
+
+
+ACTIONS = st.one_of(
+    st.tuples(st.just("connect"), st.booleans()),
+    st.tuples(st.just("greet"), SMALL),
+    st.tuples(st.just("send"), SMALL, st.lists(PIECES, min_size=1, max_size=25)),
+    st.tuples(st.just("deaf"), SMALL),
+    st.tuples(st.just("close"), SMALL),
+    st.tuples(st.just("reset"), SMALL),
+    st.tuples(st.just("turn"), st.integers(1, 30)),
+    st.tuples(st.just("wait_ms"), st.integers(1, 3_000)),
+    st.tuples(st.just("device"), st.booleans()),
+)
+
+
+def act(bench: Bench, peers: list[Peer], action: tuple[Any, ...]) -> None:
+    """Do one of the `ACTIONS`; those on a peer that is not there do nothing."""
+    kind, which, *rest = action
+    if kind == "connect":
+        if len(peers) < 6:
+            peers.append(bench.connect(tcp=which))
+    elif kind == "turn":
+        bench.turns(which)
+    elif kind == "wait_ms":
+        bench.pass_ms(which)
+    elif kind == "device":
+        if not which and bench.engine.is_device_alive:
+            bench.engine.kill_device()
+        elif which and not bench.engine.is_device_alive and bench.engine.idle:
+            bench.engine.revive_device(nv_device())
+    elif which < len(peers):
+        peer = peers[which]
+        if kind == "deaf":
+            peer.is_reading = False
+        elif kind in ("close", "reset"):
+            if kind == "reset":
+                linger = struct.pack("ii", 1, 0)
+                peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            peers.pop(which).close()
+        else:
+            hello = frame(encode(Hello(PROTOCOL_VERSION, "x")))
+            with suppress(OSError):  # its buffers are full, or the service has hung up
+                peer.socket.send(hello if kind == "greet" else b"".join(rest[0]))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(actions=st.lists(ACTIONS, max_size=40))
+def test_whatever_clients_and_devices_do_nothing_is_left(shared, actions):
+    bench = shared
+    peers: list[Peer] = []
+    for action in actions:
+        act(bench, peers, action)
+    if not bench.engine.is_device_alive:
+        bench.until(lambda: bench.engine.idle)
+        bench.engine.revive_device(nv_device())
+    for peer in peers:
+        peer.close()
+    bench._peers.clear()
+    bench.until(lambda: not bench.service.server.open_sockets and bench.engine.idle)
+    bench.check_clean()
+    victim = bench.client()
+    victim.register(0)
+    assert victim.run(MEASURE_ONE).error is None
+    victim.close()
+    bench._peers.clear()
+    bench.turns(5)
 
 
 def test_what_is_not_a_message_is_named(make):
