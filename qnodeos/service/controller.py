@@ -77,6 +77,7 @@ class NodeView:
         installed: number of the schedule it has confirmed.
         error: what is wrong with it, empty if nothing.
         said: the last error that was put into words, without its numbers.
+        mismatches: readings in a row that do not fit the grid, the last being ``mismatched``.
     """
 
     name: str
@@ -100,6 +101,8 @@ class NodeView:
     installs: int = 0
     error: str = ""
     said: str = ""
+    mismatches: int = 0
+    mismatched: TickFix | None = None
 
     @property
     def is_connected(self) -> bool:
@@ -232,6 +235,7 @@ class ControllerCore:
             node.session.close()
         node.session = node.connection = node.round = node.next_round_ns = None
         node.fix = node.reading = node.placement = None
+        node.mismatches = 0
         node.is_installing = False
         node.installed, node.installed_epoch = 0, None
         if was_connected or reason != node.error:  # once, however often it is tried
@@ -332,9 +336,14 @@ class ControllerCore:
             if waits and now_ns < self._first_round_ns:
                 return
             self._make_grid(now_ns)
+        measured = [node for node in self.nodes.values() if node.is_connected and node.fix]
         self._track()
-        for node in self.nodes.values():
-            if node.is_connected and node.fix is not None:
+        for node in measured:
+            self._bring_up(node)
+        if measured and all(node.mismatches for node in measured):
+            # Not one of them, but the grid is wrong: the devices were started anew, all at once.
+            self._make_grid(now_ns)
+            for node in measured:
                 self._bring_up(node)
 
     def _make_grid(self, now_ns: int) -> None:
@@ -401,9 +410,12 @@ class ControllerCore:
             return
         except TickMismatchError as error:
             node.placement = None
-            self._blame(node, str(error))
+            node.mismatches += node.fix is not node.mismatched
+            node.mismatched = node.fix
+            if node.mismatches > 1:  # the next round may show that all are like it
+                self._blame(node, str(error))
             return
-        node.placement = placement
+        node.placement, node.mismatches = placement, 0
         if node.reading.schedule > self.number:
             self.number = node.reading.schedule + 1  # another controller was here
         if node.is_installing:

@@ -274,6 +274,26 @@ def test_a_device_that_starts_anew_under_a_running_qnpu():
     assert second.kernel.connected == {0}
 
 
+@pytest.mark.parametrize(("first_by", "second_by"), [(1_234, 1_234), (-1_500, 2_596)])
+def test_all_devices_start_anew_with_another_edge_under_running_qnpus(first_by, second_by):
+    """Each engine goes on near where it was, so the counts may differ by a multiple."""
+    net = Net()
+    first, second = start_pair(net)
+    core = net.start_controller(PAIR)
+    net.run(500)
+    first.offset_ticks += first_by
+    second.offset_ticks += second_by
+    for host in (first, second):
+        host.kernel.tick = -(1 << 40)
+    net.run(600)
+    assert core.is_ready
+    assert errors(core) == {}
+    assert len(set(epochs(net))) == 1
+    assert "SYNC" not in " ".join(net.hosts[CONTROLLER].said)
+    assert installs(first) == 1, "its bins are as before, in its own ticks"
+    assert installs(second) == (1 if first_by == second_by else 2)
+
+
 @pytest.mark.parametrize("away_ms", [0, 300, 120_000])
 def test_the_next_controller_keeps_the_bins(away_ms):
     net = Net()
