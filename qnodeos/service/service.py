@@ -134,7 +134,11 @@ class QnpuService:
         self._server = ApiServer(
             loop, listeners, node.limits, self._welcome(standard), self, self._event_stream()
         )
-        self._look_for_device()
+        try:
+            self._look_for_device()
+        except BaseException:
+            self.close()
+            raise
         if notifier is not None and notifier.watchdog_interval_ns is not None:
             self._give_sign_of_life()
 
