@@ -101,6 +101,16 @@ def run(
         str | None,
         typer.Option(metavar="ADDRESS", help="Where the QNPU is, instead of api.listen."),
     ] = None,
+    realtime: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=99,
+            metavar="PRIORITY",
+            help="Real-time priority of the programs (SCHED_FIFO), below that of the services; "
+            "0: none.",
+        ),
+    ] = 0,
     prepared: Annotated[
         bool,
         typer.Option(
@@ -157,6 +167,7 @@ def run(
             tasks,
             pool=pool or len(apps),
             trace_capacity=_trace_capacity(pool or len(apps)),
+            realtime_priority=realtime,
             on_end=_report,
         )
         interrupted: KeyboardInterrupt | None = None
@@ -165,6 +176,8 @@ def run(
             in_time = runner.run(timeout)
         except KeyboardInterrupt as interrupt:
             interrupted = interrupt
+    if runner.lacks:
+        typer.echo(f"qnodeos: {runner.lacks}", err=True)
     _write(runner, node, out, json)
     if interrupted is not None:
         done = sum(one.state is ProgramState.DONE for one in runner.runs)

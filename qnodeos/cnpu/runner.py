@@ -7,6 +7,7 @@ ended keep their results.
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -86,7 +87,12 @@ class ProgramRunner:
         tasks: the programs, numbered in this order.
         pool: how many run at once.
         trace_capacity: events kept per thread of the pool.
+        realtime_priority: of the programs' threads (SCHED_FIFO, 1 to 99); 0 for none.
         on_end: called, in the program's thread, when one has ended.
+
+    Attributes:
+        runs: the programs and what became of them.
+        lacks: what was asked for and is not to be had here, in words; "" if nothing.
     """
 
     def __init__(
@@ -96,12 +102,15 @@ class ProgramRunner:
         *,
         pool: int,
         trace_capacity: int = TRACE_CAPACITY,
+        realtime_priority: int = 0,
         on_end: Callable[[ProgramRun], None] = lambda run: None,
     ) -> None:
         if pool <= 0:
             raise ValueError(f"a pool runs at least one program at once, not {pool}")
         self.runs = [ProgramRun(task, number) for number, task in enumerate(tasks)]
+        self.lacks = ""
         self._cnpu = cnpu
+        self._realtime_priority = realtime_priority
         self._on_end = on_end
         self._changed = Condition()
         self._waiting = deque(self.runs)
@@ -166,6 +175,7 @@ class ProgramRunner:
                     run.state = ProgramState.STOPPED
 
     def _work(self, recorder: TraceRecorder) -> None:
+        self._ask_for_priority()
         try:
             while True:
                 try:
@@ -179,6 +189,18 @@ class ProgramRunner:
             with self._changed:
                 self._working -= 1
                 self._changed.notify_all()
+
+    def _ask_for_priority(self) -> None:
+        if not self._realtime_priority:
+            return
+        try:
+            # 0 is the calling thread.
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(self._realtime_priority))
+        except OSError as error:
+            self.lacks = (
+                f"programs run without real-time priority {self._realtime_priority} "
+                f"({error.strerror}): that needs CAP_SYS_NICE or `ulimit -r`"
+            )
 
     def _execute(self, run: ProgramRun, recorder: TraceRecorder) -> None:
         host = RemoteHost(self._cnpu, run.number, recorder)

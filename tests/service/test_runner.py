@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import sys
 import threading
@@ -237,6 +238,25 @@ def test_long_results_are_shown_in_part(run, folder):
     result = run(str(folder / "long.py"))
     assert result.out.rstrip().endswith("xxx...")
     assert len(result.out) < 300
+
+
+def test_programs_ask_for_their_priority_and_run_without(run, folder, monkeypatch):
+    asked: list[tuple[int, int, int]] = []
+
+    def set_scheduler(pid: int, policy: int, parameters: os.sched_param) -> None:
+        asked.append((pid, policy, parameters.sched_priority))
+        if len(asked) > 1:
+            raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "sched_setscheduler", set_scheduler)
+    result = run(str(folder / "app_local.py"), "--realtime", "20")
+    assert (result.code, result.err) == (0, "")
+    result = run(str(folder / "app_local.py"), "--realtime", "20")
+    assert result.code == 0
+    assert "without real-time priority 20 (Operation not permitted)" in result.err
+    assert asked == [(0, os.SCHED_FIFO, 20)] * 2
+    assert run(str(folder / "app_local.py")).code == 0
+    assert len(asked) == 2
 
 
 # --- the end --------------------------------------------------------------------------
