@@ -33,6 +33,7 @@ def build_cnpu(
     listen_on: Address | None = None,
     reach: Mapping[str, Address] | None = None,
     start_timeout_s: float = START_TIMEOUT_S,
+    spin_s: float = 0.0,
     name: str = "qnodeos run",
 ) -> RemoteCnpu:
     """The CNPU of a node, for the programs of this process; close it.
@@ -46,6 +47,7 @@ def build_cnpu(
         reach: where the processes of other nodes are, by node, instead of what the node file
             says.
         start_timeout_s: how long a program waits for the other node's process to be there.
+        spin_s: how long a program that waits for a message keeps looking before it sleeps.
         name: who this is, for the QNPU's listings.
 
     Raises:
@@ -76,6 +78,7 @@ def build_cnpu(
         peers={name: address for name, address in peers.items() if address is not None},
         tls=node.tls,
         start_timeout_s=start_timeout_s,
+        spin_s=spin_s,
     )
     return RemoteCnpu(
         node_name=node.name,

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 MAX_PROGRAMS: Final = 100_000
 MAX_POOL: Final = 256
+DEFAULT_SPIN_MS: Final = 1.0
+"""Longer than an answer of another node that is not held up takes (assumed)."""
 _SHOWN_CHARACTERS: Final = 200
 _SWITCH_INTERVAL_S: Final = 0.0002
 """A program that computes lets one that has got its message run after this time (assumed;
@@ -111,6 +113,15 @@ def run(
             "0: none.",
         ),
     ] = 0,
+    spin: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1000,
+            metavar="MS",
+            help="How long a program that waits for a message keeps looking before it sleeps.",
+        ),
+    ] = DEFAULT_SPIN_MS,
     prepared: Annotated[
         bool,
         typer.Option(
@@ -153,6 +164,7 @@ def run(
                     listen_on=Address.parse(listen) if listen is not None else None,
                     reach=_reach(reach or []),
                     start_timeout_s=peer_timeout,
+                    spin_s=spin / 1_000 if (os.cpu_count() or 1) > 1 else 0.0,
                 )
             )
         )

@@ -68,6 +68,7 @@ class AppNetwork:
         tls: for addresses that are not local.
         start_timeout_s: how long a program waits for another node's process to be there.
         send_timeout_s: how long a program waits for a receiver that takes no messages.
+        spin_s: how long a program that waits keeps looking before it sleeps.
 
     Raises:
         ConfigurationError: the address cannot be listened on.
@@ -84,6 +85,7 @@ class AppNetwork:
         tls: TlsFiles | None = None,
         start_timeout_s: float = START_TIMEOUT_S,
         send_timeout_s: float = SEND_TIMEOUT_S,
+        spin_s: float = 0.0,
     ) -> None:
         self._node_name = node_name
         self._node_ids = node_ids
@@ -92,6 +94,7 @@ class AppNetwork:
         self._tls = tls
         self._start_timeout_s = start_timeout_s
         self._send_timeout_s = send_timeout_s
+        self._spin_s = spin_s
         self._mutex = Lock()
         self._sessions: dict[str, Session] = {}
         self._connecting: set[Session] = set()
@@ -147,6 +150,7 @@ class AppNetwork:
             self._applications,
             start_timeout_s=self._start_timeout_s,
             send_timeout_s=self._send_timeout_s,
+            spin_s=self._spin_s,
         )
         return session
 

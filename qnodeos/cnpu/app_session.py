@@ -90,6 +90,8 @@ class Session:
         applications: node of each application; who may send what.
         start_timeout_s: how long to wait for the other process to be there.
         send_timeout_s: how long to wait for a receiver that takes no messages.
+        spin_s: how long a thread looks again and again before it sleeps until something
+            comes: that takes a core, and spares the time to wake up.
 
     Attributes:
         problem: the latest reason why there is no connection yet, for messages.
@@ -103,6 +105,7 @@ class Session:
         *,
         start_timeout_s: float = START_TIMEOUT_S,
         send_timeout_s: float = SEND_TIMEOUT_S,
+        spin_s: float = 0.0,
     ) -> None:
         self.problem = ""
         self._node_name = node_name
@@ -110,6 +113,7 @@ class Session:
         self._applications = applications
         self._start_timeout_s = start_timeout_s
         self._send_timeout_s = send_timeout_s
+        self._spin_s = spin_s
         self._is_local = node_name == remote_name
         self._mutex = Lock()
         self._connection: socket.socket | None = None
@@ -365,7 +369,7 @@ class Session:
             poll.register(stream, select.POLLIN | select.POLLOUT)
         self._has_leader = True
         try:
-            ready = self._poll_with(poll, remaining_s)
+            ready = self._poll_with(poll, remaining_s, self._spin_s)
         finally:
             self._has_leader = False
         if ready and self._end is None:
@@ -382,10 +386,15 @@ class Session:
         if self._end is None:
             self._try(stream.flush)
 
-    def _poll_with(self, poll: select.poll, remaining_s: float) -> bool:
+    def _poll_with(self, poll: select.poll, remaining_s: float, spin_s: float = 0.0) -> bool:
         self._pollers += 1
         self._mutex.release()
         try:
+            if spin_s:
+                stop_s = monotonic() + min(spin_s, remaining_s)
+                while monotonic() < stop_s:
+                    if poll.poll(0):
+                        return True
             return bool(poll.poll(_milliseconds(remaining_s)))
         finally:
             self._mutex.acquire()

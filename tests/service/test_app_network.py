@@ -172,8 +172,9 @@ def test_the_lead_is_passed_on_when_the_leader_gives_up(world):
     assert follower.result(DEADLINE_S) == "late"
 
 
-def test_ping_pong(world):
-    client, server = world.pair()
+@pytest.mark.parametrize("spin_s", [0.0, 0.001])
+def test_ping_pong(world, spin_s):
+    client, server = world.pair(spin_s=spin_s)
 
     def answer() -> None:
         for _ in range(200):
@@ -204,6 +205,17 @@ def test_a_wait_ends_in_time(world):
     _, server = world.pair()
     with pytest.raises(RuntimeError, match="within 0 s"):
         server.receive(FORTH, timeout_s=0)
+
+
+def test_who_keeps_looking_sees_the_end_too(world):
+    _, server = world.pair(spin_s=DEADLINE_S)
+    with pytest.raises(RuntimeError, match="within"):
+        server.receive(FORTH, timeout_s=0.01)
+    waiting = world.spawn(server.receive, FORTH)
+    wait_until(lambda: server._has_leader)
+    world.networks[0].stop()
+    with pytest.raises(ProgramStoppedError):
+        waiting.result(DEADLINE_S)
 
 
 def test_two_programs_at_one_channel(world):
