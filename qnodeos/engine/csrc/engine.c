@@ -13,8 +13,8 @@
 #define SHARE_PERIOD_NS 250000000LL
 #define BEST_NICE (-20)
 /* A thread that sleeps wakes up late, by some 20 us on the machines we know (assumed: at most
- * this). So an event-paced engine wakes up early for a response that it knows to hold from a tick
- * on, and spins the rest, as a spinning one would have all along. */
+ * this). So an event-paced engine wakes its owner up early for a response that it knows to hold
+ * from a tick on. The timer stays readable until then, which keeps the owner awake. */
 #define EARLY_NS 60000
 
 /* --- what the exchange of a frame leads to ------------------------------------------------ */
@@ -494,15 +494,8 @@ int engine_poll(engine_t *engine, item_t *event)
         int64_t time_ns = now_ns();
         if (engine->wake_tick != NEVER && link_tick_at(&engine->link, time_ns) >= engine->wake_tick)
             engine->wake_tick = NEVER;
-        if (ring_is_empty(&engine->events)) {
+        if (ring_is_empty(&engine->events))
             work(engine, time_ns);
-            int64_t response_ns = next_response_ns(engine);
-            if (ring_is_empty(&engine->events) && response_ns - now_ns() < EARLY_NS) {
-                while ((time_ns = now_ns()) < response_ns)
-                    relax();
-                work(engine, time_ns);
-            }
-        }
     }
     int found = ring_pop(&engine->events, event);
     if (found)
