@@ -161,6 +161,17 @@ def test_each_of_many_waiting_threads_gets_its_message(world):
     assert not server._followers
 
 
+def test_the_leader_hands_out_what_others_wait_for(world):
+    client, server = world.pair()
+    leader = world.spawn(server.receive, ("client", "server", 7))
+    wait_until(lambda: server._has_leader)
+    follower = world.spawn(server.receive, FORTH)
+    wait_until(lambda: bool(server._followers))
+    client.send(FORTH, "for the follower")
+    assert follower.result(DEADLINE_S) == "for the follower"
+    assert not leader.done()
+
+
 def test_the_lead_is_passed_on_when_the_leader_gives_up(world):
     client, server = world.pair()
     leader = world.spawn(server.receive, ("client", "server", 7), timeout_s=0.2)
