@@ -78,6 +78,7 @@ class Deframer:
     def _length(self, data: bytes | bytearray, start: int) -> int:
         length: int = _LENGTH.unpack_from(data, start)[0]
         if not 0 < length <= self.max_bytes:
+            self._buffer.clear()  # whoever goes on all the same shall not make it grow
             raise MalformedMessageError(
                 f"a frame announces {length} bytes; 1 to {self.max_bytes} are accepted. Is the "
                 "other side a qnodeos of a compatible version?"

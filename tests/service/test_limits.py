@@ -9,6 +9,7 @@ from itertools import count
 
 import pytest
 
+from qnodeos.api.framing import frame
 from qnodeos.api.host_wire import (
     PROTOCOL_VERSION,
     Hello,
@@ -19,6 +20,7 @@ from qnodeos.api.host_wire import (
     Subscribe,
     TraceEvents,
     Welcome,
+    encode,
 )
 from tests.service.service_bench import (
     ENDLESS,
@@ -100,6 +102,30 @@ def test_one_that_will_not_leave_is_put_out(make):
     assert bench.service.server.open_sockets == 2  # it has not hung up
     bench.pass_ms(1_500)
     assert bench.service.server.open_sockets == 1
+
+
+def test_what_one_that_is_refused_goes_on_to_say_is_not_kept(make):
+    bench = make()
+    peer = bench.connect()
+    peer.send_bytes(b"\xff" * 4)
+    bench.until(lambda: bool(peer.messages))
+    (client,) = bench.service.server._others.values()
+    received = client.stream.received_bytes
+    peer.send_bytes(struct.pack("<I", 1_000) + bytes(900))
+    bench.turns(3)
+    assert client.stream.received_bytes == received + 904
+    assert client.stream._deframer.pending_bytes == 0
+
+
+def test_few_bytes_are_read_of_one_before_the_others_have_their_turn(make):
+    bench = make()
+    flood = bench.client()
+    pings = [Ping(0)] * 4_000
+    flood.socket.send(b"".join(frame(encode(ping)) for ping in pings))
+    bench.turn()
+    (client,) = bench.service.server._served.values()
+    assert 0 < len(client.inbox) <= 8_192 // len(frame(encode(Ping(0))))
+    bench.until(lambda: len(flood.messages) == len(pings))
 
 
 def test_programs_of_a_client(make):

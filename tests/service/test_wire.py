@@ -53,6 +53,16 @@ def test_a_deframer_never_holds_more_than_one_frame(garbage):
     assert deframer.pending_bytes < 50 + LENGTH_BYTES
 
 
+def test_a_deframer_holds_nothing_of_what_follows_a_mistake():
+    deframer = Deframer(100)
+    deframer.feed(b"\xff")
+    for _ in range(3):
+        with pytest.raises(MalformedMessageError):
+            deframer.feed(b"\xff" * 1_000)
+        assert deframer.pending_bytes == 0
+        deframer.feed(b"\xff")
+
+
 def test_an_empty_payload_cannot_be_framed():
     with pytest.raises(MalformedMessageError):
         frame(b"")
