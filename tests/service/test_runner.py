@@ -20,7 +20,8 @@ from qnodeos.api.host_wire import Netqasm
 from qnodeos.cli.programs import build_cnpu, check_inputs, load_program
 from qnodeos.cnpu import runner as runner_module
 from qnodeos.cnpu.runner import ProgramRunner, ProgramState, ProgramTask
-from qnodeos.errors import ConfigurationError
+from qnodeos.cnpu.sockets import AppSocket
+from qnodeos.errors import ConfigurationError, ProgramStoppedError
 from qnodeos.service.node_file import load_node
 from qnodeos.trace.csvformat import read_trace_csv
 from qnodeos.trace.events import Event
@@ -331,6 +332,25 @@ def test_a_program_that_does_not_end_is_given_up(monkeypatch, folder):
     [one] = runner.runs
     assert one.state is ProgramState.STOPPED
     assert one.result is None
+
+
+def test_what_has_not_started_when_time_is_up_does_not_start(folder):
+    started: list[int] = []
+    ended = threading.Event()
+
+    def waits() -> None:
+        with contextlib.suppress(ProgramStoppedError):
+            AppSocket("here", "other").recv()
+        ended.set()
+
+    with contextlib.closing(build_cnpu(load_node(folder / "node.yaml"))) as cnpu:
+        tasks = [ProgramTask("waits", waits, {}), ProgramTask("second", lambda: started.append(1), {})]
+        runner = ProgramRunner(cnpu, tasks, pool=1)
+        assert not runner.run(timeout_s=0.0)
+        assert ended.wait(DEADLINE_S)
+    assert not started
+    assert runner.runs[1].state is ProgramState.STOPPED
+    assert runner.runs[1].started_s is None
 
 
 def test_no_more_than_the_pool_run_at_once(folder):

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from netqasm.lang.operand import Template
+from netqasm.lang.operand import Immediate, Template
+from netqasm.lang.parsing.text import parse_text_protosubroutine
 from netqasm.sdk import EPRSocket, Qubit
 from netqasm.sdk.config import LogConfig
 from netqasm.sdk.connection import BaseNetQASMConnection
@@ -299,19 +300,61 @@ def test_numerators_that_are_no_byte_are_left_to_the_sdk():
 
 
 def test_an_unknown_transpiler_may_do_with_angles_what_it_likes():
-    class Halves(NVSubroutineTranspiler):  # type: ignore[misc]
+    class Avoids(NVSubroutineTranspiler):  # type: ignore[misc]
         def transpile(self):
             subroutine = super().transpile()
             for instruction in subroutine.instructions:
-                if instruction.mnemonic == "rot_x" and instruction.imm0.value % 2 == 0:
-                    instruction.imm0 = type(instruction.imm0)(instruction.imm0.value // 2)
+                if instruction.mnemonic == "rot_x" and instruction.imm0.value == 4:
+                    instruction.imm0 = Immediate(5)
             return subroutine
 
     def program(connection, socket):
-        for steps in (3, 4, 6, 5):
+        for steps in (3, 4, 6, 4):
             rotated(steps)(connection, socket)
 
-    assert_same(program, Flavour.NV, compiler=Halves)
+    assert_same(program, Flavour.NV, compiler=Avoids)
+
+
+def test_an_unknown_transpiler_that_changes_constants():
+    class Counts(NVSubroutineTranspiler):  # type: ignore[misc]
+        def transpile(self):
+            subroutine = super().transpile()
+            for instruction in subroutine.instructions:
+                if instruction.mnemonic == "set" and instruction.imm.value < 1000:
+                    instruction.imm = Immediate(instruction.imm.value + 1)
+            return subroutine
+
+    def program(connection, socket):
+        for value in (3, 4, 5):
+            connection.new_array(1, init_values=[value])
+            connection.flush()
+
+    assert_same(program, Flavour.NV, compiler=Counts)
+
+
+def test_where_labels_are_belongs_to_the_shape():
+    def program(connection, socket):
+        connection.new_array(1)
+        connection.flush()
+        for first, second in (("A", "B"), ("B", "A")):
+            text = f"set R0 0\nbez R0 A\nset R1 1\n{first}:\nset R2 2\n{second}:\nret_reg R2"
+            block = parse_text_protosubroutine(text)
+            block._app_id = connection.app_id
+            connection.commit_protosubroutine(block)
+
+    sent = assert_same(program, Flavour.VANILLA)
+    assert sent[1] != sent[2]
+
+
+def test_a_memory_qubit_is_measured_where_the_sdk_would():
+    def program(connection, socket):
+        for _ in range(2):
+            first, second = Qubit(connection), Qubit(connection)
+            second.measure(store_array=False)
+            first.measure(store_array=False)
+            connection.flush()
+
+    assert_same(program, Flavour.NV)
 
 
 def test_more_angles_than_can_be_filled_in(monkeypatch):
