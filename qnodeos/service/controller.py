@@ -194,6 +194,8 @@ class ControllerCore:
             )
         if names and hello.node_name not in names:
             raise PeerRefusedError(f"the certificate is of {', '.join(names)}, not of {there}")
+        if hello.tick_ns == 0:
+            raise PeerRefusedError(f"a tick lasts 0 ns at {there}; that is no QNPU's")
         for other in self.nodes.values():
             if other is not node and other.tick_ns not in (0, hello.tick_ns):
                 raise PeerRefusedError(
@@ -453,6 +455,8 @@ class ControllerCore:
             node.installed_epoch = None
             self._blame(node, f"does not take schedule {answer.schedule}: {answer.error}")
             return
+        if node.placement is None:
+            return  # its ticks have ceased to fit meanwhile; it is installed anew when they do
         node.installed, node.error, node.said = answer.schedule, "", ""
         if node.reading is not None and node.installed_epoch is not None:
             assert self._lengths is not None
@@ -464,7 +468,6 @@ class ControllerCore:
                 node.installed_epoch,
                 self._lengths.bin_ticks,
             )
-        assert node.placement is not None
         self._say(
             f"{node.name}: schedule {answer.schedule} from tick {node.placement.epoch_tick} "
             f"(known to {node.placement.error_ticks:.0f} ticks, "

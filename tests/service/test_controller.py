@@ -12,6 +12,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from qnodeos.api.peer_wire import (
+    PROTOCOL_VERSION,
+    Installed,
+    PeerHello,
+    ReadTick,
+    TickReading,
+    decode,
+    encode,
+)
 from qnodeos.cli import app
 from qnodeos.errors import ConfigurationError, TickMismatchError, UncertainTickError
 from qnodeos.qnpu.schedule import NetworkSchedule
@@ -423,6 +432,48 @@ def test_a_node_that_is_not_the_one_in_the_file(start, words):
     assert words in " ".join(other.said), "both ends say why"
     assert first.kernel.schedule is not None
     assert other.kernel.schedule is None
+
+
+def test_a_node_whose_ticks_last_no_time():
+    net = Net()
+    net.start(0, "client", {1: "server"}, tick_ns=0)
+    core = net.start_controller(PAIR)
+    net.run(200)
+    assert "a tick lasts 0 ns at 'client'" in errors(core)["client"]
+
+
+def test_ticks_that_cease_to_fit_while_a_schedule_is_being_installed():
+    core = ControllerCore(PAIR, incarnation=1, now_ns=0)
+    core.poll(0)
+    nodes = dict(core.dials)
+    offsets = {0: 0, 1: 0}
+
+    def answer(now_ns: int) -> None:
+        """Answer all questions for ticks, and nothing else."""
+        while core.outbox:
+            outbox, core.outbox = core.outbox, []
+            for connection, payload in outbox:
+                asked = decode(payload)
+                if isinstance(asked, ReadTick):
+                    tick = now_ns // TICK_NS + offsets[nodes[connection]]
+                    core.received(connection, encode(TickReading(asked.nonce, tick, 0)), now_ns)
+
+    for connection, node in nodes.items():
+        core.opened(connection, 0)
+        hello = PeerHello(PROTOCOL_VERSION, "qnpu", node, NAMES[node], 1, 1, TICK_NS)
+        core.received(connection, encode(hello), 0)
+    answer(0)
+    assert core.nodes["client"].is_installing
+    offsets[0] = 1_000
+    core.poll(150 * MS)
+    answer(150 * MS)
+    for connection in nodes:
+        core.received(connection, encode(Installed(1)), 150 * MS)
+    assert (core.nodes["client"].installed, core.nodes["server"].installed) == (0, 1)
+    offsets[0] = 0
+    core.poll(300 * MS)
+    answer(300 * MS)
+    assert core.nodes["client"].is_installing, "it gets it again"
 
 
 def test_a_node_that_has_no_such_neighbour():
