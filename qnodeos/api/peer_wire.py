@@ -30,6 +30,8 @@ MAX_TICKS: Final = 1 << 40
 
 Id = Annotated[int, msgspec.Meta(ge=-1, lt=1 << 31)]
 Number = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+PairNumber = Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)]
+"""Programs are told these numbers, and theirs have 32 bits."""
 Tick = Annotated[int, msgspec.Meta(ge=-(1 << 62), lt=1 << 62)]
 Ticks = Annotated[int, msgspec.Meta(ge=0, le=MAX_TICKS)]
 Name = Annotated[str, msgspec.Meta(max_length=256)]
@@ -95,7 +97,7 @@ class WireOffer(PeerMessageBase, tag=16, frozen=True):
     """See `qnodeos.api.peer.Offer`."""
 
     epoch: Number
-    create_id: Number
+    create_id: PairNumber
     terms: WireTerms
 
 
@@ -103,7 +105,7 @@ class WireAccept(PeerMessageBase, tag=17, frozen=True):
     """See `qnodeos.api.peer.Accept`."""
 
     epoch: Number
-    create_id: Number
+    create_id: PairNumber
     start_bin: Tick
 
 
@@ -111,7 +113,7 @@ class WireReject(PeerMessageBase, tag=18, frozen=True):
     """See `qnodeos.api.peer.Reject`."""
 
     epoch: Number
-    create_id: Number
+    create_id: PairNumber
     reason: Text
 
 
@@ -119,16 +121,16 @@ class WireCancel(PeerMessageBase, tag=19, frozen=True):
     """See `qnodeos.api.peer.Cancel`."""
 
     epoch: Number
-    create_id: Number
+    create_id: PairNumber
 
 
 class WireAnnounce(PeerMessageBase, tag=20, frozen=True):
     """See `qnodeos.api.peer.Announce`; the tick counts from the start of the schedule."""
 
     epoch: Number
-    create_id: Number
-    index: Number
-    sequence: Number
+    create_id: PairNumber
+    index: PairNumber
+    sequence: PairNumber
     bell_state: Annotated[int, msgspec.Meta(ge=0, le=3)]
     network_tick: Tick
 
@@ -137,8 +139,8 @@ class WirePairLost(PeerMessageBase, tag=21, frozen=True):
     """See `qnodeos.api.peer.PairLost`."""
 
     epoch: Number
-    create_id: Number
-    index: Number
+    create_id: PairNumber
+    index: PairNumber
 
 
 class ReadTick(PeerMessageBase, tag=32, frozen=True):

@@ -171,6 +171,7 @@ def test_a_later_version_may_append_fields():
 
 bins = st.integers(-(2**62), 2**62 - 1)
 ids = st.integers(-1, 2**31 - 1)
+pair_numbers = st.integers(0, 2**31 - 1)
 terms = st.builds(
     RequestTerms,
     ids,
@@ -182,19 +183,19 @@ terms = st.builds(
     bins,
 )
 peer_messages = st.one_of(
-    st.builds(Offer, numbers, terms),
-    st.builds(Accept, numbers, bins),
-    st.builds(Reject, numbers, st.text(max_size=4096)),
-    st.builds(Cancel, numbers),
+    st.builds(Offer, pair_numbers, terms),
+    st.builds(Accept, pair_numbers, bins),
+    st.builds(Reject, pair_numbers, st.text(max_size=4096)),
+    st.builds(Cancel, pair_numbers),
     st.builds(
         Announce,
-        numbers,
-        numbers,
-        numbers,
+        pair_numbers,
+        pair_numbers,
+        pair_numbers,
         st.sampled_from(BellState),
         st.integers(0, 2**60),
     ),
-    st.builds(PairLost, numbers, numbers),
+    st.builds(PairLost, pair_numbers, pair_numbers),
 )
 
 
@@ -218,3 +219,16 @@ def test_a_schedule_without_bins_is_refused():
     raw = peer_wire.encode(peer_wire.Install(1, 1000, 10, 100, 5, ()))
     with pytest.raises(MalformedMessageError):
         peer_wire.decode(raw)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        peer_wire.WireCancel(5, 2**31),
+        peer_wire.WireAnnounce(5, 2**31, 0, 0, 0, 0),
+        peer_wire.WireAnnounce(5, 0, 0, 2**31, 0, 0),
+    ],
+)
+def test_numbers_of_pairs_that_no_program_can_be_told_are_refused(message):
+    with pytest.raises(MalformedMessageError):
+        peer_wire.decode(peer_wire.encode(message))
