@@ -26,11 +26,13 @@ def install() -> None:
     import netqasm.sdk
 
     from qnodeos.cnpu.backend import QNodeOSConnection
-    from qnodeos.cnpu.sockets import AppSocket
+    from qnodeos.cnpu.sockets import AppBroadcastChannel, AppSocket
 
     module = ModuleType(_NAME, "NetQASM's names for connections and sockets, as qnodeos's.")
     module.NetQASMConnection = QNodeOSConnection  # type: ignore[attr-defined]
     module.Socket = AppSocket  # type: ignore[attr-defined]
+    module.BroadcastChannel = AppBroadcastChannel  # type: ignore[attr-defined]
+    module.get_qubit_state = _get_qubit_state  # type: ignore[attr-defined]
     module.simulate_application = _simulate_application  # type: ignore[attr-defined]
     sys.modules[_NAME] = module
     netqasm.sdk.external = module
@@ -44,5 +46,14 @@ def _simulate_application(*_: Any, **__: Any) -> NoReturn:
     """
     raise ProgramError(
         "a program cannot start a simulation from inside: give its functions to a "
-        "`sim.network.VirtualNetwork` (see `qnodeos.assembly`)"
+        "`sim.network.VirtualNetwork` (see `qnodeos.assembly`), or start it with `qnodeos run`"
     )
+
+
+def _get_qubit_state(*_: Any, **__: Any) -> NoReturn:
+    """Stand-in for what programs import to look into a simulator.
+
+    Raises:
+        ProgramError: always; a node can only measure.
+    """
+    raise ProgramError("the state of a qubit cannot be looked at on a node: measure it")

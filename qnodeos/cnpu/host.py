@@ -144,5 +144,5 @@ def find_host() -> ProgramHost:
     except LookupError:
         raise ProgramError(
             "no CNPU here: connections and sockets can only be made inside a program that "
-            "the CNPU runs (see `qnodeos.assembly`)"
+            "the CNPU runs (`qnodeos run`, or see `qnodeos.assembly`)"
         ) from None

@@ -99,7 +99,7 @@ class QnpuClient:
         self._numbers = numbers if numbers is not None else count()
         self._open: set[int] = set()
         self._answers: dict[int, _Answer] = {}
-        self._pongs: set[int] = set()
+        self._last_pong = -1
         self._events: deque[TraceEvents] = deque()
         self._kept_events = 0
         self._dropped_events = 0
@@ -226,9 +226,8 @@ class QnpuClient:
             start_s = monotonic()
             self._send(Ping(nonce))
             deadline_s = start_s + timeout_s
-            while nonce not in self._pongs:
+            while self._last_pong != nonce:
                 self._read(deadline_s)
-            self._pongs.clear()
             return monotonic() - start_s
 
     # --- events -----------------------------------------------------------------------
@@ -256,7 +255,10 @@ class QnpuClient:
             timeout_s: how long to wait; the connection is kept alive meanwhile.
         """
         with self._lock:
-            deadline_s = monotonic() + timeout_s
+            now_s = monotonic()
+            deadline_s = now_s + timeout_s
+            if now_s - self._last_sent_s >= self.heartbeat_s:
+                self._send(Ping(next(self._numbers)))  # also if the waits are all short
             while not self._events:
                 try:
                     self._read(deadline_s)
@@ -432,8 +434,7 @@ class QnpuClient:
         elif isinstance(message, TraceEvents):
             self._keep(message)
         elif isinstance(message, Pong):
-            if len(self._pongs) < OPEN_REQUESTS_MAX:
-                self._pongs.add(message.nonce)
+            self._last_pong = message.nonce
         elif isinstance(message, Refused):
             self.close()
             raise QnpuRefusedError(f"the QNPU ends the connection: {message.text}", message.kind)

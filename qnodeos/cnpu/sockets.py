@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+from math import ceil, inf
 from typing import Any, Final, Protocol
 
+from netqasm.sdk.classical_communication.broadcast_channel import BroadcastChannelBySockets
 from netqasm.sdk.classical_communication.message import StructuredMessage
 from netqasm.sdk.classical_communication.socket import Socket
 
@@ -11,6 +14,8 @@ from qnodeos.cnpu.host import find_host
 from qnodeos.errors import LimitError, ProgramError
 
 MAX_MESSAGE_CHARACTERS: Final = 1 << 20
+_LOOK_S: Final = 0.001
+"""How often a broadcast channel looks at its sockets (assumed)."""
 
 
 class MessageService(Protocol):
@@ -119,3 +124,44 @@ class AppSocket(Socket):  # type: ignore[misc]
             block=block,
             timeout_s=timeout if timeout is not None else self._timeout_s,
         )
+
+
+class AppBroadcastChannel(BroadcastChannelBySockets):  # type: ignore[misc]
+    """One application's messages to and from several others, over a socket to each.
+
+    Args:
+        app_name: this application.
+        remote_app_names: the others.
+        options: of the sockets.
+    """
+
+    _socket_class = AppSocket
+
+    def recv(self, block: bool = True, timeout: float | None = None) -> tuple[str, str]:
+        """The next message of any of them.
+
+        Args:
+            block: False only looks.
+            timeout: how long to wait, in seconds; None for ever.
+
+        Returns:
+            Who sent it, and the message.
+
+        Raises:
+            RuntimeError: none is there (``block`` False).
+            TimeoutError: none came in time.
+        """
+        looks = inf if timeout is None or not block else ceil(timeout / _LOOK_S)
+        while True:
+            for name, socket in self._sockets.items():
+                with contextlib.suppress(RuntimeError):
+                    return name, socket.recv(block=False)
+            if not block:
+                raise RuntimeError("no message was broadcast")
+            if looks <= 0:
+                raise TimeoutError(f"no message was broadcast within {timeout} s")
+            looks -= 1
+            # Wait at one of them for a moment, rather than look without pause.
+            name, socket = next(iter(self._sockets.items()))
+            with contextlib.suppress(RuntimeError):
+                return name, socket.recv(timeout=_LOOK_S)

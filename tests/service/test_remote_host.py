@@ -19,7 +19,7 @@ from qnodeos.cnpu.backend import QNodeOSConnection
 from qnodeos.cnpu.host import NetworkDirectory, current_host, find_host
 from qnodeos.cnpu.qnpu_client import QnpuClient
 from qnodeos.cnpu.remote import TRACE_UNIT_NS, RemoteCnpu, RemoteHost
-from qnodeos.cnpu.sockets import AppSocket
+from qnodeos.cnpu.sockets import AppBroadcastChannel, AppSocket
 from qnodeos.errors import (
     ApplicationLostError,
     ConfigurationError,
@@ -312,6 +312,30 @@ def test_looking_and_waiting_in_vain(bench):
             AppSocket("other", "here", use_callbacks=True)
 
     bench.result(program)
+
+
+def test_broadcasting(bench):
+    def here() -> list[tuple[str, str]]:
+        channel = AppBroadcastChannel("here", ["other", "there"])
+        channel.send("to all")
+        with pytest.raises(TimeoutError):
+            AppBroadcastChannel("here", ["other"], socket_id=9).recv(timeout=0.002)
+        with pytest.raises(RuntimeError):
+            AppBroadcastChannel("here", ["other"], socket_id=9).recv(block=False)
+        return sorted(channel.recv() for _ in range(2))
+
+    def answers(name: str) -> str:
+        channel = AppBroadcastChannel(name, ["here"])
+        source, message = channel.recv(timeout=DEADLINE_S)
+        channel.send(f"{name} has it")
+        return f"{source}: {message}"
+
+    running = [
+        bench.run(lambda: answers("other"), name="other"),
+        bench.run(lambda: answers("there"), "there"),
+    ]
+    assert bench.result(here) == [("other", "other has it"), ("there", "there has it")]
+    assert [one.result(DEADLINE_S) for one in running] == ["here: to all"] * 2
 
 
 def test_an_application_nobody_knows(bench):

@@ -485,7 +485,34 @@ def test_a_program_cannot_start_a_simulation():
         simulate_application(None)
 
 
+def test_a_program_cannot_look_at_a_state():
+    from netqasm.sdk.external import get_qubit_state
+
+    with pytest.raises(ProgramError, match="measure it"):
+        get_qubit_state(None)
+
+
 # --- classical messages ---------------------------------------------------------------
+
+
+def test_broadcasting():
+    from netqasm.sdk.external import BroadcastChannel
+
+    def client():
+        channel = BroadcastChannel("client", ["server"])
+        with pytest.raises(TimeoutError):
+            channel.recv(timeout=0.01)
+        channel.send("question")
+        return channel.recv()
+
+    def server():
+        channel = BroadcastChannel("server", ["client"])
+        name, message = channel.recv()
+        channel.send(f"{message} of {name}")
+        return name
+
+    results = run_clean(client=client, server=server)
+    assert results == {"client": ("server", "question of client"), "server": "client"}
 
 
 def test_messages_arrive_in_order_and_are_told_apart():
