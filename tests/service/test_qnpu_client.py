@@ -179,6 +179,27 @@ def test_a_silent_client_keeps_its_connection():
         assert len(qnpu.messages(Ping)) == 2
 
 
+def test_who_waits_for_events_again_and_again_keeps_its_connection():
+    with FakeQnpu() as qnpu, connect(qnpu) as client:
+        assert client.events(0.0) is None
+        assert not qnpu.messages(Ping)
+        client._last_sent_s -= DEADLINE_S
+        assert client.events(0.0) is None
+        assert client.events(0.0) is None
+        assert client.ping() >= 0
+        assert len(qnpu.messages(Ping)) == 2
+
+
+def test_a_connection_that_was_kept_alive_for_long_can_still_be_pinged():
+    def before(client, message):
+        kept_alive = [Pong(2_000_000 + number) for number in range(5_000)]
+        return [*kept_alive, Pong(message.nonce)] if isinstance(message, Ping) else None
+
+    with FakeQnpu(before=before) as qnpu, connect(qnpu) as client:
+        assert client.ping() >= 0
+        assert client.ping() >= 0
+
+
 def test_keeping_alive_what_is_gone_leaves_the_error_to_the_program():
     with FakeQnpu() as qnpu:
         client = connect(qnpu)
