@@ -47,6 +47,8 @@ DRAIN_TIMEOUT_S: Final = 5.0
 
 _RETRY_FIRST_S: Final = 0.02
 _RETRY_MAX_S: Final = 0.5
+_PAUSE_S: Final = 0.1
+"""How long nothing is accepted when the system has no descriptor left (assumed)."""
 _KEEPALIVE: Final = (
     (socket.TCP_KEEPIDLE, 5),
     (socket.TCP_KEEPINTVL, 5),
@@ -288,8 +290,11 @@ class AppNetwork:
                 return
             try:
                 connection, _ = listener.accept()
-            except OSError:
+            except (BlockingIOError, ConnectionAbortedError):
                 continue  # it has gone already
+            except OSError:  # no descriptor left: do not spin on it
+                self._stopped.wait(_PAUSE_S)
+                continue
             if not self._handshakes.acquire(blocking=False):
                 connection.close()
                 continue

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import socket
 import ssl
 import struct
@@ -595,6 +597,35 @@ def test_greetings_that_never_come_do_not_keep_others_away(world, monkeypatch):
         client.send(FORTH, "through")
         assert server.session_with("client").receive(FORTH) == "through"
         assert silent[0].recv(1) == b""
+
+
+def test_without_descriptors_it_does_not_ask_again_and_again(world):
+    network = world.network("server")
+
+    class Listener:
+        def fileno(self) -> int:
+            return readable
+
+        def accept(self) -> None:
+            nonlocal accepted
+            accepted += 1
+            if accepted == 10:
+                network._stopped.set()
+            raise OSError(errno.EMFILE, "too many")
+
+    class Stopped(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            waits.append(timeout)
+            if len(waits) == 3:
+                self.set()
+            return self.is_set()
+
+    accepted, waits = 0, []
+    readable = os.eventfd(1)
+    network._stopped = Stopped()
+    network._accept(Listener())
+    os.close(readable)
+    assert accepted == len(waits) == 3
 
 
 FOREIGN = [
