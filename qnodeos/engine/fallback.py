@@ -26,7 +26,7 @@ from qnodeos.engine.links import LoopbackLink, ShmLink
 from qnodeos.engine.schedule import frame_at
 from qnodeos.engine.timer import Timer
 from qnodeos.engine.wires import LoopbackWire, ShmWire, Wire
-from qnodeos.errors import FrameError
+from qnodeos.errors import DeviceError, FrameError
 from qnodeos.qdevice.capabilities import Capabilities
 from qnodeos.qdevice.endpoint import FrameMaster, Response
 from qnodeos.qdevice.frames import MAX_SESSION
@@ -106,6 +106,8 @@ class PythonEngine:
 
     def start(self) -> None:
         """See `TickEngine`."""
+        if self._closed:
+            raise DeviceError("the engine has been closed; open another")
         if self._running:
             return
         now_ns = self._clock()

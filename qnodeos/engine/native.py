@@ -117,8 +117,7 @@ class NativeEngine:
 
     def start(self) -> None:
         """See `TickEngine`."""
-        if self._closed:
-            raise DeviceError("the engine has been closed; open another")
+        self._check_open()
         try:
             self._engine.start()
         except OSError as error:
@@ -191,9 +190,15 @@ class NativeEngine:
         """Exchange the frames of some ticks without waiting for any, to measure what they cost.
 
         Raises:
-            ValueError: the engine is running.
+            DeviceError: the engine has been closed.
+            ValueError: it is running.
         """
+        self._check_open()
         self._engine.run_ticks(ticks)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise DeviceError("the engine has been closed; open another")
 
     def statistics(self) -> EngineStatistics:
         """See `TickEngine`."""

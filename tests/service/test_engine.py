@@ -18,7 +18,7 @@ from qnodeos.engine import (
     opening,
 )
 from qnodeos.engine.interface import SKIP_EVENTS, STALL_NS
-from qnodeos.errors import ChannelError, ConfigurationError, FrameError
+from qnodeos.errors import ChannelError, ConfigurationError, DeviceError, FrameError
 from qnodeos.qdevice.instructions import NOP, Axis, enm, ini, msr, sqg
 from qnodeos.qdevice.outcomes import BellState, Outcome
 from tests.service.engine_bench import (
@@ -33,6 +33,23 @@ from tests.service.engine_bench import (
 
 every_engine = pytest.mark.parametrize("options", ENGINES)
 PROGRAM = [ini(0), sqg(Axis.X, 8, 0), msr(0), ini(1), enm(0, 0)]
+
+
+@every_engine
+def test_what_has_been_closed_does_not_start_again(options, tmp_path):
+    path = tmp_path / "spin.channel"
+    with make_port(path):
+        engine = open_engine(ShmLink(path), **options)
+        engine.close()
+        engine.close()
+        with pytest.raises(DeviceError, match="has been closed"):
+            engine.start()
+        if engine.is_native:
+            from qnodeos.engine.native import NativeEngine
+
+            assert isinstance(engine, NativeEngine)
+            with pytest.raises(DeviceError, match="has been closed"):
+                engine.run_ticks(1)
 
 
 @every_engine
