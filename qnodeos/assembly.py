@@ -512,12 +512,10 @@ def _open_engine(node: NodeFile) -> TickEngine:
         link = SpidevLink(device.bus, device.device, device.tick_ns, device.speed_hz, device.mode)
     else:
         link = LoopbackLink(device.tick_ns)
-    has_cores = realtime.tick_core is not None and realtime.policy_core is not None
     return open_engine(
         link,
         mode=realtime.mode,
         tick_core=realtime.tick_core,
         tick_priority=realtime.tick_priority,
-        # Tick thread and policy loop; a core must be left for all else unless theirs are named.
-        spinning_loops=2 if has_cores else 3,
+        spinning_loops=node.spinning_loops,
     )

@@ -151,7 +151,8 @@ class RealtimeConfig(_Section):
     mode: Literal["auto", "spinning", "event-paced"] = Field(
         "auto",
         description="exchange a frame every tick, or only those that say something; auto spins "
-        "where tick_core and policy_core are given, or there are three cores at least",
+        "where tick_core is given, or there are more cores than loops that would spin: two per "
+        "node on this machine (peers at local addresses count), one for the lab behind a channel",
     )
     lock_memory: bool = Field(True, description="keep all memory resident (mlockall)")
 
@@ -356,6 +357,16 @@ class NodeFile(_Section):
     def node_ids(self) -> dict[str, int]:
         """Numbers of this node and its neighbours, by name."""
         return {self.name: self.node_id} | {name: peer.node_id for name, peer in self.peers.items()}
+
+    @property
+    def spinning_loops(self) -> int:
+        """How many loops spin on this machine, if all that may do so do.
+
+        A tick thread and a policy loop for this node and for each neighbour at a local
+        address, and that of the laboratory behind a channel.
+        """
+        nodes = 1 + sum(peer.address.is_local for peer in self.peers.values())
+        return 2 * nodes + isinstance(self.device, ShmDevice)
 
     def node_of_role(self, role: str) -> str:
         """The node that runs a role of an application."""

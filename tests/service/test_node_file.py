@@ -95,6 +95,13 @@ def test_everything_that_a_node_may_say(tmp_path):
     assert node.trace.events == 100
 
 
+def test_loops_that_would_spin_on_this_machine(tmp_path):
+    assert load(tmp_path, MINIMAL).spinning_loops == 2
+    assert load(tmp_path, FULL).spinning_loops == 5  # two nodes and the laboratory
+    elsewhere = FULL.replace("tcp:127.0.0.1:7102", "tcp:192.0.2.1:7102")
+    assert load(tmp_path, elsewhere).spinning_loops == 3
+
+
 def test_what_is_written_out_is_read_back(tmp_path):
     node = load(tmp_path, FULL)
     assert load(tmp_path, json.dumps(node.model_dump(mode="json"))) == node
