@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+import sys
 import time
 from contextlib import ExitStack, closing
 from datetime import datetime
@@ -43,7 +44,7 @@ def serve(
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
 
-    say = Voice(lambda line: typer.echo(f"{node.name}: {line}"))
+    say = Voice(lambda line: typer.echo(f"{node.name}: {line}"), descriptor=_standard_output())
     settings = RealtimeSettings(**node.realtime.model_dump())
     with ExitStack() as cleanup:
         notifier = cleanup.enter_context(Notifier())
@@ -75,6 +76,13 @@ def serve(
             if json is not None:
                 json.write_text(json_module.dumps(counted, indent=1) + "\n", "utf-8")
         say(f"ended by {reason}")
+
+
+def _standard_output() -> int | None:
+    try:
+        return sys.stdout.fileno()
+    except OSError:  # a stand-in
+        return None
 
 
 def _write_trace(service: QnpuService, folder: Path) -> None:

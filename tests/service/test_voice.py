@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from qnodeos.service.voice import Voice
 
 
@@ -33,3 +35,24 @@ def test_nobody_listening_is_no_reason_to_end():
     voice = Voice(write)
     voice("hello")
     assert voice.silenced == 1
+
+
+def test_a_reader_that_hangs_holds_nobody_up():
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    filled = 0
+    try:
+        while True:
+            filled += os.write(writer, bytes(4096))
+    except BlockingIOError:
+        os.set_blocking(writer, True)
+    said: list[str] = []
+    voice = Voice(said.append, descriptor=writer)
+    voice("nobody reads this")
+    assert (said, voice.silenced) == ([], 1)
+    while filled:
+        filled -= len(os.read(reader, filled))
+    voice("x" * 10_000)
+    assert said == ["x" * 1_000 + " (and 1 lines before that were too many)"]
+    os.close(reader)
+    os.close(writer)
