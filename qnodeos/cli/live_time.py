@@ -161,9 +161,17 @@ def _run_set(
             try:
                 words, _ = process.communicate(timeout=max(0.0, deadline_s - time.monotonic()))
             except subprocess.TimeoutExpired:
+                # The directory with the logs goes with the error, so it says what there is.
+                process.kill()
+                words, _ = process.communicate()
+                logs = "\n".join(
+                    f"{child.name}: {line}"
+                    for child in system.processes.children
+                    for line in child.last_lines()
+                )
                 raise ChildProcessFailedError(
-                    f"the program of the {node} did not end in time; see the logs in "
-                    f"{system.directory}"
+                    f"the program of the {node} did not end in time:\n"
+                    f"{words.decode('utf-8', 'replace')}{logs}"
                 ) from None
             if process.returncode:
                 raise ChildProcessFailedError(

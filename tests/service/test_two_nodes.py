@@ -6,7 +6,12 @@ import json
 import subprocess
 import sys
 
-from qnodeos.cli.two_nodes import TwoNodes, running_two_nodes
+import pytest
+
+from qnodeos.cli import live_time
+from qnodeos.cli.processes import Processes
+from qnodeos.cli.two_nodes import TwoNodes, running_two_nodes, system_specs, write_two_nodes
+from qnodeos.errors import ChildProcessFailedError
 
 DEADLINE_S = 120.0
 PROGRAMS = "qnodeos.experiments.programs"
@@ -70,3 +75,15 @@ def test_perfect_nodes_compute_without_an_error(tmp_path):
         counted = system.lab_result()
     assert outcomes == [circuit % 2 for circuit in range(circuits)]
     assert counted["heralds"] == circuits
+
+
+def test_a_program_that_does_not_end_is_reported_with_the_logs(tmp_path, monkeypatch):
+    write_two_nodes(tmp_path)
+    monkeypatch.setattr(live_time, "TIMEOUT_START_S", 0.0)
+    monkeypatch.setattr(live_time, "TIMEOUT_PER_CIRCUIT_S", 0.0)
+    command = [sys.executable, "-c", "import time; time.sleep(600)"]
+    monkeypatch.setattr(live_time, "_command", lambda *_: command)
+    with Processes(system_specs(tmp_path), tmp_path / "run") as processes:
+        processes["server"].log.write_text("no device")
+        with pytest.raises(ChildProcessFailedError, match="did not end in time:\nserver: no dev"):
+            live_time._run_set(TwoNodes(tmp_path, processes), 0, 0, 1, prepared=True)
