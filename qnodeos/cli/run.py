@@ -27,6 +27,8 @@ MAX_PROGRAMS: Final = 100_000
 MAX_POOL: Final = 256
 DEFAULT_SPIN_MS: Final = 1.0
 """Longer than an answer of another node that is not held up takes (assumed)."""
+SPINNING_CORES: Final = 4
+"""With fewer, a program that keeps looking is in the way of a QNPU or of another program."""
 _SHOWN_CHARACTERS: Final = 200
 _SWITCH_INTERVAL_S: Final = 0.0002
 """A program that computes lets one that has got its message run after this time (assumed;
@@ -114,14 +116,15 @@ def run(
         ),
     ] = 0,
     spin: Annotated[
-        float,
+        float | None,
         typer.Option(
             min=0,
             max=1000,
             metavar="MS",
-            help="How long a program that waits for a message keeps looking before it sleeps.",
+            help="How long a program that waits for a message keeps looking before it sleeps; "
+            f"{DEFAULT_SPIN_MS:g} if there are {SPINNING_CORES} cores, else 0.",
         ),
-    ] = DEFAULT_SPIN_MS,
+    ] = None,
     prepared: Annotated[
         bool,
         typer.Option(
@@ -164,7 +167,7 @@ def run(
                     listen_on=Address.parse(listen) if listen is not None else None,
                     reach=_reach(reach or []),
                     start_timeout_s=peer_timeout,
-                    spin_s=spin / 1_000 if (os.cpu_count() or 1) > 1 else 0.0,
+                    spin_s=_spin_ms(spin) / 1_000,
                 )
             )
         )
@@ -281,6 +284,12 @@ def _reach(pairs: list[str]) -> dict[str, Address]:
             raise typer.BadParameter(f"{pair!r} is not NODE=ADDRESS", param_hint="--reach")
         places[node] = Address.parse(address)
     return places
+
+
+def _spin_ms(asked: float | None) -> float:
+    if asked is not None:
+        return asked
+    return DEFAULT_SPIN_MS if len(os.sched_getaffinity(0)) >= SPINNING_CORES else 0.0
 
 
 def _trace_capacity(pool: int) -> int:
