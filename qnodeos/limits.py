@@ -30,6 +30,8 @@ class Limits:
             (100 instructions take about 10 us to run).
         activation_ticks: how long one activation may hold the QNPU, device time included
             (1 s at 10 us per tick).
+        qubit_ticks: how long a program may keep a qubit that is wanted, by another program or
+            for entanglement; 0 for as long as it likes.
         array_length: entries of one array.
         array_entries: entries of all arrays of one process; the arrays created first are
             evicted beyond it, because the SDK never re-uses an array address.
@@ -57,6 +59,7 @@ class Limits:
     instructions_per_activation: int = 1_000_000
     instructions_per_tick: int = 10_000
     activation_ticks: int = 100_000
+    qubit_ticks: int = 0
     array_length: int = 65_536
     array_entries: int = 262_144
     er_sockets: int = 32

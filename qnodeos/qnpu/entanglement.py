@@ -9,7 +9,7 @@ asked for it, and then waits, owned by the network process, for the receive requ
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -375,6 +375,14 @@ class EntanglementManager:
             if is_receiver:
                 socket.receives.remove(request)
         self._delivered(process, pair)
+
+    def holders(self, among: Collection[int]) -> set[int]:
+        """Processes for which one of some physical qubits is kept: they have yet to receive it."""
+        return {
+            socket.process.pid
+            for socket in self._sockets.values()
+            if any(pair.physical in among for pair in socket.unclaimed)
+        }
 
     # --- the end of a process ---------------------------------------------------------
 

@@ -33,6 +33,7 @@ from qnodeos.errors import (
     ConfigurationError,
     DeviceFailureError,
     InstructionBudgetError,
+    LimitError,
     QNodeOSError,
     UnknownProcessError,
     UnknownSubroutineError,
@@ -163,6 +164,7 @@ class Kernel:
         self._in_flight: Process | None = None
         self._device_busy = False
         self._qubit_waiters: set[int] = set()
+        self._holders: dict[int, int] = {}  # with qubits that are wanted, and since when
         self._done = self._failed = self._instructions = self._compiled = 0
 
     def install_schedule(self, schedule: NetworkSchedule, from_bin: int | None = None) -> bool:
@@ -476,6 +478,14 @@ class Kernel:
             The physical instruction to send, None for none. There is at most one
             outstanding: none is returned before the outcome of the last has come.
         """
+        instruction = self._do_due(tick, outcome, herald)
+        if self._limits.qubit_ticks:
+            self._watch_holders()
+        return instruction
+
+    def _do_due(
+        self, tick: int, outcome: Outcome | None, herald: BellState | None
+    ) -> PhysicalInstruction | None:
         self._tick = tick
         if outcome is not None:
             self._consume(outcome, herald)
@@ -511,6 +521,9 @@ class Kernel:
         if self._qubit_waiters and self.qmmu.free_qubits():
             return tick + 1
         soonest = self.link_layer.deadline_tick
+        if self._holders:
+            kept = min(self._holders.values()) + self._limits.qubit_ticks
+            soonest = kept if soonest is None else min(kept, soonest)
         due = None
         if self.network.state is ProcessState.IDLE:
             due = self.network.next_due(tick)
@@ -524,6 +537,28 @@ class Kernel:
             elif self.scheduler.ready:
                 soonest = tick + 1
         return soonest if soonest is None else max(soonest, tick + 1)
+
+    def _watch_holders(self) -> None:
+        """End programs that have kept a qubit for too long while it was wanted."""
+        if self._qubit_waiters:
+            wanted = self._driver.capabilities.qubits
+        elif self.link_layer.has_requests:
+            wanted = self._driver.capabilities.communication_qubits
+        else:
+            self._holders.clear()
+            return
+        tick, before, most = self._tick, self._holders, self._limits.qubit_ticks
+        holders = self.qmmu.holders(wanted) | self.entanglement.holders(wanted)
+        self._holders = {pid: before.get(pid, tick) for pid in holders}
+        late = [pid for pid, since in self._holders.items() if tick - since >= most]
+        for process in [self.processes[pid] for pid in late]:
+            self.abort(
+                process,
+                LimitError(
+                    f"a qubit that others wait for was kept for qubit_ticks={most} ticks; "
+                    "measure or free it"
+                ),
+            )
 
     def _advance_network(self) -> None:
         network = self.network

@@ -41,6 +41,11 @@ class QMMU:
         """Physical qubits of a process."""
         return [physical for physical, (owner, _) in self._owner.items() if owner == pid]
 
+    def holders(self, among: Iterable[int]) -> set[int]:
+        """User processes that own one of some physical qubits."""
+        owners = {self.owner(physical) for physical in among}
+        return {owner for owner in owners if owner is not None and owner != NETWORK_PID}
+
     def first_free(self, among: Iterable[int]) -> int | None:
         """The first of some physical qubits that nobody owns, None if all are owned."""
         for physical in among:

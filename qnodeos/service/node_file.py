@@ -230,6 +230,11 @@ class LimitsConfig(_Section):
         description="time a subroutine may hold the QNPU between two waits, that of the device "
         "included",
     )
+    qubit_ms: Annotated[int, Field(ge=0, le=3_600_000)] = Field(
+        10_000,
+        description="time a program may keep a qubit that another program, or an entanglement "
+        "request, waits for; 0: as long as it likes",
+    )
     instructions_per_tick: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         200,
         description="instructions of a subroutine before the service looks after everything else "
@@ -260,6 +265,7 @@ class LimitsConfig(_Section):
             array_entries=self.array_entries,
             result_entries=self.result_entries,
             activation_ticks=max(1, self.activation_ms * 1_000_000 // tick_ns),
+            qubit_ticks=self.qubit_ms * 1_000_000 // tick_ns,
         )
 
 

@@ -171,6 +171,26 @@ def test_endless_loops_end_and_others_have_their_turn(make):
     assert longest < 200
 
 
+def test_a_qubit_that_is_kept_goes_to_who_waits_for_it(make):
+    bench = make(qubit_ms=10)
+    attacker, victim = bench.client(tcp=True), bench.client()
+    attacker.register(0)
+    victim.register(0)
+    assert attacker.run(HOLD_ONE).error is None
+    bench.engine.advance(2_000)
+    assert attacker.run("").error is None, "nobody wanted it"
+    waiting = victim.request(nv(0, MEASURE_ONE))
+    bench.turns(3)
+    bench.engine.advance(900)
+    assert attacker.run("").error is None
+    assert victim.find(waiting) is None
+    bench.engine.advance(200)
+    assert victim.reply(waiting).error is None
+    error = attacker.run(READ_IT).error
+    assert error is not None
+    assert "qubit_ticks=1000" in error.text
+
+
 def test_priorities_are_not_for_strangers(make):
     bench = make()
     attacker = bench.client(tcp=True)

@@ -91,6 +91,7 @@ def test_everything_that_a_node_may_say(tmp_path):
         instructions_per_activation=1000,
         instructions_per_tick=200,
         activation_ticks=50_000,
+        qubit_ticks=500_000,
     )
     assert node.trace.events == 100
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from random import Random
@@ -17,7 +18,7 @@ from qnodeos.qdevice.outcomes import BellState, Outcome
 from qnodeos.qnpu.process import ProcessState
 from qnodeos.qnpu.requests import BASIS_X, BASIS_Y, BASIS_Z, BASIS_ZMINUSX, BASIS_ZPLUSX
 from qnodeos.trace.events import Event
-from tests.unit.kernel_device import FAILED, Answer, Verdict, outcome_probabilities
+from tests.unit.kernel_device import CAPABILITIES, FAILED, Answer, Verdict, outcome_probabilities
 from tests.unit.kernel_harness import BIN_TICKS, Lab, Node, make_node, pair, verdicts
 from tests.unit.kernel_programs import (
     create_epr,
@@ -211,6 +212,36 @@ def test_pairs_nobody_receives_are_bounded():
     after = second.post(submit(0, "ret_reg R0"))
     lab.run(10)
     assert "unclaimed_pairs=4" in second.error(after).text
+    lab.check_clean()
+
+
+@pytest.mark.parametrize("received", [True, False])
+def test_a_communication_qubit_that_is_kept_is_taken_back_if_another_request_waits(received):
+    """Also if the pair has never been received."""
+    one_qubit = replace(CAPABILITIES, communication_qubits=(0,), memory_qubits=())
+    limits = Limits(qubit_ticks=1_000)
+    lab, first, second, _ = pair(Verdict, limits=limits, capabilities=one_qubit)
+    start(first, 2, sockets=2)
+    start(second, 1)
+    start(second, 1, client=2, first=1)
+    first.post(submit(0, create_epr()))
+    if received:
+        second.post(submit(0, recv_epr()))
+    lab.run(400)
+    assert second.kernel.qmmu.free_qubits() == []
+    first.post(submit(0, "set Q0 0\nmeas Q0 M0\nqfree Q0"))
+    lab.run(5_000)
+    assert len(second.kernel.processes) == 2, "nobody wants it"
+    created = first.post(submit(0, create_epr(socket=1, base=10)))
+    other = second.post(submit(0, recv_epr(socket=1)), 2)
+    lab.run(900)
+    assert created not in first.replies
+    lab.run(600)
+    assert first.array(created)[1] == 1
+    assert second.array(other)[1] == 1
+    late = second.post(submit(0, ""))
+    lab.run(10)
+    assert "qubit_ticks=1000" in second.error(late).text
     lab.check_clean()
 
 
