@@ -269,16 +269,14 @@ class QnpuService:
             # The first frame that can carry it.
             self.trace.record(engine.now_tick() + 1, Event.QDEVICE_CONSUME_CMD)
             engine.submit(instruction)
-        outbox = kernel.host_outbox
-        while outbox:  # a connection that breaks adds to it
-            replies = outbox[:]
+        outbox, peer_outbox = kernel.host_outbox, kernel.peer_outbox
+        while outbox or peer_outbox:  # a connection that breaks adds to them
+            replies, messages = outbox[:], peer_outbox[:]
             outbox.clear()
+            peer_outbox.clear()
             for reply in replies:
                 self._server.reply(reply)
-        if kernel.peer_outbox:
-            messages = kernel.peer_outbox[:]
-            kernel.peer_outbox.clear()
-            if self.peers is not None:
+            if messages and self.peers is not None:
                 self.peers.send(messages)
         self._due = due = kernel.next_tick(tick)
         if not self._is_spinning:

@@ -6,10 +6,12 @@ import os
 import select
 import socket
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
 from qnodeos.api.framing import frame
+from qnodeos.api.host import HostReply
 from qnodeos.api.host_wire import (
     PROTOCOL_VERSION,
     Cancel,
@@ -273,6 +275,28 @@ def test_a_ping_is_answered(make):
     client.send(Ping(3), Ping(3))
     assert client.take(Pong).nonce == 3
     assert client.take(Pong).nonce == 3
+
+
+def test_what_a_lost_neighbour_brings_about_is_said_at_once(make):
+    """Sending to it may end the connection, and with it requests of programs."""
+    bench = make()
+    client = bench.client()
+    client.register()
+
+    class Peers:
+        def send(self, messages: Any) -> None:
+            bench.kernel.host_outbox.append(HostReply(client=99, request=0))
+
+        def close(self) -> None:
+            pass
+
+    bench.service.peers = Peers()
+    bench.kernel.peer_outbox.append((1, "a message"))
+    bench.turns(2)
+    client.send(Ping(0))
+    bench.turns(2)
+    assert not bench.kernel.peer_outbox
+    assert not bench.kernel.host_outbox
 
 
 def test_many_messages_in_one_piece_are_all_answered_in_order(make):
