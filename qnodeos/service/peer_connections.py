@@ -340,9 +340,13 @@ class Connections:
 
     def _open(self, connection: int) -> None:
         wire = self._wires[connection]
+        names = wire.stream.peer_names
+        if wire.is_accepted and self._context is not None and not names:
+            # The machine takes nobody's name for a connection without TLS.
+            raise UntrustedPeerError("its certificate has no DNS entry in its subjectAltName")
         wire.is_open = True
         wire.deadline.cancel()
-        self._machine.opened(connection, self._loop.now_ns(), wire.stream.peer_names)
+        self._machine.opened(connection, self._loop.now_ns(), names)
 
     # --- sockets that are ready -------------------------------------------------------
 

@@ -20,7 +20,9 @@ _CHUNK_BYTES: Final = 64 << 10
 
 
 class BlockingStream:
-    """One connection, used by one thread at a time (one may send while another receives).
+    """One connection, used by one thread at a time.
+
+    Without TLS, one thread may send while another receives.
 
     Args:
         connection: connected, after the TLS handshake if there is one; this object closes it.

@@ -296,12 +296,16 @@ def test_strangers_that_never_finish_the_handshake_make_room(tmp_path):
         assert loop.watched <= before + MAX_GREETING + 2
 
 
-@pytest.mark.parametrize("kind", ["name of the dialler", "name of the listener", "authority"])
+@pytest.mark.parametrize(
+    "kind", ["name of the dialler", "no name", "name of the listener", "authority"]
+)
 def test_wrong_certificates_are_refused(tmp_path, kind):
     authority = Authority()
     tls = {number: authority.issue(tmp_path / name, name) for number, name in NAMES.items()}
     if kind == "name of the dialler":
         tls[1] = authority.issue(tmp_path / "eve", "eve")
+    elif kind == "no name":
+        tls[1] = authority.issue(tmp_path / "eve", "192.0.2.7")
     elif kind == "name of the listener":
         tls[2] = authority.issue(tmp_path / "eve", "eve")
     else:
@@ -319,6 +323,8 @@ def test_wrong_certificates_are_refused(tmp_path, kind):
     if kind == "name of the dialler":
         assert "the certificate is of eve, not of 'one'" in said
         assert "the certificate is of eve, not of 'one'" in refused
+    elif kind == "no name":
+        assert "no DNS entry" in refused
     elif kind == "name of the listener":
         assert "certificate is not valid for 'two'" in said
     else:
