@@ -232,16 +232,6 @@ class Processes:
         if child.state is not ChildState.READY:
             raise ChildProcessFailedError(child.obituary())
 
-    def start_all(self, timeout_s: float = READY_S) -> None:
-        """Start all children, each when the one before is ready.
-
-        Raises:
-            ChildProcessFailedError: one died, or did not become ready in time.
-        """
-        for child in self.children:
-            self.start(child.name)
-            self.wait_ready(child.name, timeout_s)
-
     # --- watching ---------------------------------------------------------------------------
 
     def poll(self, timeout_s: float = 0.0) -> list[Child]:

@@ -374,10 +374,6 @@ class NodeFile(_Section):
         nodes = 1 + sum(peer.address.is_local for peer in self.peers.values())
         return 2 * nodes + isinstance(self.device, ShmDevice)
 
-    def node_of_role(self, role: str) -> str:
-        """The node that runs a role of an application."""
-        return self.roles.get(role, role)
-
     def relative_to(self, folder: Path) -> NodeFile:
         """The same node, with relative paths taken from a folder."""
         device: ShmDevice | SpiDevice | LoopbackDevice = self.device

@@ -99,11 +99,6 @@ class BlockingStream:
         return self._socket.fileno()
 
     @property
-    def has_complete(self) -> bool:
-        """Whether `receive` will return at once."""
-        return bool(self._complete)
-
-    @property
     def peer_names(self) -> tuple[str, ...]:
         """Names in the certificate of the other end; none without TLS."""
         return names_of(self._socket) if isinstance(self._socket, ssl.SSLSocket) else ()

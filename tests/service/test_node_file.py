@@ -80,8 +80,7 @@ def test_everything_that_a_node_may_say(tmp_path):
     node = load(tmp_path, FULL)
     assert node.node_ids == {"client": 0, "server": 1}
     assert node.peers["server"].applications == Address(host="127.0.0.1", port=7202)
-    assert node.node_of_role("bob") == "server"
-    assert node.node_of_role("server") == "server"
+    assert node.roles == {"alice": "client", "bob": "server"}
     assert node.limits.kernel(20_000) == Limits(
         programs_per_client=8,
         subroutine_bytes=16_384,
