@@ -74,7 +74,7 @@ class QnpuClient:
 
     Args:
         stream: connected; this object closes it.
-        name: who this is, for the QNPU's listings and logs.
+        name: who this is, as the QNPU is told.
         timeout_s: how long to wait to be welcomed.
         numbers: request numbers, for clients that share a count; its own if not given.
 
@@ -130,7 +130,7 @@ class QnpuClient:
         Args:
             address: where it listens.
             tls: for addresses that are not local.
-            name: who this is, for the QNPU's listings and logs.
+            name: who this is, as the QNPU is told.
             timeout_s: for connecting, and then again for being welcomed.
             expected_name: name in the QNPU's certificate; the host if not given.
             numbers: request numbers, for clients that share a count.
