@@ -47,7 +47,7 @@ from qnodeos.engine.presence import (
     is_locked,
     lock_byte,
 )
-from qnodeos.engine.schedule import ResponseSchedule
+from qnodeos.engine.schedule import ResponseSchedule, frame_at
 from qnodeos.engine.slots import SlotRing, slot_ring_type
 from qnodeos.errors import ChannelError
 from qnodeos.qdevice.capabilities import Capabilities
@@ -199,8 +199,9 @@ class DevicePort:
         """Put a response on the wire from a tick on, in place of those that hold later.
 
         Args:
-            from_tick: device tick, past or future. An answer to a command first on the wire at
-                tick s can hold from tick s + 1 on.
+            from_tick: device tick. An answer to a command first on the wire at tick s can hold
+                from tick s + 1 on. One that comes after its tick is on the wire from now on:
+                nobody can have seen it before.
             frame: as it is at ``from_tick``.
 
         Raises:
@@ -208,8 +209,11 @@ class DevicePort:
                 ticks.
         """
         schedule = self._schedule
-        while schedule.take(self.now_tick()):
+        now_tick = self.now_tick()
+        while schedule.take(now_tick):
             pass
+        if from_tick < now_tick:
+            from_tick, frame = now_tick, frame_at(frame, from_tick, now_tick)
         if schedule.is_full:
             raise ChannelError(
                 f"too many responses wait for their tick in the channel {self.path}; a device has "
