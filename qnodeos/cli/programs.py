@@ -15,6 +15,7 @@ from qnodeos.cnpu.app_network import AppNetwork
 from qnodeos.cnpu.app_session import START_TIMEOUT_S
 from qnodeos.cnpu.host import NetworkDirectory
 from qnodeos.cnpu.qnpu_client import QnpuClient
+from qnodeos.cnpu.rehearsal import Rehearsals
 from qnodeos.cnpu.remote import RemoteCnpu
 from qnodeos.errors import ConfigurationError
 from qnodeos.service.node_file import NodeFile
@@ -34,6 +35,7 @@ def build_cnpu(
     reach: Mapping[str, Address] | None = None,
     start_timeout_s: float = START_TIMEOUT_S,
     spin_s: float = 0.0,
+    rehearse_s: float = 0.0,
     name: str = "qnodeos run",
 ) -> RemoteCnpu:
     """The CNPU of a node, for the programs of this process; close it.
@@ -48,6 +50,7 @@ def build_cnpu(
             says.
         start_timeout_s: how long a program waits for the other node's process to be there.
         spin_s: how long a program that waits for a message keeps looking before it sleeps.
+        rehearse_s: how often a program that waits goes through what comes next; 0 for never.
         name: who this is, for the QNPU's listings.
 
     Raises:
@@ -70,6 +73,7 @@ def build_cnpu(
 
     if listen_on is None and node.applications is not None:
         listen_on = node.applications.listen
+    rehearsals = Rehearsals(rehearse_s) if rehearse_s else None
     network = AppNetwork(
         node_name=node.name,
         node_ids=nodes,
@@ -79,12 +83,14 @@ def build_cnpu(
         tls=node.tls,
         start_timeout_s=start_timeout_s,
         spin_s=spin_s,
+        rehearsals=rehearsals,
     )
     return RemoteCnpu(
         node_name=node.name,
         directory=NetworkDirectory(nodes, applications),
         connect=connect,
         network=network,
+        rehearsals=rehearsals,
     )
 
 

@@ -29,6 +29,8 @@ DEFAULT_SPIN_MS: Final = 1.0
 """Longer than an answer of another node that is not held up takes (assumed)."""
 SPINNING_CORES: Final = 4
 """With fewer, a program that keeps looking is in the way of a QNPU or of another program."""
+DEFAULT_REHEARSE_MS: Final = 1.0
+REHEARSING_CORES: Final = 2
 _SHOWN_CHARACTERS: Final = 200
 _SWITCH_INTERVAL_S: Final = 0.0002
 """A program that computes lets one that has got its message run after this time (assumed;
@@ -125,6 +127,16 @@ def run(
             f"{DEFAULT_SPIN_MS:g} if there are {SPINNING_CORES} cores, else 0.",
         ),
     ] = None,
+    rehearse: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1000,
+            metavar="MS",
+            help="How often a program that waits goes through what comes next, so that it is "
+            f"quick then; {DEFAULT_REHEARSE_MS:g} if there are 2 cores, else 0: never.",
+        ),
+    ] = None,
     prepared: Annotated[
         bool,
         typer.Option(
@@ -168,6 +180,7 @@ def run(
                     reach=_reach(reach or []),
                     start_timeout_s=peer_timeout,
                     spin_s=_spin_ms(spin) / 1_000,
+                    rehearse_s=_rehearse_ms(rehearse) / 1_000,
                 )
             )
         )
@@ -290,6 +303,12 @@ def _spin_ms(asked: float | None) -> float:
     if asked is not None:
         return asked
     return DEFAULT_SPIN_MS if len(os.sched_getaffinity(0)) >= SPINNING_CORES else 0.0
+
+
+def _rehearse_ms(asked: float | None) -> float:
+    if asked is not None:
+        return asked
+    return DEFAULT_REHEARSE_MS if len(os.sched_getaffinity(0)) >= REHEARSING_CORES else 0.0
 
 
 def _trace_capacity(pool: int) -> int:

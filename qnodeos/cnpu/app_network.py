@@ -15,7 +15,7 @@ import socket
 from collections.abc import Callable, Mapping
 from threading import BoundedSemaphore, Event, Lock, Thread, current_thread
 from time import monotonic
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from qnodeos.api.app_wire import (
     MAX_FRAME_BYTES,
@@ -37,6 +37,9 @@ from qnodeos.errors import (
 )
 from qnodeos.transport import Address, Stream, TlsFiles, listen
 from qnodeos.transport.listening import address_of, check_address
+
+if TYPE_CHECKING:
+    from qnodeos.cnpu.rehearsal import Rehearsals
 
 HANDSHAKE_TIMEOUT_S: Final = 5.0
 """Time for connecting and greeting (assumed)."""
@@ -71,6 +74,7 @@ class AppNetwork:
         start_timeout_s: how long a program waits for another node's process to be there.
         send_timeout_s: how long a program waits for a receiver that takes no messages.
         spin_s: how long a program that waits keeps looking before it sleeps.
+        rehearsals: what a program that waits does meanwhile; None for nothing.
 
     Raises:
         ConfigurationError: the address cannot be listened on.
@@ -88,6 +92,7 @@ class AppNetwork:
         start_timeout_s: float = START_TIMEOUT_S,
         send_timeout_s: float = SEND_TIMEOUT_S,
         spin_s: float = 0.0,
+        rehearsals: Rehearsals | None = None,
     ) -> None:
         self._node_name = node_name
         self._node_ids = node_ids
@@ -97,6 +102,7 @@ class AppNetwork:
         self._start_timeout_s = start_timeout_s
         self._send_timeout_s = send_timeout_s
         self._spin_s = spin_s
+        self._rehearsals = rehearsals
         self._mutex = Lock()
         self._sessions: dict[str, Session] = {}
         self._connecting: set[Session] = set()
@@ -153,6 +159,7 @@ class AppNetwork:
             start_timeout_s=self._start_timeout_s,
             send_timeout_s=self._send_timeout_s,
             spin_s=self._spin_s,
+            rehearsals=self._rehearsals,
         )
         return session
 

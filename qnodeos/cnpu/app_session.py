@@ -23,7 +23,7 @@ from copy import copy
 from math import ceil, inf
 from threading import Lock
 from time import monotonic, sleep
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from netqasm.sdk.classical_communication.message import StructuredMessage
 
@@ -52,6 +52,9 @@ from qnodeos.errors import (
     QNodeOSError,
 )
 from qnodeos.transport import Stream
+
+if TYPE_CHECKING:
+    from qnodeos.cnpu.rehearsal import Rehearsals
 
 Channel = tuple[str, str, int]
 """Source and destination application, and socket id."""
@@ -92,6 +95,7 @@ class Session:
         send_timeout_s: how long to wait for a receiver that takes no messages.
         spin_s: how long a thread looks again and again before it sleeps until something
             comes: that takes a core, and spares the time to wake up.
+        rehearsals: what a thread that waits does after that; None for nothing.
 
     Attributes:
         problem: the latest reason why there is no connection yet, for messages.
@@ -106,6 +110,7 @@ class Session:
         start_timeout_s: float = START_TIMEOUT_S,
         send_timeout_s: float = SEND_TIMEOUT_S,
         spin_s: float = 0.0,
+        rehearsals: Rehearsals | None = None,
     ) -> None:
         self.problem = ""
         self._node_name = node_name
@@ -114,6 +119,7 @@ class Session:
         self._start_timeout_s = start_timeout_s
         self._send_timeout_s = send_timeout_s
         self._spin_s = spin_s
+        self._rehearsals = rehearsals
         self._is_local = node_name == remote_name
         self._mutex = Lock()
         self._connection: socket.socket | None = None
@@ -369,7 +375,7 @@ class Session:
             poll.register(stream, select.POLLIN | select.POLLOUT)
         self._has_leader = True
         try:
-            ready = self._poll_with(poll, remaining_s, self._spin_s)
+            ready = self._poll_with(poll, remaining_s, self._spin_s, self._rehearsals)
         finally:
             self._has_leader = False
         if ready and self._end is None:
@@ -386,7 +392,13 @@ class Session:
         if self._end is None:
             self._try(stream.flush)
 
-    def _poll_with(self, poll: select.poll, remaining_s: float, spin_s: float = 0.0) -> bool:
+    def _poll_with(
+        self,
+        poll: select.poll,
+        remaining_s: float,
+        spin_s: float = 0.0,
+        rehearsals: Rehearsals | None = None,
+    ) -> bool:
         self._pollers += 1
         self._mutex.release()
         try:
@@ -395,6 +407,9 @@ class Session:
                 while monotonic() < stop_s:
                     if poll.poll(0):
                         return True
+                remaining_s = max(0.0, remaining_s - spin_s)
+            if rehearsals is not None:
+                return rehearsals.wait(poll.poll, remaining_s)
             return bool(poll.poll(_milliseconds(remaining_s)))
         finally:
             self._mutex.acquire()

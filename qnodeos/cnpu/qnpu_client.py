@@ -15,7 +15,7 @@ from itertools import count
 from threading import Lock
 from time import monotonic
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from qnodeos.api.host import HostReply
 from qnodeos.api.host_wire import (
@@ -51,6 +51,9 @@ from qnodeos.errors import (
 )
 from qnodeos.transport import Address, BlockingStream, TlsFiles
 
+if TYPE_CHECKING:
+    from qnodeos.cnpu.rehearsal import Rehearsals
+
 CONNECT_TIMEOUT_S: Final = 5.0
 """Default time to connect, and then again to be welcomed (assumed)."""
 ANSWER_TIMEOUT_S: Final = 30.0
@@ -80,6 +83,7 @@ class QnpuClient:
 
     Attributes:
         welcome: what the QNPU said of itself.
+        rehearsals: what to do while waiting; None for nothing.
 
     Raises:
         QnpuUnavailableError: it did not answer, or not like a QNPU of our version.
@@ -94,6 +98,7 @@ class QnpuClient:
         timeout_s: float = CONNECT_TIMEOUT_S,
         numbers: Iterator[int] | None = None,
     ) -> None:
+        self.rehearsals: Rehearsals | None = None
         self._stream = stream
         self._lock = Lock()
         self._numbers = numbers if numbers is not None else count()
@@ -401,6 +406,10 @@ class QnpuClient:
         try:
             if self._is_closed:
                 raise QnpuUnavailableError("this connection to the QNPU has been closed")
+            if self.rehearsals is not None and wait_s > 0:
+                end_s = monotonic() + wait_s
+                self.rehearsals.wait(self._stream.wait, wait_s)
+                wait_s = end_s - monotonic()
             payload = self._stream.receive(max(wait_s, 0.0))
         except TimeoutError:
             if deadline_s is not None and monotonic() >= deadline_s:

@@ -12,7 +12,7 @@ from itertools import count
 from threading import Event as Flag
 from threading import Lock, Thread
 from time import monotonic_ns
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from qnodeos.api.host import HostReply
 from qnodeos.api.netqasm import Flavour
@@ -28,6 +28,9 @@ from qnodeos.errors import (
 )
 from qnodeos.trace.events import Event
 from qnodeos.trace.recorder import TraceRecorder
+
+if TYPE_CHECKING:
+    from qnodeos.cnpu.rehearsal import Rehearsals
 
 TRACE_UNIT_NS: Final = 1_000
 """Unit of the times of a host trace."""
@@ -48,15 +51,24 @@ class RemoteCnpu:
         directory: names and ids of the network.
         connect: connects to the node's QNPU.
         network: the classical sockets.
+        rehearsals: what programs that wait for the QNPU do meanwhile; None for nothing. This
+            object begins and ends them.
     """
 
     def __init__(
-        self, *, node_name: str, directory: NetworkDirectory, connect: Connect, network: AppNetwork
+        self,
+        *,
+        node_name: str,
+        directory: NetworkDirectory,
+        connect: Connect,
+        network: AppNetwork,
+        rehearsals: Rehearsals | None = None,
     ) -> None:
         self.node_name = node_name
         self.directory = directory
         self.network = network
         self._connect = connect
+        self._rehearsals = rehearsals
         self._mutex = Lock()
         self._clients: set[QnpuClient] = set()
         self._flavour: Flavour | None = None
@@ -107,6 +119,9 @@ class RemoteCnpu:
                     f"the QNPU speaks the NetQASM flavour {welcome.flavour!r}, which this version "
                     "does not know"
                 ) from None
+            if self._rehearsals is not None:
+                self._rehearsals.begin(self._flavour)
+                client.rehearsals = self._rehearsals
             with self._mutex:
                 self._check_running()
                 self._clients.add(client)
@@ -147,6 +162,8 @@ class RemoteCnpu:
         if self._keeper is not None:
             self._keeper.join()
         self.network.close()
+        if self._rehearsals is not None:
+            self._rehearsals.close()
 
     def _check_running(self) -> None:
         if self._stopped.is_set():

@@ -139,6 +139,17 @@ class BlockingStream:
             complete.extend(self._deframer.feed(data))
         return complete.popleft()
 
+    def wait(self, timeout_ms: int | None) -> bool:
+        """Wait until `receive` has something to work on; it may want more still.
+
+        Args:
+            timeout_ms: how long to wait; None for as long as it takes.
+
+        Returns:
+            Whether something came, or the connection ended.
+        """
+        return bool(self._complete) or self._has_pending() or bool(self._poll.poll(timeout_ms))
+
     def shut_down(self) -> None:
         """Make a thread that waits in `receive` return, with ConnectionLostError."""
         try:
@@ -152,6 +163,10 @@ class BlockingStream:
 
     def _is_readable(self, deadline_s: float) -> bool:
         # Not by the socket's own timeout: another thread may be sending.
-        if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
+        if self._has_pending():
             return True
         return bool(self._poll.poll(max(0, ceil((deadline_s - monotonic()) * 1_000))))
+
+    def _has_pending(self) -> bool:
+        """Whether TLS has read what it has not given out."""
+        return isinstance(self._socket, ssl.SSLSocket) and bool(self._socket.pending())
