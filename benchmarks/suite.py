@@ -16,6 +16,7 @@ from benchmarks import (
     lab,
     physics,
     prepare,
+    rehearsal,
     service,
 )
 from benchmarks.measure import Effort, Outcome
@@ -31,6 +32,7 @@ BENCHMARKS: Final[dict[str, Callable[[Effort], Outcome]]] = {
     "engine": engine.run,
     "hdawg": hdawg.run,
     "lab": lab.run,
+    "rehearsal": rehearsal.run,
     "service": service.run,
     "experiment": experiment.run,
 }

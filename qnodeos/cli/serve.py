@@ -45,7 +45,7 @@ def serve(
             folder.mkdir(parents=True, exist_ok=True)
 
     say = Voice(lambda line: typer.echo(f"{node.name}: {line}"), descriptor=_standard_output())
-    settings = RealtimeSettings(**node.realtime.model_dump())
+    settings = RealtimeSettings(**node.realtime.model_dump(exclude={"rehearse_us"}))
     with ExitStack() as cleanup:
         notifier = cleanup.enter_context(Notifier())
         # Before there is an engine, whose ticks would not be served meanwhile.

@@ -516,6 +516,16 @@ class Kernel:
                 return instruction
         return None
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether programs wait, and nothing but attempts at entanglement is under way."""
+        in_flight, running = self._in_flight, self._running
+        if (in_flight is not None and not in_flight.is_network) or (
+            running is not None and not running.is_network
+        ):
+            return False
+        return any(each.state is ProcessState.WAITING for each in self.processes.values())
+
     def next_tick(self, tick: int) -> int | None:
         """The next tick at which `tick` has something to do if nothing arrives before."""
         if self._qubit_waiters and self.qmmu.free_qubits():

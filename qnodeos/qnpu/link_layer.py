@@ -234,6 +234,13 @@ class LinkLayer:
             raise PeerProtocolError(f"node {peer} is no neighbour of this node")
         return link
 
+    @property
+    def is_creating(self) -> bool:
+        """Whether one of our own create requests is outstanding."""
+        return any(
+            request.user is not None for link in self.links.values() for request in link.queue
+        )
+
     # --- our own requests -------------------------------------------------------------
 
     def offer(self, user: UserRequest, start_bin: int, tick: int) -> None:

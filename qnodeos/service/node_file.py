@@ -155,6 +155,11 @@ class RealtimeConfig(_Section):
         "node on this machine (peers at local addresses count), one for the lab behind a channel",
     )
     lock_memory: bool = Field(True, description="keep all memory resident (mlockall)")
+    rehearse_us: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
+        2_000,
+        description="how often a service rehearses what comes next while programs wait, so that "
+        "its code stays warm; a rehearsal takes some 80 us; 0 for never",
+    )
 
     @model_validator(mode="after")
     def _tick_is_first(self) -> Self:

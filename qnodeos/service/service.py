@@ -38,6 +38,7 @@ from qnodeos.service.loop import MAX_EVENTS, Loop, Ready, stop_signals
 from qnodeos.service.node_file import LimitsConfig, NodeFile
 from qnodeos.service.notify import ActivatedSocket, Notifier
 from qnodeos.service.realtime import RealtimeReport
+from qnodeos.service.rehearsal import Rehearsal
 from qnodeos.service.server import ApiServer, Listener, close_all
 from qnodeos.trace import Event, TraceRecorder
 from qnodeos.transport import listen
@@ -121,6 +122,8 @@ class QnpuService:
         self._say = say
         self._limits = node.limits.kernel(standard.tick_ns)
         self._engine: TickEngine | None = None
+        self._rehearsal: Rehearsal | None = None
+        self._is_rehearsing = False
         self._engine_fds: frozenset[int] = frozenset()
         self._is_spinning = self._polls_always = False
         self._due: int | None = None
@@ -202,6 +205,8 @@ class QnpuService:
                 self.loop.watch(fd, _nothing)
         self._engine = engine
         self.kernel = kernel
+        if node.realtime.rehearse_us and node.peers:
+            self._rehearsal = Rehearsal(self._make_driver(capabilities), engine.tick_ns)
         self._server.welcome(self._welcome(capabilities))
         if self._make_peers is not None:
             self.peers = self._make_peers(self, kernel, engine)
@@ -278,6 +283,9 @@ class QnpuService:
                 self._server.reply(reply)
             if messages and self.peers is not None:
                 self.peers.send(messages)
+        if self._rehearsal is not None and not self._is_rehearsing and kernel.is_waiting:
+            self._is_rehearsing = True
+            self.loop.call_after(self.node.realtime.rehearse_us * 1_000, self._rehearse)
         self._due = due = kernel.next_tick(tick)
         if not self._is_spinning:
             if self._armed is not None and self._armed <= self.tick:
@@ -285,6 +293,23 @@ class QnpuService:
             if due != self._armed:
                 self._armed = due
                 engine.wake_at(due)
+
+    def _rehearse(self) -> None:
+        """While programs wait, keep warm what is needed when they do not any more."""
+        kernel, rehearsal = self.kernel, self._rehearsal
+        if kernel is None or rehearsal is None or not kernel.is_waiting:
+            self._is_rehearsing = False
+            return
+        try:
+            if kernel.link_layer.is_creating:
+                rehearsal.delegate()
+            else:
+                rehearsal.compute()
+        except Exception as error:  # a rehearsal must never end the service
+            self._rehearsal = None
+            self._say(f"no more rehearsals: {type(error).__name__}: {error}")
+            return
+        self.loop.call_after(self.node.realtime.rehearse_us * 1_000, self._rehearse)
 
     def run(self) -> str:
         """Serve until a signal or `stop`; returns what ended it. Main thread only."""
