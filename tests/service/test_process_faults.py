@@ -203,6 +203,30 @@ def test_garbage_on_every_socket_disturbs_nobody(system):
     assert_works(system)
 
 
+def test_programs_that_are_killed_leave_no_descriptor_and_no_thread_behind(system):
+    def held() -> list[int]:
+        places = [
+            Path(f"/proc/{child.pid}/{what}")
+            for child in system.processes.children
+            for what in ("fd", "task")
+        ]
+        return [len(list(place.iterdir())) for place in places]
+
+    assert_works(system)
+    before = held()
+    for step in (*CLIENT_STEPS[-3:], "while flushing"):
+        victim = role(system, "client", die_at=step, die_in=0)
+        survivor = role(system, "server", timeout_s=5.0)
+        with closing(survivor), closing(victim):
+            victim.wait(DEADLINE_S)
+            survivor.wait(DEADLINE_S)
+    assert_works(system)
+    until(
+        lambda: all(now <= then for now, then in zip(held(), before, strict=True)),
+        "everything is given back",
+    )
+
+
 def test_logs_of_all_this_show_no_exception(system):
     for name in ("client", "server", "lab", "controller"):
         assert "Traceback" not in system.log(name), system.log(name)[-5000:]
