@@ -80,6 +80,7 @@ SMALL = Limits(
     receive_requests=2,
     er_sockets=2,
     unclaimed_pairs=2,
+    qubit_ticks=150,
     offer_timeout_ticks=300,
     announcement_timeout_ticks=120,
 )
