@@ -41,6 +41,8 @@ PROGRAMS: Final = Path(__file__).resolve().parent.parent / "experiments" / "prog
 LINK: Final = "fast"
 """Attempts without interruption: what is measured begins when a pair is there."""
 NODE: Final[Mapping[str, Any]] = {"limits": {"events": 1_000_000}}
+PROGRAM_PRIORITY: Final = 20
+"""SCHED_FIFO priority of the programs, below the services'. Without the privilege: none."""
 TIMEOUT_PER_CIRCUIT_S: Final = 2.0
 TIMEOUT_START_S: Final = 60.0
 _QUIET_S: Final = 0.3
@@ -257,6 +259,7 @@ def _command(system: TwoNodes, node: str, inputs: Mapping[str, int], prepared: b
         "--out",
         str(_out(system, node)),
         "--prepared" if prepared else "--no-prepared",
+        f"--realtime={PROGRAM_PRIORITY}",
         *pairs,
     ]
 
