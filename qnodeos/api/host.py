@@ -66,7 +66,13 @@ class Signal:
 HostMessage = InitApp | OpenErSocket | SubmitSubroutine | StopApp | Signal
 
 _FIXED: Final = {0: _INIT_APP, 1: _OPEN_SOCKET, 3: _STOP_APP, 4: _SIGNAL}
+_REGISTRATION_TYPE: Final = 0
 _SUBROUTINE_TYPE: Final = 2
+
+
+def is_registration(raw: bytes) -> bool:
+    """Whether a message of the NetQASM SDK wants to register a program."""
+    return raw[:1] == bytes([_REGISTRATION_TYPE])
 
 
 def decode_host_message(raw: bytes, *, max_bytes: int) -> HostMessage:

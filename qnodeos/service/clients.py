@@ -49,6 +49,7 @@ class Client:
         open: numbers of the requests that wait for their reply.
         inbox: payloads received and not looked at yet.
         name: what the client calls itself.
+        user: number of the user at the other end; None where the system cannot tell.
         is_operator: whether it may see what other clients' programs do.
         deadline_ns: when it is given up, while it shakes hands or leaves.
         heard_ns: when it was last seen to say something, or to wait for a reply.
@@ -73,6 +74,7 @@ class Client:
         "reading",
         "state",
         "stream",
+        "user",
         "writing",
     )
 
@@ -86,7 +88,8 @@ class Client:
         self.open: set[int] = set()
         self.inbox: deque[bytes] = deque()
         self.name = ""
-        self.is_operator = is_operator(connection)
+        self.user = user_of(connection)
+        self.is_operator = is_operator(self.user)
         self.deadline_ns = deadline_ns
         self.heard_ns = now_ns
         self._heard_bytes = 0
@@ -111,13 +114,14 @@ def keep_alive(connection: socket.socket) -> None:
             connection.setsockopt(level, option, value)
 
 
-def is_operator(connection: socket.socket) -> bool:
-    """Whether the user at the other end runs this service, or is root.
-
-    Only a Unix socket can tell.
-    """
+def user_of(connection: socket.socket) -> int | None:
+    """Number of the user at the other end; only a Unix socket can tell, else None."""
     if connection.family != socket.AF_UNIX:
-        return False
+        return None
     raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
-    _, user, _ = _PEER_CREDENTIALS.unpack(raw)
+    return int(_PEER_CREDENTIALS.unpack(raw)[1])
+
+
+def is_operator(user: int | None) -> bool:
+    """Whether a user runs this service, or is root."""
     return user in (0, os.geteuid())

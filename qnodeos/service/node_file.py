@@ -177,6 +177,16 @@ class LimitsConfig(_Section):
     connections: Annotated[int, Field(ge=1, le=10_000)] = Field(
         64, description="connections of programs at once"
     )
+    reserved_connections: Annotated[int, Field(ge=0, le=1_000)] = Field(
+        4,
+        description="further connections, only for operators (the user that runs the service, or "
+        "root, on a Unix socket), so that qnodeos ps and top get in when all others are taken",
+    )
+    connections_per_user: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        32,
+        description="connections of one user on the Unix sockets, operators excepted; TCP does "
+        "not tell the user",
+    )
     handshakes: Annotated[int, Field(ge=1, le=10_000)] = Field(
         64,
         description="further connections that may be in their handshake; the oldest of them makes "
@@ -216,6 +226,11 @@ class LimitsConfig(_Section):
     )
     processes: Annotated[int, Field(ge=1, le=65_536)] = Field(
         64, description="user processes of all programs"
+    )
+    processes_per_user: Annotated[int, Field(ge=1, le=65_536)] = Field(
+        32,
+        description="those of one user on the Unix sockets, operators excepted, and of all "
+        "programs on TCP together",
     )
     subroutine_bytes: Annotated[int, Field(ge=64, le=4 << 20)] = Field(
         16 * 1024,

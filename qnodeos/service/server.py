@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, NamedTuple, Protocol
 
-from qnodeos.api.host import HostReply
+from qnodeos.api.host import HostReply, is_registration
 from qnodeos.api.host_wire import (
     PROTOCOL_VERSION,
     Cancel,
@@ -140,7 +140,7 @@ class ServerCounters:
     Attributes:
         accepted: connections made.
         welcomed: those that introduced themselves properly.
-        refused_connections: refused because as many as may be are served.
+        refused_connections: refused because as many as may be are served, in all or of the user.
         refused_malformed: refused or ended because of what they sent.
         refused_untrusted: ended because of their certificate.
         evicted_handshakes: that made room for newer ones before they had introduced themselves.
@@ -150,7 +150,7 @@ class ServerCounters:
         lost: ended by the other end, or by the network.
         accept_pauses: times when the system had no descriptor left.
         requests: requests taken.
-        refused_requests: beyond `requests_per_client`, or with a number in use.
+        refused_requests: beyond `requests_per_client` or `processes_per_user`.
         replies: sent.
         events_dropped: trace events that subscribers missed.
     """
@@ -305,16 +305,29 @@ class ApiServer:
             self._close(oldest)
         self._others[client.number] = client
         self._loop.watch(stream.fileno(), lambda events: self._ready(client, events))
-        if len(self._served) >= self._limits.connections and context is None:
-            self._refuse_connection(client)
+        if context is None:
+            self._refuse_beyond_limits(client)
 
-    def _refuse_connection(self, client: Client) -> None:
+    def _refuse_beyond_limits(self, client: Client) -> bool:
+        """Refuse a connection for which there is no place; returns whether it was refused."""
+        limits, served = self._limits, len(self._served)
+        if client.is_operator:
+            if served < limits.connections + limits.reserved_connections:
+                return False
+        elif served < limits.connections:
+            own = sum(each.user == client.user for each in self._served.values())
+            if client.user is None or own < limits.connections_per_user:
+                return False
+            reason = f"connections_per_user={limits.connections_per_user} of user {client.user}"
+            self._refuse_connection(client, reason)
+            return True
+        self._refuse_connection(client, f"connections={limits.connections}")
+        return True
+
+    def _refuse_connection(self, client: Client, reached: str) -> None:
         self.counters.refused_connections += 1
-        self._refuse(
-            client,
-            "LimitError",
-            f"connections={self._limits.connections} are served, the limit; try again later",
-        )
+        text = f"{reached} are served, the limit; try again later"
+        self._refuse(client, "LimitError", text)
 
     def _ready(self, client: Client, events: int) -> None:
         """The socket of a connection can be read or written, or is broken."""
@@ -383,8 +396,7 @@ class ApiServer:
                 f"{PROTOCOL_VERSION}: use matching versions of qnodeos",
             )
             return
-        if len(self._served) >= self._limits.connections:
-            self._refuse_connection(client)
+        if self._refuse_beyond_limits(client):
             return
         self.counters.welcomed += 1
         client.name = message.client
@@ -487,6 +499,8 @@ class ApiServer:
     # --- messages ---------------------------------------------------------------------
 
     def _netqasm(self, client: Client, message: Netqasm) -> None:
+        if is_registration(message.raw) and self._refuse_program(client, message.request):
+            return
         if self._open_request(client, message.request):
             self._qnpu.host_message(client.number, message.request, message.raw)
 
@@ -497,7 +511,9 @@ class ApiServer:
                 "more is for the user that runs the service, or root, on a Unix socket"
             )
             self._answer(client, Reply(message.request, error=failure_of(error)))
-        elif self._open_request(client, message.request):
+        elif not self._refuse_program(client, message.request) and self._open_request(
+            client, message.request
+        ):
             self._qnpu.register(
                 client.number,
                 message.request,
@@ -509,6 +525,22 @@ class ApiServer:
     def _cancel(self, client: Client, message: Cancel) -> None:
         if self._open_request(client, message.request):
             self._qnpu.cancel(client.number, message.request, message.target)
+
+    def _refuse_program(self, client: Client, request: int) -> bool:
+        """Refuse a program beyond those its user may have; returns whether it was refused."""
+        if client.is_operator:
+            return False
+        user, most = client.user, self._limits.processes_per_user
+        mine = {each.number for each in self._served.values() if each.user == user}
+        if sum(info.client in mine for info in self._qnpu.process_list(None)) < most:
+            return False
+        self.counters.refused_requests += 1
+        whose = "on TCP" if user is None else f"of user {user}"
+        error = LimitError(
+            f"processes_per_user={most} programs {whose} are running, the limit; stop one first"
+        )
+        self._answer(client, Reply(request, error=failure_of(error)))
+        return True
 
     def _open_request(self, client: Client, request: int) -> bool:
         """Whether a request may be passed on; it is answered here if not."""
@@ -625,14 +657,16 @@ def reserve_descriptors(limits: LimitsConfig) -> None:
     Raises:
         ConfigurationError: the system does not allow so many.
     """
-    needed = limits.connections + limits.handshakes + _OTHER_DESCRIPTORS
+    connections = limits.connections + limits.reserved_connections
+    needed = connections + limits.handshakes + _OTHER_DESCRIPTORS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return
     if hard != resource.RLIM_INFINITY and hard < needed:
         raise ConfigurationError(
-            f"limits.connections={limits.connections} and limits.handshakes={limits.handshakes} "
-            f"need {needed} descriptors, and the system allows {hard}; lower them, or raise "
+            f"limits.connections={limits.connections}, limits.reserved_connections="
+            f"{limits.reserved_connections} and limits.handshakes={limits.handshakes} need "
+            f"{needed} descriptors, and the system allows {hard}; lower them, or raise "
             "LimitNOFILE= of the unit (ulimit -Hn)"
         )
     if soft < needed:

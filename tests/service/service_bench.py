@@ -323,6 +323,8 @@ class Bench:
             "api": {"listen": [f"unix:{folder}/api.sock", "tcp:127.0.0.1:0"]},
             "trace": {"events": 4_096},
         }
+        # All clients on the Unix socket are operators here.
+        limits.setdefault("reserved_connections", 0)
         self.node = NodeFile.model_validate(
             settings | (fields or {}) | {"limits": LimitsConfig(**limits)}
         )

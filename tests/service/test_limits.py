@@ -12,16 +12,20 @@ import pytest
 from qnodeos.api.framing import frame
 from qnodeos.api.host_wire import (
     PROTOCOL_VERSION,
+    GetStatistics,
     Hello,
     Netqasm,
     Ping,
     Pong,
     Refused,
+    Register,
+    Statistics,
     Subscribe,
     TraceEvents,
     Welcome,
     encode,
 )
+from qnodeos.service import clients
 from tests.service.service_bench import (
     ENDLESS,
     MEASURE_ONE,
@@ -54,6 +58,80 @@ def test_connections(make):
     bench.client()
     assert counters(bench).refused_connections == 1
     second.close()
+
+
+@pytest.fixture
+def users(monkeypatch):
+    """The users of the next connections on the Unix socket; the operator if there is none."""
+    coming: list[int] = []
+    user_of = clients.user_of
+
+    def next_user(connection: socket.socket) -> int | None:
+        known = user_of(connection)
+        return known if known is None or not coming else coming.pop(0)
+
+    monkeypatch.setattr(clients, "user_of", next_user)
+    return coming
+
+
+STRANGER, OTHER = 4_000_001, 4_000_002
+
+
+def test_operators_get_in_when_all_places_are_taken(make, users):
+    bench = make(connections=2, reserved_connections=1)
+    users += [STRANGER, OTHER, STRANGER]
+    bench.client()
+    bench.client()
+    assert "connections=2" in bench.connect().refusal().text
+    assert bench.connect(tcp=True).refusal().kind == "LimitError"
+    operator = bench.client()
+    operator.send(GetStatistics(1))
+    assert operator.take(Statistics).groups["service"]["connections"] == 3
+    assert "connections=2" in bench.connect().refusal().text  # also those have an end
+    assert counters(bench).refused_connections == 3
+
+
+def test_connections_of_a_user(make, users):
+    bench = make(connections=5, connections_per_user=2)
+    users += [STRANGER] * 3
+    first = bench.client()
+    bench.client()
+    refusal = bench.connect().refusal()
+    assert refusal.kind == "LimitError"
+    assert f"connections_per_user=2 of user {STRANGER}" in refusal.text
+    users.append(OTHER)
+    bench.client()
+    assert bench.client(tcp=True)
+    first.close()
+    bench.turns(2)
+    users.append(STRANGER)
+    bench.client()
+    assert counters(bench).refused_connections == 1
+
+
+def test_programs_of_a_user(make, users):
+    bench = make(processes=8, processes_per_user=3)
+    users += [STRANGER, STRANGER, OTHER]
+    first, second, other = bench.client(), bench.client(), bench.client()
+    first.register(0)
+    first.register(1)
+    second.register(0)
+    refusal = second.ask(init_app(1)).error
+    assert refusal.kind == "LimitError"
+    assert f"processes_per_user=3 programs of user {STRANGER}" in refusal.text
+    first.send(Register(50, 2, 1, 0))
+    assert "processes_per_user=3" in first.reply(50).error.text
+    assert counters(bench).refused_requests == 2
+    other.register(0)
+    on_tcp = [bench.client(tcp=True) for _ in range(2)]
+    on_tcp[0].register(0)
+    on_tcp[0].register(1)
+    on_tcp[1].register(0)
+    assert "on TCP" in on_tcp[1].ask(init_app(1)).error.text
+    bench.client().register(0)  # the operator
+    second.close()
+    bench.turns(3)
+    assert first.ask(init_app(2)).error is None
 
 
 def test_a_connection_too_many_is_told_at_once(make):
