@@ -57,6 +57,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",  # joins the lines of a paragraph; keeps [brackets] as they are
 )
 app.add_typer(experiment.app, name="experiment")
 app.add_typer(bench.app, name="bench")

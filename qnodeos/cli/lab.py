@@ -141,8 +141,8 @@ def _print(counted: dict[str, Any]) -> None:
     for name, node in counted["nodes"].items():
         lag, late = node["lag_us"], node["lateness_us"]
         typer.echo(
-            f"lab: {name}: {node['commands']} commands, taken in after {lag['p50']:g} us "
-            f"(99 %: {lag['p99']:g}, most {lag['max']:g}); {node['answers']} answers, "
-            f"{node['late_answers']} of them late (99 %: {late['p99']:g} us, most "
-            f"{late['max']:g}); {node['moved_commands']} commands moved"
+            f"lab: {name}: {node['commands']} commands, taken in after {lag['p50']:.0f} us "
+            f"(99 %: {lag['p99']:.0f}, most {lag['max']:.0f}); {node['answers']} answers, "
+            f"{node['late_answers']} of them late (99 %: {late['p99']:.0f} us, most "
+            f"{late['max']:.0f}); {node['moved_commands']} commands moved"
         )
