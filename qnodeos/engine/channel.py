@@ -186,13 +186,17 @@ class DevicePort:
         Returns:
             The tick at which it is on the wire first (which may not have come yet), and the
             frame, which stays on the wire until the next; None if there is none.
+
+        Raises:
+            ChannelError: a new QNPU has come, and there is no room to write for it what is on the
+                wire. Its commands wait; the next call tries again.
         """
         mapping = self._mapping
         mapping.words[Word.DEVICE_HEARTBEAT] = time.monotonic_ns()
         generation = mapping.words[Word.QNPU_GENERATION]
         if generation != self._generation:
-            self._generation = generation
             self._greet()
+            self._generation = generation
         return mapping.commands.pop()
 
     def respond(self, from_tick: int, frame: int) -> None:

@@ -71,6 +71,7 @@ class Doorbell:
         except OSError as error:
             raise ChannelError(f"the doorbell {path} cannot be made: {error.strerror}") from error
         self._identity = os.fstat(self._descriptor)
+        self._owner = os.getpid()
 
     def fileno(self) -> int:
         """Readable when the other end has rung."""
@@ -82,12 +83,14 @@ class Doorbell:
             os.read(self._descriptor, _DRAIN_BYTES)
 
     def close(self) -> None:
-        """Remove it; more than once does no harm."""
+        """Remove it; more than once does no harm. A fork of its owner only lets go of it."""
         if self._descriptor < 0:
             return
         with suppress(OSError):
             # Another may have made its own in the same place.
-            if os.path.samestat(os.stat(self._path), self._identity):
+            if self._owner == os.getpid() and os.path.samestat(
+                os.stat(self._path, follow_symlinks=False), self._identity
+            ):
                 os.unlink(self._path)
         os.close(self._descriptor)
         self._descriptor = -1
@@ -120,7 +123,9 @@ class Bell:
         """Look for the doorbell anew: the other end has started, and made its own."""
         self.close()
         with suppress(OSError):
-            descriptor = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            descriptor = os.open(
+                self._path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
+            )
             if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
                 self._descriptor = descriptor
             else:

@@ -75,7 +75,11 @@ class Port(Protocol):
     """The laboratory's end of the channel to one QNPU."""
 
     def receive(self) -> tuple[int, int] | None:
-        """The next new command: its tick, and its frame; None if there is none."""
+        """The next new command: its tick, and its frame; None if there is none.
+
+        Raises:
+            ChannelError: a new QNPU cannot be told what is on the wire, for it takes nothing.
+        """
         ...
 
     def respond(self, from_tick: int, frame: int) -> None:
@@ -190,7 +194,12 @@ class RealTimeLaboratory:
         """Take commands from a port; whether there may be more."""
         receive, statistics = node.port.receive, node.statistics
         for _ in range(MAX_COMMANDS_PER_TURN):
-            command = receive()
+            try:
+                command = receive()
+            except ChannelError:
+                # Neither can this one stop the others; it is tried again in the next turn.
+                statistics.failed_greetings += 1
+                return False
             if command is None:
                 return False
             tick, frame = command

@@ -22,6 +22,7 @@ class NodeStatistics:
             device, or the link, was further already.
         misdated_commands: from ticks that cannot be: too far ahead.
         untaken_responses: for which there was no room, because the QNPU takes none.
+        failed_greetings: tries to tell a new QNPU what is on the wire, for which there was no room.
         lag: of commands, from the beginning of their tick to when they were taken in.
         lateness: of answers, from the beginning of the tick from which they hold to when they
             were published; answers given in time count as 0.
@@ -35,6 +36,7 @@ class NodeStatistics:
     moved_commands: int = 0
     misdated_commands: int = 0
     untaken_responses: int = 0
+    failed_greetings: int = 0
     lag: HistogramCounter = field(default_factory=HistogramCounter)
     lateness: HistogramCounter = field(default_factory=HistogramCounter)
 
@@ -47,6 +49,7 @@ class NodeStatistics:
             "moved_commands": self.moved_commands,
             "misdated_commands": self.misdated_commands,
             "untaken_responses": self.untaken_responses,
+            "failed_greetings": self.failed_greetings,
             "lag_us": _summary_us(self.lag),
             "lateness_us": _summary_us(self.lateness),
         }

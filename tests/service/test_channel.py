@@ -11,6 +11,7 @@ import sys
 import textwrap
 import time
 import zlib
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ from qnodeos.engine.layout import (
     decode_header,
     encode_header,
 )
+from qnodeos.engine.presence import Doorbell
 from qnodeos.engine.schedule import MAX_PENDING
 from qnodeos.errors import ChannelError
 from qnodeos.qdevice.capabilities import Capabilities
@@ -365,6 +367,57 @@ def test_doorbells_ring_for_what_is_new(tmp_path):
                 *((number, number) for number in range(100)), None
             ]  # fmt: skip
             assert not select.select([port], [], [], 0)[0]
+        finally:
+            qnpu.close()
+
+
+@every_engine
+def test_a_doorbell_that_leads_elsewhere_is_not_rung(options, tmp_path):
+    """A link could lead to the pipe of somebody else."""
+    elsewhere = tmp_path / "elsewhere"
+    with make_port(tmp_path / "it") as port, closing(Doorbell(elsewhere)) as other:
+        bell = tmp_path / "it.device"
+        bell.rename(tmp_path / "away")
+        bell.symlink_to(elsewhere)
+        engine = open_engine(ShmLink(port.path), **options)
+        try:
+            engine.start()
+            engine.stop()
+        finally:
+            engine.close()
+        bell.unlink()
+        (tmp_path / "away").rename(bell)
+
+        qnpu = QnpuPort(port.path)
+        try:
+            (tmp_path / "it.qnpu").symlink_to(elsewhere)
+            qnpu.attach()
+            port.receive()
+            port.respond(port.now_tick(), 1)
+        finally:
+            qnpu.close()
+        assert not select.select([other], [], [], 0)[0]
+
+
+def test_a_new_qnpu_that_has_no_room_is_told_when_it_has(tmp_path):
+    with make_port(tmp_path / "it") as port:
+        qnpu = QnpuPort(port.path)
+        try:
+            qnpu.attach()
+            port.receive()
+            with pytest.raises(ChannelError, match="takes no responses"):
+                for number in range(10_000):
+                    port.respond(number - 20_000, 1)
+            # As if another had come, but took nothing away either.
+            qnpu._mapping.words[Word.QNPU_GENERATION] += 1
+            assert qnpu.send(5, 7)
+            for _ in range(2):
+                with pytest.raises(ChannelError, match="takes no responses"):
+                    port.receive()
+            while qnpu.take() is not None:
+                pass
+            assert port.receive() == (5, 7)
+            assert qnpu.take() is not None
         finally:
             qnpu.close()
 

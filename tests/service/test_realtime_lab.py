@@ -301,6 +301,26 @@ def test_a_qnpu_that_takes_no_responses_stops_only_itself(monkeypatch):
     assert masters["server"].incoming(ports["server"].at(52)) is not None
 
 
+def test_a_new_qnpu_that_takes_no_responses_stops_only_itself(monkeypatch):
+    served, ports, clock, masters = in_session()
+    receive = ports["client"].receive
+
+    def refuse() -> None:
+        raise ChannelError("it takes no responses")
+
+    monkeypatch.setattr(ports["client"], "receive", refuse)
+    clock.go_to(50)
+    for name in NAMES:
+        send(ports[name], masters[name], 50, instructions.ini(0))
+    served.turn()
+    assert masters["server"].incoming(ports["server"].at(52)) is not None
+    assert served.statistics["client"].failed_greetings == 1
+    assert served.statistics["client"].summary()["failed_greetings"] == 1
+    monkeypatch.setattr(ports["client"], "receive", receive)
+    served.turn()
+    assert masters["client"].incoming(ports["client"].at(52)) is not None
+
+
 def test_devices_of_one_laboratory_have_one_tick():
     with pytest.raises(ValueError, match="one tick"):
         RealTimeLaboratory({}, EPOCH_NS, Clock())

@@ -182,7 +182,7 @@ static void find_bell(channel_t *channel)
     struct stat found;
     if (channel->bell >= 0)
         close(channel->bell);
-    channel->bell = open(channel->bell_path, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+    channel->bell = open(channel->bell_path, O_WRONLY | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW);
     if (channel->bell >= 0 && (fstat(channel->bell, &found) || !S_ISFIFO(found.st_mode))) {
         close(channel->bell);
         channel->bell = -1;
