@@ -146,6 +146,7 @@ class PythonEngine:
         self._sent_frame: int | None = None
         self._deadline_tick: int | None = None
         self._event_tick: int | None = None
+        self._command_tick: int | None = None
         self._to_send = False
         self._refused = False
 
@@ -190,6 +191,7 @@ class PythonEngine:
         self._exchange_due(self._wire.tick_at(now_ns), now_ns)
         self._master.submit(instruction)
         self._outstanding = self._to_send = True
+        self._command_tick = None
         self._instructions += 1
         self._deadline_tick = self._exchanged + self._busy_limit
         self._work(now_ns)
@@ -281,6 +283,7 @@ class PythonEngine:
         self._sent_frame = frame
         if self._to_send and not master.has_news:
             self._to_send = False
+            self._command_tick = tick
             if self._event_tick is not None:
                 self._reaction.add(tick - (self._event_tick - 1))
 
@@ -297,7 +300,9 @@ class PythonEngine:
         self._answered += 1
         # Outside a session only what the master gives up is answered.
         self._given_up += self._master.has_news
-        self._events.append(EngineEvent(tick, *response))
+        # A frame is written before its tick; it may be given up before it, too.
+        first = tick if self._command_tick is None else min(self._command_tick, tick)
+        self._events.append(EngineEvent(tick, *response, first))
 
     def _count(self, tick: int, late_ns: int) -> None:
         self._ticks += 1

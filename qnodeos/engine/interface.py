@@ -35,15 +35,22 @@ class EngineEvent(NamedTuple):
             that, by what its lateness says.
         outcome: HARDWARE_FAILURE also if the engine gave the instruction up.
         herald: Bell state heralded, for an ENM.
+        command_tick: device tick of the frame that first carried the instruction; ``tick`` if the
+            engine gave it up before any did.
     """
 
     tick: int
     outcome: Outcome
     herald: BellState | None
+    command_tick: int
 
 
 class SkippedSlots(NamedTuple):
-    """Ticks at which no frame could go out.
+    """Ticks at which an exchange was due and none took place.
+
+    Spinning, these slots are lost: no frame went out in them. Event-paced, no frame was due in
+    them that said something new but the one that was taken late, so they say for how long it
+    waited.
 
     Attributes:
         tick: the tick at which the exchange that was late should have been.
@@ -66,8 +73,9 @@ class EngineStatistics:
         priority: SCHED_FIFO priority of the tick thread; 0 without one.
         core: the tick thread is pinned to; None if it is not, or if there is none.
         ticks: exchanges of frames done. Event-paced: those that could say something new.
-        skipped: ticks at which an exchange was due and none could be done.
-        skips_unread: skips that were counted and not kept, because nobody read them.
+        skipped: ticks at which an exchange was due and none could be done (`SkippedSlots`).
+        skips_unread: skips that were counted and not kept, because nobody read them: there are
+            more than `SKIP_EVENTS` of them between two `take_skips`.
         stalls: exchanges later than `STALL_NS`.
         lateness_ns: of the exchanges, behind the begin of their tick.
         reaction_ticks: from the tick at which the device had an outcome (the one before the

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 from secrets import randbelow
 from typing import Any, Final
@@ -31,6 +32,7 @@ from qnodeos.qdevice.instructions import Opcode, PhysicalInstruction
 from qnodeos.qdevice.outcomes import Outcome
 
 _OUTSTANDING: Final = 1
+_NOT_RUNNING: Final = 2
 _OUTCOMES: Final = {int(outcome): outcome for outcome in Outcome}
 
 
@@ -108,7 +110,7 @@ class NativeEngine:
         except OSError as error:
             self._close_doorbell()
             raise _explained(error, link) from error
-        self._take = self._engine.poll
+        self._take: Callable[[], tuple[int, int, int] | None] = self._engine.poll
 
     @property
     def idle(self) -> bool:
@@ -133,6 +135,7 @@ class NativeEngine:
     def close(self) -> None:
         """See `TickEngine`."""
         self._closed = True
+        self._take = _no_event
         self._engine.close()
         self._close_doorbell()
 
@@ -152,7 +155,7 @@ class NativeEngine:
         """See `TickEngine`."""
         if instruction.opcode is Opcode.NOP:
             raise FrameError("a NOP is never answered; submit nothing instead")
-        refused = self._engine.submit(instruction.word)
+        refused = _NOT_RUNNING if self._closed else self._engine.submit(instruction.word)
         if not refused:
             return
         if refused == _OUTSTANDING:
@@ -167,8 +170,10 @@ class NativeEngine:
         found = self._take()
         if found is None:
             return None
-        tick, response = found
-        return EngineEvent(tick, _OUTCOMES[response & 15], HERALD_OF_DETAIL[response >> 4])
+        tick, response, command_tick = found
+        return EngineEvent(
+            tick, _OUTCOMES[response & 15], HERALD_OF_DETAIL[response >> 4], command_tick
+        )
 
     def filenos(self) -> tuple[int, ...]:
         """See `TickEngine`."""
@@ -223,6 +228,10 @@ class NativeEngine:
             warnings=warnings,
             **counted,
         )
+
+
+def _no_event() -> None:
+    """What a closed engine has to tell."""
 
 
 def _first_page(path: Path) -> bytes:

@@ -37,8 +37,6 @@ def device_intervals_ms(trace: NodeTrace) -> tuple[Floats, Floats]:
     """
     begin = trace.qnpu_times_ms(Event.QDEVICE_CONSUME_CMD)
     end = trace.qnpu_times_ms(Event.QDEVICE_PRODUCE_OUTCOME)
-    if begin.size == end.size + 1:
-        begin = begin[:-1]  # one is still running
     if begin.size != end.size or np.any(end < begin) or np.any(begin[1:] < end[:-1]):
         raise IncompleteTraceError(
             f"trace of {trace.node}: {begin.size} commands and {end.size} outcomes do not "

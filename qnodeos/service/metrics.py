@@ -52,6 +52,7 @@ COUNTERS: Final[Mapping[str, Mapping[str, str]]] = {
     "engine": {
         "ticks": "Exchanges of frames with the device",
         "skipped": "Ticks at which an exchange was due and none could be done",
+        "skips_unread": "Skips that were counted and not kept to be looked at",
         "stalls": "Exchanges more than a millisecond late",
         "instructions": "Physical instructions handed to the device",
         "events": "Outcomes received",

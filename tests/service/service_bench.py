@@ -37,7 +37,7 @@ from qnodeos.errors import ChannelError, FrameError
 from qnodeos.qdevice.capabilities import Capabilities
 from qnodeos.qdevice.endpoint import FrameMaster
 from qnodeos.qdevice.instructions import PhysicalInstruction
-from qnodeos.qdevice.outcomes import Outcome
+from qnodeos.qdevice.outcomes import BellState, Outcome
 from qnodeos.qdevice.protocols import QDevice
 from qnodeos.service.loop import Loop
 from qnodeos.service.node_file import LimitsConfig, NodeFile
@@ -70,6 +70,7 @@ class ManualEngine:
     Attributes:
         is_device_alive: False: the device is gone, and the engine answers for it.
         submitted: every instruction handed over.
+        skips: that nobody has taken yet.
         wake_tick: when it is to ring.
     """
 
@@ -87,6 +88,8 @@ class ManualEngine:
         self._master = FrameMaster()
         self._events: deque[EngineEvent] = deque()
         self._outstanding = False
+        self._command_tick: int | None = None
+        self.skips: list[SkippedSlots] = []
         self._tick = 0
         self.wake_tick: int | None = None
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -113,6 +116,7 @@ class ManualEngine:
         if self._outstanding:
             raise FrameError("one is outstanding")
         self._outstanding = True
+        self._command_tick = None
         self.submitted.append(instruction)
         if self.is_device_alive:
             self._master.submit(instruction)
@@ -140,7 +144,8 @@ class ManualEngine:
         return self._tick, self._tick * self.tick_ns + 77
 
     def take_skips(self) -> list[SkippedSlots]:
-        return []
+        skips, self.skips = self.skips, []
+        return skips
 
     def statistics(self) -> EngineStatistics:
         return EngineStatistics(
@@ -152,10 +157,12 @@ class ManualEngine:
         for _ in range(ticks):
             self._tick += 1
             if self.is_device_alive:
-                answer = self._device.exchange(self._tick, self._master.outgoing())
-                response = self._master.incoming(answer)
+                frame = self._master.outgoing()
+                if self._command_tick is None and not self._master.has_news:
+                    self._command_tick = self._tick
+                response = self._master.incoming(self._device.exchange(self._tick, frame))
                 if response is not None:
-                    self._events.append(EngineEvent(self._tick, *response))
+                    self._tell(*response)
         self._ring()
 
     def kill_device(self) -> None:
@@ -171,8 +178,12 @@ class ManualEngine:
         self._master = FrameMaster()
 
     def _fail(self) -> None:
-        self._events.append(EngineEvent(self._tick, Outcome.HARDWARE_FAILURE, None))
+        self._tell(Outcome.HARDWARE_FAILURE, None)
         self._ring()
+
+    def _tell(self, outcome: Outcome, herald: BellState | None) -> None:
+        sent = self._tick if self._command_tick is None else self._command_tick
+        self._events.append(EngineEvent(self._tick, outcome, herald, sent))
 
     def _ring(self) -> None:
         if self._events or (self.wake_tick is not None and self.wake_tick <= self._tick):

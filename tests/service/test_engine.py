@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import select
+import subprocess
 import sys
+import textwrap
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -50,6 +53,78 @@ def test_what_has_been_closed_does_not_start_again(options, tmp_path):
             assert isinstance(engine, NativeEngine)
             with pytest.raises(DeviceError, match="has been closed"):
                 engine.run_ticks(1)
+
+
+@needs_native
+@pytest.mark.parametrize("is_spinning", [False, True])
+def test_the_extension_refuses_what_comes_after_the_end(is_spinning, tmp_path):
+    """Its link is gone: whoever went on would take it out of nowhere."""
+    from qnodeos.engine.native import NativeEngine
+
+    path = tmp_path / "spin.channel"
+    with make_port(path):
+        engine = open_engine(
+            ShmLink(path), native=True, mode="spinning" if is_spinning else "event-paced",
+            tick_priority=0,
+        )  # fmt: skip
+        assert isinstance(engine, NativeEngine)
+        raw = engine._engine
+        engine.close()
+        for call in (raw.start, raw.poll, lambda: raw.submit(1), lambda: raw.run_ticks(1)):
+            with pytest.raises(ValueError, match="has been closed"):
+                call()
+        raw.stop()
+        raw.close()
+        raw.wake_at(5)
+        assert raw.filenos()[1] == -1
+        assert raw.counters()["is_running"] is False
+    # To whoever uses the engine it is one that does not run, as the one in Python.
+    assert engine.poll() is None
+    with pytest.raises(FrameError, match="not started"):
+        engine.submit(ini(0))
+
+
+FORK = """
+    import os, select, sys
+    from pathlib import Path
+    from qnodeos.engine import ShmLink, open_engine
+    from qnodeos.qdevice.instructions import ini
+
+    engine = open_engine(
+        ShmLink(Path(sys.argv[1])), native=True, mode=sys.argv[2], tick_priority=0
+    )
+    engine.start()
+    filenos = engine.filenos()
+    engine.wake_at(engine.now_tick() + 20_000)
+    child = os.fork()
+    if not child:
+        engine.close()
+        os._exit(0)
+    ended = os.pidfd_open(child)
+    if not select.select([ended], [], [], float(sys.argv[3]))[0]:
+        os.kill(child, 9)
+        sys.exit("the child hangs")
+    assert os.waitpid(child, 0)[1] == 0
+    print(sorted(path.name for path in Path(sys.argv[1]).parent.iterdir()))
+    timer = filenos[-1]
+    assert select.select([timer], [], [], float(sys.argv[3]))[0], "the child took the timer"
+    engine.close()
+"""
+
+
+@needs_native
+@pytest.mark.parametrize("mode", ["spinning", "event-paced"])
+def test_a_fork_may_close_its_copy(mode, tmp_path):
+    """It has no tick thread to wait for, and leaves alone what belongs to the other."""
+    path = tmp_path / "spin.channel"
+    with make_port(path):
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(FORK), path, mode, "20"],
+            capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    bells = ["spin.channel.qnpu"] if mode == "event-paced" else []
+    assert done.stdout == f"{['spin.channel', 'spin.channel.device', *bells]}\n"
 
 
 @every_engine
@@ -145,6 +220,43 @@ def test_a_restarted_qnpu_never_takes_an_old_outcome(options, tmp_path):
             assert bench.run(msr(0)).outcome is Outcome.SUCCESS_ZERO
         finally:
             bench.engine.close()
+
+
+@every_engine
+def test_an_event_says_which_frame_first_carried_its_instruction(options, tmp_path):
+    carried = []
+
+    def answer(device: Device, tick: int, _: object) -> None:
+        carried.append(tick)
+        device.complete(tick + 1, Outcome.SUCCESS_ZERO)
+
+    with shm_bench(tmp_path, options, answer) as (bench, _):
+        events = [bench.run(instruction) for instruction in PROGRAM * 4]
+    assert [event.command_tick for event in events] == carried
+    assert all(event.command_tick < event.tick for event in events)
+    assert all(after.command_tick > event.tick for event, after in pairwise(events))
+
+
+@every_engine
+def test_what_is_given_up_says_whether_it_had_gone_out(options, tmp_path):
+    carried = []
+
+    def remember(device: Device, tick: int, _: object) -> None:
+        carried.append(tick)
+
+    options = {**options, "busy_limit_ticks": 500}
+    with shm_bench(tmp_path, options, remember) as (bench, device):
+        assert bench.run(ini(0)).outcome is Outcome.HARDWARE_FAILURE
+        # The device is busy with it still, so no session is opened and no frame carries this one.
+        device.port.receive()
+        event = bench.run(msr(0))
+        assert event.outcome is Outcome.HARDWARE_FAILURE
+        assert (event.command_tick, device.received) == (event.tick, [ini(0)])
+        bench.device = None
+        device.port.close()
+        bench.until(lambda: not (bench.engine.poll() or bench.engine.statistics().device_attached))
+        event = bench.run(msr(0))
+        assert (event.outcome, event.command_tick) == (Outcome.HARDWARE_FAILURE, event.tick)
 
 
 @every_engine

@@ -56,7 +56,7 @@ def test_ticks_of_an_instruction(clock, engine):
         assert engine.now_tick() < 10
         assert engine.poll() is None
     clock.pass_ticks(0.5)
-    assert engine.poll() == (10, Outcome.SUCCESS_ZERO, None)
+    assert engine.poll() == (10, Outcome.SUCCESS_ZERO, None, 4)
     # Taken at once, the next goes out in the frame of 11: two ticks after 9.
     engine.submit(ini(0))
     assert engine.statistics().reaction_ticks.counts == ((2, 1),)
@@ -68,7 +68,7 @@ def test_what_is_taken_late_is_told_with_its_own_tick(clock, engine):
     engine.submit(ini(0))
     clock.pass_ticks(100)
     assert engine.now_tick() == 103
-    assert engine.poll() == (10, Outcome.SUCCESS_ZERO, None)
+    assert engine.poll() == (10, Outcome.SUCCESS_ZERO, None, 4)
     after = engine.statistics()
     # The busy frame of tick 5 and the answer of tick 10, both taken at 103.5.
     assert engine.take_skips() == [(5, 98), (10, 93)]
@@ -81,7 +81,7 @@ def test_what_is_taken_late_is_told_with_its_own_tick(clock, engine):
 def test_a_stall(clock, engine):
     engine.submit(ini(0))
     clock.pass_ticks(5_000)
-    assert engine.poll() == (10, Outcome.SUCCESS_ZERO, None)
+    assert engine.poll() == (10, Outcome.SUCCESS_ZERO, None, 4)
     statistics = engine.statistics()
     assert statistics.stalls == 2
     assert statistics.lateness_ns.maximum == 49_985_000
@@ -95,7 +95,7 @@ def test_the_busy_limit_is_counted_from_the_instruction(clock):
         clock.pass_ticks(99)
         assert engine.poll() is None
         clock.pass_ticks(1)
-        assert engine.poll() == (103, Outcome.HARDWARE_FAILURE, None)
+        assert engine.poll() == (103, Outcome.HARDWARE_FAILURE, None, 4)
         assert engine.statistics().busy_timeouts == 1
     finally:
         engine.close()

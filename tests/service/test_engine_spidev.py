@@ -144,7 +144,7 @@ PROGRAM = """
         while (event := engine.poll()) is None:
             assert time.monotonic() < deadline, engine.statistics()
             select.select(engine.filenos(), [], [], 0.05)
-        events.append((event.tick, event.outcome.name))
+        events.append((event.tick, event.outcome.name, event.command_tick))
     now_tick = engine.now_tick()
     statistics = engine.statistics()
     engine.close()
@@ -204,9 +204,11 @@ both_modes = pytest.mark.parametrize("mode", ["spinning", "event-paced"])
 def test_instructions_travel_over_spi(shim, mode, answer_ticks):
     found = run(shim, mode, SHIM_ANSWER_TICKS=answer_ticks, SHIM_FIRST_TICK=4_000)
     assert found["link"] == "spidev"
-    assert [outcome for _, outcome in found["events"]] == ["SUCCESS_ZERO"] * 30
-    ticks = [tick for tick, _ in found["events"]]
+    assert [outcome for _, outcome, _ in found["events"]] == ["SUCCESS_ZERO"] * 30
+    ticks = [tick for tick, _, _ in found["events"]]
     assert all(later - tick >= answer_ticks + 2 for tick, later in pairwise(ticks))
+    # The commands', too, are the device's.
+    assert {tick - command for tick, _, command in found["events"]} == {answer_ticks + 1}
     assert found["corrupted_frames"] == found["link_errors"] == found["given_up"] == 0
     # The ticks are those the device counts, one for each transfer; 96 before it turns over.
     assert (ticks[-1] - 4_000) % 4096 <= found["ticks"]
@@ -215,7 +217,7 @@ def test_instructions_travel_over_spi(shim, mode, answer_ticks):
 @both_modes
 def test_damage_and_failures_are_counted_and_lose_nothing(shim, mode):
     found = run(shim, mode, SHIM_DAMAGE_EVERY=3, SHIM_FAIL_EVERY=5)
-    assert [outcome for _, outcome in found["events"]] == ["SUCCESS_ZERO"] * 30
+    assert [outcome for _, outcome, _ in found["events"]] == ["SUCCESS_ZERO"] * 30
     assert found["corrupted_frames"] > 0
     assert found["link_errors"] > 0
     assert found["given_up"] == 0
@@ -224,7 +226,9 @@ def test_damage_and_failures_are_counted_and_lose_nothing(shim, mode):
 @both_modes
 def test_a_bus_that_always_fails_gives_instructions_up(shim, mode):
     found = run(shim, mode, silence_limit=20, SHIM_FAIL_EVERY=1)
-    assert [outcome for _, outcome in found["events"]] == ["HARDWARE_FAILURE"] * 30
+    assert [outcome for _, outcome, _ in found["events"]] == ["HARDWARE_FAILURE"] * 30
+    # No session was ever open, so nothing went out.
+    assert all(tick == command for tick, _, command in found["events"])
     assert found["given_up"] == 30
 
 

@@ -28,6 +28,7 @@ from qnodeos.api.host_wire import (
     TraceEvents,
     encode,
 )
+from qnodeos.engine.interface import EngineEvent, SkippedSlots
 from qnodeos.trace import Event
 from tests.service.service_bench import (
     COMPUTE,
@@ -229,6 +230,53 @@ def test_statistics_are_grouped(make):
     assert answer.groups["service"]["connections"] == 1
     assert answer.groups["engine"]["lateness_ns"]["p50"] == 0
     assert answer.groups["limits"]["connections"] == 64
+
+
+def test_the_latest_skips_are_told(make):
+    """All are taken from the engine, so that it always has room; sixteen are kept."""
+    bench = make()
+    client = bench.client()
+    for tick in range(20):
+        bench.engine.skips.append(SkippedSlots(tick, 3))
+    bench.pass_ms(100)
+    assert not bench.engine.skips
+    client.send(GetStatistics(8))
+    told = client.take(Statistics).groups["engine"]["latest_skips"]
+    assert told == [[tick, 3] for tick in range(4, 20)]
+    bench.engine.skips.append(SkippedSlots(77, 1))
+    bench.pass_ms(100)
+    assert bench.service.statistics()["engine"]["latest_skips"][-2:] == [[19, 3], [77, 1]]
+
+
+def test_commands_are_traced_with_the_tick_at_which_they_went_out(make, monkeypatch):
+    bench = make()
+    events: list[EngineEvent] = []
+    poll = bench.engine.poll
+
+    def poll_and_remember() -> EngineEvent | None:
+        event: EngineEvent | None = poll()
+        if event is not None:
+            events.append(event)
+        return event
+
+    monkeypatch.setattr(bench.engine, "poll", poll_and_remember)
+    trace = bench.service.trace
+    client = bench.client()
+    client.register()
+    number = client.request(nv(0, MEASURE_ONE))
+    bench.until(lambda: bench.engine.submitted)
+    assert not trace.times(Event.QDEVICE_CONSUME_CMD).size
+    assert client.reply(number).error is None
+    # One that never goes out, because nobody is there any more.
+    bench.engine.kill_device()
+    client.register(1)
+    assert client.run(MEASURE_ONE, 1).error.kind == "DeviceFailureError"
+    assert events[-1].command_tick == events[-1].tick
+    commands = trace.times(Event.QDEVICE_CONSUME_CMD).tolist()
+    outcomes = trace.times(Event.QDEVICE_PRODUCE_OUTCOME).tolist()
+    assert commands == [event.command_tick for event in events]
+    assert outcomes == [event.tick for event in events]
+    assert len(commands) == len(bench.engine.submitted)
 
 
 def test_trace_events_are_streamed(make):

@@ -56,6 +56,16 @@ def test_commands_and_outcomes_must_alternate():
         device_time_ms(device_trace([(10, 20), (15, 30)]), np.array([0.0]), np.array([1.0]))
 
 
+@pytest.mark.parametrize(
+    "record", [(40, Event.QDEVICE_CONSUME_CMD), (40, Event.QDEVICE_PRODUCE_OUTCOME)]
+)
+def test_commands_and_outcomes_come_in_pairs(record):
+    """A command is recorded with its outcome, so there is no half of a pair."""
+    records = [(10, Event.QDEVICE_CONSUME_CMD), (20, Event.QDEVICE_PRODUCE_OUTCOME), record]
+    with pytest.raises(IncompleteTraceError, match="do not alternate"):
+        device_time_ms(trace_of("node", [], records, 0), np.array([0.0]), np.array([1.0]))
+
+
 def circuit(start: int, *, correction: int) -> tuple[dict[str, list[Any]], int]:
     """One circuit from a tick on; returns its records and the ticks of its software."""
     host_us, ticks = US_PER_TICK, start + 100

@@ -23,11 +23,13 @@ static void deliver(engine_t *engine, int response, int64_t tick)
 {
     if (response == NO_RESPONSE)
         return;
+    /* Event-paced, a frame is written before its tick; it may be given up before it, too. */
+    int64_t command_tick = engine->command_tick < tick ? engine->command_tick : tick;
     engine->deadline_tick = NEVER;
     engine->event_tick = tick;
     COUNT(engine->answered, 1);
     /* One instruction is outstanding at most, so there is room. */
-    ring_push(&engine->events, tick, response);
+    ring_push(&engine->events, (item_t){tick, response, command_tick});
     if (engine->is_spinning && !__atomic_exchange_n(&engine->is_signalled, 1, __ATOMIC_ACQ_REL)) {
         uint64_t one = 1;
         if (write(engine->event_descriptor, &one, sizeof one) < 0)
@@ -46,14 +48,15 @@ static void count_exchange(engine_t *engine, int64_t tick, int64_t late_ns)
         return;
     int64_t slots = late_ns / engine->link.tick_ns;
     COUNT(engine->skipped, (uint64_t)slots);
-    if (!ring_push(&engine->skips, tick, slots))
+    if (!ring_push(&engine->skips, (item_t){tick, slots, 0}))
         COUNT(engine->skips_unread, 1);
 }
 
-/* Our frame goes out at this tick. */
-static void count_sent(engine_t *engine, int64_t tick)
+/* The frame of this tick is the first with the instruction. */
+static void note_first(engine_t *engine, int64_t tick)
 {
-    if (master_sent(&engine->master) && engine->event_tick != NEVER)
+    engine->command_tick = tick;
+    if (engine->event_tick != NEVER)
         histogram_add(&engine->reaction, tick - (engine->event_tick - 1));
 }
 
@@ -70,12 +73,14 @@ static void send_news(engine_t *engine, int64_t tick)
     engine->is_refused = 0;
     engine->has_sent = 1;
     engine->sent_frame = master->frame;
-    count_sent(engine, tick);
+    if (master_sent(master))
+        note_first(engine, tick);
 }
 
 static void take_command(engine_t *engine, int64_t word, int64_t tick)
 {
     master_submit(&engine->master, (uint32_t)word);
+    engine->command_tick = NEVER;
     engine->deadline_tick = tick + engine->busy_limit;
 }
 
@@ -113,7 +118,7 @@ static void exchange_clocked(engine_t *engine, int64_t tick)
         deliver(engine, master_silent(master, 1), tick);
         return;
     }
-    count_sent(engine, tick);
+    int is_first = master_sent(master);
     int response = master_incoming(master, answer);
     if (master->heard) {
         /* The device's counter is the clock; ours says only where in a tick we are. */
@@ -122,6 +127,8 @@ static void exchange_clocked(engine_t *engine, int64_t tick)
             STORE(&link->epoch_ns, link->epoch_ns - (device_tick - tick) * link->tick_ns);
         engine->exchanged_tick = tick = device_tick;
     }
+    if (is_first)
+        note_first(engine, tick);
     deliver(engine, response, tick);
 }
 
@@ -377,7 +384,7 @@ static void prepare(engine_t *engine, int64_t time_ns)
     link_start(&engine->link, time_ns);
     master_start(&engine->master, engine->session, engine->silence_limit);
     engine->exchanged_tick = link_tick_at(&engine->link, time_ns);
-    engine->deadline_tick = engine->event_tick = NEVER;
+    engine->deadline_tick = engine->event_tick = engine->command_tick = NEVER;
     engine->maintenance_ns = time_ns + MAINTENANCE_NS;
     engine->has_current = engine->has_sent = engine->is_refused = 0;
     engine->is_outstanding = 0;
@@ -401,6 +408,7 @@ int engine_start(engine_t *engine)
             return error;
     }
     engine->is_running = 1;
+    engine->owner = getpid();
     if (!engine->is_spinning) {
         work(engine, time_ns);
         plan_wake_up(engine);
@@ -413,11 +421,13 @@ void engine_stop(engine_t *engine)
     item_t item;
     if (!engine->is_running)
         return;
+    engine->is_running = engine->is_outstanding = 0;
+    if (engine->owner != getpid())
+        return; /* forked: the thread, and what the timer is set to, are those of the other */
     if (engine->is_spinning) {
         STORE(&engine->stop, 1);
         pthread_join(engine->thread, NULL);
     }
-    engine->is_running = engine->is_outstanding = 0;
     engine->session = (engine->session + 1) & MAX_SESSION;
     while (ring_pop(&engine->commands, &item) || ring_pop(&engine->events, &item))
         ;
@@ -427,6 +437,7 @@ void engine_stop(engine_t *engine)
 void engine_close(engine_t *engine)
 {
     engine_stop(engine);
+    engine->is_closed = 1;
     link_close(&engine->link);
     if (engine->event_descriptor >= 0)
         close(engine->event_descriptor);
@@ -452,7 +463,7 @@ int engine_submit(engine_t *engine, uint32_t word)
     engine->is_outstanding = 1;
     COUNT(engine->instructions, 1);
     if (engine->is_spinning) {
-        ring_push(&engine->commands, 0, word);
+        ring_push(&engine->commands, (item_t){0, word, 0});
         return SUBMIT_DONE;
     }
     int64_t time_ns = now_ns();

@@ -10,6 +10,7 @@
 #include "portable.h"
 
 #include <pthread.h>
+#include <sys/types.h>
 
 #include "histogram.h"
 #include "links.h"
@@ -34,7 +35,8 @@ typedef struct {
     int64_t silence_limit, busy_limit;
 
     /* of the deciding thread */
-    int is_running, is_outstanding, may_block;
+    int is_running, is_outstanding, may_block, is_closed;
+    pid_t owner; /* the process that has the thread: a fork has not */
     int has_fifo; /* whether the thread got its priority */
     int event_descriptor, timer;
     int64_t timer_set_ns;
@@ -52,6 +54,7 @@ typedef struct {
     /* of whoever exchanges frames */
     _Alignas(64) master_t master;
     int64_t exchanged_tick, deadline_tick, event_tick, maintenance_ns;
+    int64_t command_tick; /* of the frame that first carried the instruction; NEVER: none has */
     entry_t current; /* what is on the wire */
     int has_current, has_sent, is_refused;
     uint32_t sent_frame;
@@ -62,6 +65,7 @@ typedef struct {
 int engine_open(engine_t *engine); /* 0 or an errno; the link is open already */
 int engine_start(engine_t *engine);
 void engine_stop(engine_t *engine);
+/* More than once does no harm; but nothing else may come after it. */
 void engine_close(engine_t *engine);
 
 int engine_submit(engine_t *engine, uint32_t word);

@@ -84,13 +84,13 @@ static PyObject *ring_push_item(PyObject *self, PyObject *arguments)
     long long tick, value;
     if (!PyArg_ParseTuple(arguments, "LL", &tick, &value))
         return NULL;
-    return PyBool_FromLong(ring_push(((RingObject *)self)->ring, tick, value));
+    return PyBool_FromLong(ring_push(((RingObject *)self)->ring, (item_t){tick, value, 0}));
 }
 
 static PyObject *ring_pop_item(PyObject *self, PyObject *unused)
 {
     (void)unused;
-    item_t item = {0, 0};
+    item_t item = {0, 0, 0};
     int found = ring_pop(((RingObject *)self)->ring, &item);
     return pair_or_none(found, item.tick, item.value);
 }
@@ -376,6 +376,15 @@ static engine_t *engine_of(PyObject *self)
     return ((EngineObject *)self)->engine;
 }
 
+/* For what needs the link. */
+static engine_t *open_engine_of(PyObject *self)
+{
+    if (!engine_of(self)->is_closed)
+        return engine_of(self);
+    PyErr_SetString(PyExc_ValueError, "the engine has been closed");
+    return NULL;
+}
+
 static int fail(int error)
 {
     errno = error;
@@ -479,7 +488,10 @@ static void engine_dealloc(PyObject *self)
 static PyObject *engine_start_method(PyObject *self, PyObject *unused)
 {
     (void)unused;
-    int error = engine_start(engine_of(self));
+    engine_t *engine = open_engine_of(self);
+    if (!engine)
+        return NULL;
+    int error = engine_start(engine);
     if (error) {
         fail(error);
         return NULL;
@@ -510,15 +522,21 @@ static PyObject *engine_submit_method(PyObject *self, PyObject *word)
     unsigned long value = PyLong_AsUnsignedLong(word);
     if (PyErr_Occurred())
         return NULL;
-    return PyLong_FromLong(engine_submit(engine_of(self), (uint32_t)value & 0xFFFFF));
+    engine_t *engine = open_engine_of(self);
+    return engine ? PyLong_FromLong(engine_submit(engine, (uint32_t)value & 0xFFFFF)) : NULL;
 }
 
 static PyObject *engine_poll_method(PyObject *self, PyObject *unused)
 {
     (void)unused;
-    item_t event = {0, 0};
-    int found = engine_poll(engine_of(self), &event);
-    return pair_or_none(found, event.tick, event.value);
+    item_t event = {0, 0, 0};
+    engine_t *engine = open_engine_of(self);
+    if (!engine)
+        return NULL;
+    if (!engine_poll(engine, &event))
+        Py_RETURN_NONE;
+    return Py_BuildValue("LLL", (long long)event.tick, (long long)event.value,
+                         (long long)event.command_tick);
 }
 
 static PyObject *engine_now_tick(PyObject *self, PyObject *unused)
@@ -623,11 +641,14 @@ static PyObject *engine_run_ticks_method(PyObject *self, PyObject *ticks)
     long long value = PyLong_AsLongLong(ticks);
     if (PyErr_Occurred())
         return NULL;
-    if (engine_of(self)->is_running) {
+    engine_t *engine = open_engine_of(self);
+    if (!engine)
+        return NULL;
+    if (engine->is_running) {
         PyErr_SetString(PyExc_ValueError, "the engine is running");
         return NULL;
     }
-    engine_run_ticks(engine_of(self), value);
+    engine_run_ticks(engine, value);
     Py_RETURN_NONE;
 }
 
@@ -642,7 +663,8 @@ static PyMethodDef engine_methods[] = {
     {"stop", engine_stop_method, METH_NOARGS, "Stop exchanging frames."},
     {"close", engine_close_method, METH_NOARGS, "Give everything back."},
     {"submit", engine_submit_method, METH_O, "0 done, 1 one is outstanding, 2 not running."},
-    {"poll", engine_poll_method, METH_NOARGS, "(tick, outcome | detail << 4), or None."},
+    {"poll", engine_poll_method, METH_NOARGS,
+     "(tick, outcome | detail << 4, tick of the command), or None."},
     {"now_tick", engine_now_tick, METH_NOARGS, "The device tick now."},
     {"tick_reading", engine_tick_reading, METH_NOARGS, "(tick, ns)."},
     {"wake_at", engine_wake_at_method, METH_O, "Be readable at a tick."},

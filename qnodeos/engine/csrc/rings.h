@@ -13,6 +13,7 @@
 typedef struct {
     int64_t tick;
     int64_t value;
+    int64_t command_tick; /* of an event: of the frame that first carried its instruction */
 } item_t;
 
 typedef struct {
@@ -23,7 +24,7 @@ typedef struct {
     _Alignas(64) item_t items[RING_ITEMS];
 } ring_t;
 
-static inline int ring_push(ring_t *ring, int64_t tick, int64_t value)
+static inline int ring_push(ring_t *ring, item_t item)
 {
     uint64_t head = ring->head;
     if (head - ring->tail_seen >= RING_ITEMS) {
@@ -31,7 +32,7 @@ static inline int ring_push(ring_t *ring, int64_t tick, int64_t value)
         if (head - ring->tail_seen >= RING_ITEMS)
             return 0;
     }
-    ring->items[head % RING_ITEMS] = (item_t){tick, value};
+    ring->items[head % RING_ITEMS] = item;
     STORE_RELEASE(&ring->head, head + 1);
     return 1;
 }
