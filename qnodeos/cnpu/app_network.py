@@ -13,7 +13,7 @@ import os
 import select
 import socket
 from collections.abc import Callable, Mapping
-from threading import BoundedSemaphore, Event, Lock, Thread, current_thread
+from threading import Event, Lock, Thread, current_thread
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 HANDSHAKE_TIMEOUT_S: Final = 5.0
 """Time for connecting and greeting (assumed)."""
 HANDSHAKES_MAX: Final = 16
-"""Connections that may be in their handshake at once; further ones are closed."""
+"""Connections that may be in their handshake at once; the newest replaces the oldest."""
 DRAIN_TIMEOUT_S: Final = 5.0
 """At the end, time for the last messages to reach the other machine (assumed)."""
 
@@ -107,7 +107,7 @@ class AppNetwork:
         self._sessions: dict[str, Session] = {}
         self._connecting: set[Session] = set()
         self._threads: set[Thread] = set()
-        self._handshakes = BoundedSemaphore(HANDSHAKES_MAX)
+        self._greeting: dict[socket.socket, None] = {}
         self._stopped = Event()
         self._is_closed = False
         self._listener: socket.socket | None = None
@@ -302,10 +302,13 @@ class AppNetwork:
             except OSError:  # no descriptor left: do not spin on it
                 self._stopped.wait(_PAUSE_S)
                 continue
-            if not self._handshakes.acquire(blocking=False):
-                connection.close()
-                continue
             with self._mutex:
+                if len(self._greeting) >= HANDSHAKES_MAX:
+                    oldest = next(iter(self._greeting))
+                    del self._greeting[oldest]
+                    with contextlib.suppress(OSError):  # it may be gone already
+                        oldest.shutdown(socket.SHUT_RDWR)  # which its thread notices
+                self._greeting[connection] = None
                 self._start(self._welcome, connection)
 
     def _welcome(self, connection: socket.socket) -> None:
@@ -326,12 +329,16 @@ class AppNetwork:
                 connection.close()
                 return
             handshake.say(AppWelcome(PROTOCOL_VERSION, self._node_name))
+            with self._mutex:
+                if self._greeting.pop(connection, self) is self:
+                    raise ConnectionLostError("it had to make room for newer ones")
             if not session.opened(connection, stream, handshake.heard):
                 connection.close()
         except (QNodeOSError, TimeoutError, OSError):
             connection.close()  # whoever it was has noticed, or is none of ours
         finally:
-            self._handshakes.release()
+            with self._mutex:
+                self._greeting.pop(connection, None)
 
     def _admit(self, hello: object, stream: Stream) -> tuple[str, Session | None]:
         """The session a caller belongs to, or why there is none."""
