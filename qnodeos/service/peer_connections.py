@@ -10,8 +10,9 @@ import contextlib
 import errno
 import os
 import socket
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from qnodeos.api.peer import PeerMessage
@@ -37,7 +38,9 @@ from qnodeos.transport.listening import address_of, check_address
 
 _ACCEPTS_PER_TURN: Final = 16
 _CHUNK_BYTES: Final = 4 << 10
-"""Read of a connection at once: in the smallest messages, some 2 ms of work."""
+"""Read of a connection at once."""
+_MESSAGES_PER_TURN: Final = 16
+"""Of one connection, before all else has its turn: some 0.1 ms of work."""
 _MAX_OUTBOUND_BYTES: Final = 1 << 20
 _LEAVE_NS: Final = 1_000_000_000
 """How long a connection that is being closed may take to write what was sent (assumed)."""
@@ -119,6 +122,7 @@ class _Wire:
         is_open: payloads can pass.
         is_leaving: to be closed as soon as everything is written.
         deadline: until it must be open, or gone.
+        inbox: payloads that have come and wait for their turn.
     """
 
     stream: Stream
@@ -128,6 +132,7 @@ class _Wire:
     is_open: bool = False
     is_leaving: bool = False
     events: int = READ
+    inbox: deque[bytes] = field(default_factory=deque)
 
 
 class Machine(Protocol):
@@ -371,11 +376,25 @@ class Connections:
         self.carry_out()
 
     def _receive(self, connection: int, wire: _Wire) -> None:
-        payloads = wire.stream.receive()
+        if wire.inbox:
+            return  # what has been received comes first, also if the connection broke
+        wire.inbox.extend(wire.stream.receive())
         if not wire.is_open and wire.stream.is_established:
             self._open(connection)
-        for payload in payloads:
-            self._machine.received(connection, payload, self._loop.now_ns())
+        self._pass_on(connection, wire)
+
+    def _pass_on(self, connection: int, wire: _Wire) -> None:
+        """Tell the machine some of what has come; more in the next turn."""
+        for _ in range(min(_MESSAGES_PER_TURN, len(wire.inbox))):
+            self._machine.received(connection, wire.inbox.popleft(), self._loop.now_ns())
+        if wire.inbox:
+            self._loop.call_soon(lambda: self._continue(connection))
+
+    def _continue(self, connection: int) -> None:
+        wire = self._wires.get(connection)
+        if wire is not None:
+            self._pass_on(connection, wire)
+            self.carry_out()
 
     def _look_after(self, connection: int) -> None:
         """Wait for the right events, and go if that is all that is left to do."""
@@ -384,7 +403,7 @@ class Connections:
             self._drop(connection)
             return
         events = WRITE if wire.is_connecting or wire.stream.wants_write else 0
-        if not (wire.is_connecting or wire.is_leaving):
+        if not (wire.is_connecting or wire.is_leaving or wire.inbox):
             events |= READ
         if events != wire.events:
             wire.events = events
@@ -410,6 +429,7 @@ class Connections:
         if wire is None:
             return
         wire.is_leaving = True
+        wire.inbox.clear()
         wire.deadline.cancel()
         wire.deadline = self._loop.call_after(_LEAVE_NS, lambda: self._drop(connection))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import struct
 import threading
@@ -16,7 +17,14 @@ import pytest
 
 from qnodeos.api.framing import Deframer, frame
 from qnodeos.api.peer import Cancel, Reject
-from qnodeos.api.peer_wire import PROTOCOL_VERSION, PeerHello, PeerRefused, decode, encode
+from qnodeos.api.peer_wire import (
+    PROTOCOL_VERSION,
+    PeerHello,
+    PeerRefused,
+    WireCancel,
+    decode,
+    encode,
+)
 from qnodeos.cli.two_nodes import free_ports
 from qnodeos.errors import ConfigurationError
 from qnodeos.service.controller_file import ControllerFile
@@ -24,7 +32,7 @@ from qnodeos.service.controller_run import run_controller
 from qnodeos.service.loop import Loop
 from qnodeos.service.node_file import NodeFile
 from qnodeos.service.peer_connections import PeerConnections
-from qnodeos.service.peer_session import PeerTiming
+from qnodeos.service.peer_session import PeerTiming, connection_epoch
 from qnodeos.service.peers import MAX_GREETING
 from qnodeos.transport import TlsFiles
 from tests.service.certificates import Authority
@@ -270,6 +278,40 @@ def test_a_neighbour_that_does_not_read_is_given_up():
             assert "two was lost: " in one.said[-1]
         statistics = one.connections.statistics()
         assert statistics["dropped"] > 0, "the rest is nobody's"
+
+
+def test_a_flood_of_a_neighbour_has_its_turn_and_no_more():
+    """And what was said before the end counts, though the end is seen first."""
+    addresses = {1: f"tcp:127.0.0.1:{free_ports(1)[0]}"}
+    with ExitStack() as cleanup:
+        listener = cleanup.enter_context(socket.create_server(("127.0.0.1", 0)))
+        addresses[2] = f"tcp:127.0.0.1:{listener.getsockname()[1]}"
+        loop = cleanup.enter_context(closing(Loop()))
+        one = cleanup.enter_context(closing(Node(loop, node_file(1, addresses))))
+        turn_until(loop, lambda: one.connections.statistics()["greeting"] == 1)
+        flood, _ = listener.accept()
+        with flood:
+            turn_until(loop, lambda: bool(select.select([flood], (), (), 0)[0]))
+            theirs = decode(Deframer().feed(flood.recv(4_096))[0])
+            assert isinstance(theirs, PeerHello)
+            hello = PeerHello(PROTOCOL_VERSION, "qnpu", 2, "two", 1, 1, TICK_NS)
+            flood.sendall(frame(encode(hello)))
+            turn_until(loop, lambda: one.kernel.connected == {2})
+            epoch = connection_epoch(theirs, hello)
+            messages = [frame(encode(WireCancel(epoch, number))) for number in range(200)]
+            flood.sendall(b"".join(messages))
+        most = 0
+
+        def is_over() -> bool:
+            nonlocal most
+            before = len(one.kernel.messages(2))
+            loop.dispatch(loop.wait(0.01))
+            most = max(most, len(one.kernel.messages(2)) - before)
+            return not one.kernel.connected
+
+        turn_until(loop, is_over)
+        assert one.kernel.messages(2) == [Cancel(number) for number in range(200)]
+        assert 0 < most <= 32, "what is left comes in later turns"
 
 
 # --- TLS ------------------------------------------------------------------------------
