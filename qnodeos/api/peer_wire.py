@@ -25,11 +25,14 @@ from qnodeos.qdevice.outcomes import BellState
 PROTOCOL_VERSION: Final = 1
 MAX_PATTERN: Final = 4096
 """Time bins in the pattern of a schedule."""
+MAX_SCHEDULE: Final = (1 << 31) - 1
+"""Number of a schedule; controllers that start count it up by one each, and stay there."""
 MAX_TICKS: Final = 1 << 40
 """Bound on lengths of time in a schedule: 127 days of 10 us."""
 
 Id = Annotated[int, msgspec.Meta(ge=-1, lt=1 << 31)]
 Number = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+ScheduleNumber = Annotated[int, msgspec.Meta(ge=0, le=MAX_SCHEDULE)]
 PairNumber = Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)]
 """Programs are told these numbers, and theirs have 32 bits."""
 Tick = Annotated[int, msgspec.Meta(ge=-(1 << 62), lt=1 << 62)]
@@ -162,7 +165,7 @@ class TickReading(PeerMessageBase, tag=33, frozen=True):
 
     nonce: Number
     tick: Tick
-    schedule: Number
+    schedule: ScheduleNumber
     epoch_tick: Tick = 0
     bin_ticks: Ticks = 0
 
@@ -177,7 +180,7 @@ class Install(PeerMessageBase, tag=34, frozen=True):
         from_bin: bin from which it counts, if it replaces one with the same bins.
     """
 
-    schedule: Number
+    schedule: ScheduleNumber
     bin_ticks: Ticks
     guard_ticks: Ticks
     batch_ticks: Ticks
@@ -189,7 +192,7 @@ class Install(PeerMessageBase, tag=34, frozen=True):
 class Installed(PeerMessageBase, tag=35, frozen=True):
     """QNPU to controller: done, or the reason why not."""
 
-    schedule: Number
+    schedule: ScheduleNumber
     error: Text = ""
 
 

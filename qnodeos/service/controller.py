@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from qnodeos.api.peer_wire import (
+    MAX_SCHEDULE,
     Install,
     Installed,
     PeerHello,
@@ -362,7 +363,8 @@ class ControllerCore:
             and node.reading.bin_ticks == self._lengths.bin_ticks
         ]
         numbers = [node.reading.schedule for node in measured if node.reading is not None]
-        self.number = max(numbers, default=0) + 1
+        # Nodes take a schedule with the number of the one before, so there is always a next.
+        self.number = min(max(numbers, default=0) + 1, MAX_SCHEDULE)
         delay_ns = self._file.start_delay_ms * _NS_PER_MS
         if in_use:
             reference = max(in_use, key=lambda node: node.reading.schedule if node.reading else 0)
@@ -419,7 +421,8 @@ class ControllerCore:
             return
         node.placement, node.mismatches = placement, 0
         if node.reading.schedule > self.number:
-            self.number = node.reading.schedule + 1  # another controller was here
+            # Another controller was here.
+            self.number = min(node.reading.schedule + 1, MAX_SCHEDULE)
         if node.is_installing:
             return
         if (node.reading.schedule, node.reading.epoch_tick) != (self.number, placement.epoch_tick):

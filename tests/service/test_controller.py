@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from qnodeos.api.peer_wire import (
+    MAX_SCHEDULE,
     PROTOCOL_VERSION,
     Installed,
     PeerHello,
@@ -474,6 +475,28 @@ def test_ticks_that_cease_to_fit_while_a_schedule_is_being_installed():
     core.poll(300 * MS)
     answer(300 * MS)
     assert core.nodes["client"].is_installing, "it gets it again"
+
+
+@pytest.mark.parametrize("number", [MAX_SCHEDULE, MAX_SCHEDULE - 1, MAX_SCHEDULE + 1, 2**63 - 1])
+def test_a_node_with_an_absurd_number_of_a_schedule_does_not_keep_others_from_theirs(number):
+    net = Net()
+    first, second = start_pair(net)
+    second.machine._schedule_number = number
+    core = net.start_controller(PAIR)
+    net.run(2_000)
+    assert first.kernel.schedule is not None
+    if number <= MAX_SCHEDULE:
+        assert core.is_ready
+        assert len(set(epochs(net))) == 1
+        assert core.number == MAX_SCHEDULE
+        net.kill(CONTROLLER)
+        core = net.start_controller(PAIR)  # there is a next one even so
+        net.run(1_000)
+        assert core.is_ready
+    else:
+        assert second.kernel.schedule is None
+        assert "$[3]" in errors(core)["server"]
+        assert any(line.startswith("server: not a message") for line in net.hosts[CONTROLLER].said)
 
 
 def test_a_node_that_has_no_such_neighbour():
