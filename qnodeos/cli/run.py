@@ -198,19 +198,20 @@ def run(
             realtime_priority=realtime,
             on_end=_report,
         )
-        interrupted: KeyboardInterrupt | None = None
+        failure: BaseException | None = None
         in_time = True
         try:
             in_time = runner.run(timeout)
-        except KeyboardInterrupt as interrupt:
-            interrupted = interrupt
+        except BaseException as error:  # Ctrl-C, or nobody reads what is reported
+            failure = error
     if runner.lacks:
         typer.echo(f"qnodeos: {runner.lacks}", err=True)
     _write(runner, node, out, json)
-    if interrupted is not None:
+    if isinstance(failure, KeyboardInterrupt):
         done = sum(one.state is ProgramState.DONE for one in runner.runs)
         typer.echo(f"Interrupted: {done} of {len(runner.runs)} programs are done and kept.")
-        raise interrupted
+    if failure is not None:
+        raise failure
     if not in_time:
         typer.echo(f"qnodeos: stopped after {timeout:g} s (--timeout)", err=True)
     if any(one.state is not ProgramState.DONE for one in runner.runs):

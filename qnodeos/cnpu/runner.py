@@ -88,7 +88,8 @@ class ProgramRunner:
         pool: how many run at once.
         trace_capacity: events kept per thread of the pool.
         realtime_priority: of the programs' threads (SCHED_FIFO, 1 to 99); 0 for none.
-        on_end: called, in the program's thread, when one has ended.
+        on_end: called, in the program's thread, when one has ended; if it raises, the programs
+            go on.
 
     Attributes:
         runs: the programs and what became of them.
@@ -112,6 +113,7 @@ class ProgramRunner:
         self._cnpu = cnpu
         self._realtime_priority = realtime_priority
         self._on_end = on_end
+        self._on_end_error: BaseException | None = None
         self._changed = Condition()
         self._waiting = deque(self.runs)
         self._recorders = [
@@ -130,6 +132,7 @@ class ProgramRunner:
 
         Raises:
             KeyboardInterrupt: as it came, after the programs were stopped.
+            BaseException: the first one that ``on_end`` raised, after all have ended.
         """
         threads = [
             # A program that computes and never waits must not keep the process alive.
@@ -140,13 +143,15 @@ class ProgramRunner:
             for thread in threads:
                 thread.start()
             with self._changed:
-                if self._changed.wait_for(lambda: self._working == 0, timeout_s):
-                    return True
-            self._stop()
-            return False
+                in_time = self._changed.wait_for(lambda: self._working == 0, timeout_s)
+            if not in_time:
+                self._stop()
         except BaseException:
             self._stop()
             raise
+        if self._on_end_error is not None:
+            raise self._on_end_error
+        return in_time
 
     @property
     def trace_columns(self) -> dict[str, NDArray[Any]]:
@@ -184,7 +189,10 @@ class ProgramRunner:
                     return
                 run.state = ProgramState.RUNNING
                 copy_context().run(self._execute, run, recorder)
-                self._on_end(run)
+                try:
+                    self._on_end(run)
+                except BaseException as error:
+                    self._on_end_error = self._on_end_error or error
         finally:
             with self._changed:
                 self._working -= 1
@@ -203,22 +211,24 @@ class ProgramRunner:
             )
 
     def _execute(self, run: ProgramRun, recorder: TraceRecorder) -> None:
-        host = RemoteHost(self._cnpu, run.number, recorder)
-        current_host.set(host)
         run.started_s = monotonic()
         result: Any = None
         error: BaseException | None = None
         state = ProgramState.DONE
         try:
-            result = run.task.entry(**run.task.inputs)
+            host = RemoteHost(self._cnpu, run.number, recorder)
+            current_host.set(host)
+            try:
+                result = run.task.entry(**run.task.inputs)
+            finally:
+                host.close()
         except ProgramStoppedError as stopped:
             error, state = stopped, ProgramState.STOPPED
-        except (Exception, SystemExit) as failure:
+        # Ctrl-C reaches the main thread only, so a KeyboardInterrupt here is the program's own.
+        except BaseException as failure:
             error, state = failure, ProgramState.FAILED
             if self._cnpu.is_stopped:
                 state = ProgramState.STOPPED
-        finally:
-            host.close()
         details = "".join(traceback.format_exception(error)) if error is not None else ""
         with self._changed:
             if run.state is not ProgramState.RUNNING:

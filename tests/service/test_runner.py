@@ -17,6 +17,7 @@ import pytest
 
 from qnodeos import cli
 from qnodeos.api.host_wire import Netqasm
+from qnodeos.cli import run as run_module
 from qnodeos.cli.programs import build_cnpu, check_inputs, load_program
 from qnodeos.cnpu import runner as runner_module
 from qnodeos.cnpu.runner import ProgramRunner, ProgramState, ProgramTask
@@ -344,13 +345,54 @@ def test_what_has_not_started_when_time_is_up_does_not_start(folder):
         ended.set()
 
     with contextlib.closing(build_cnpu(load_node(folder / "node.yaml"))) as cnpu:
-        tasks = [ProgramTask("waits", waits, {}), ProgramTask("second", lambda: started.append(1), {})]
+        tasks = [
+            ProgramTask("waits", waits, {}),
+            ProgramTask("second", lambda: started.append(1), {}),
+        ]
         runner = ProgramRunner(cnpu, tasks, pool=1)
         assert not runner.run(timeout_s=0.0)
         assert ended.wait(DEADLINE_S)
     assert not started
     assert runner.runs[1].state is ProgramState.STOPPED
     assert runner.runs[1].started_s is None
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, GeneratorExit])
+def test_whatever_a_program_raises_it_has_failed_and_the_others_run(folder, kind):
+    def raises() -> None:
+        raise kind("mine")
+
+    with contextlib.closing(build_cnpu(load_node(folder / "node.yaml"))) as cnpu:
+        tasks = [ProgramTask("raises", raises, {}), ProgramTask("good", lambda: 7, {})]
+        runner = ProgramRunner(cnpu, tasks, pool=1)
+        assert runner.run(timeout_s=DEADLINE_S)
+    bad, good = runner.runs
+    assert (bad.state, type(bad.error)) == (ProgramState.FAILED, kind)
+    assert "mine" in bad.details
+    assert bad.ended_s is not None
+    assert (good.state, good.result) == (ProgramState.DONE, 7)
+
+
+def test_a_report_that_fails_is_raised_after_all_programs_have_ended(folder):
+    def report(run: Any) -> None:
+        raise BrokenPipeError(f"of {run.number}")
+
+    with contextlib.closing(build_cnpu(load_node(folder / "node.yaml"))) as cnpu:
+        tasks = [ProgramTask("good", lambda: 7, {})] * 3
+        runner = ProgramRunner(cnpu, tasks, pool=1, on_end=report)
+        with pytest.raises(BrokenPipeError, match="of 0"):
+            runner.run(timeout_s=DEADLINE_S)
+    assert [one.state for one in runner.runs] == [ProgramState.DONE] * 3
+
+
+def test_results_are_written_though_nobody_reads_the_report(run, folder, monkeypatch):
+    def report(run: Any) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(run_module, "_report", report)
+    run(str(folder / "app_local.py"), "--json", str(folder / "r.json"))
+    [program] = json.loads((folder / "r.json").read_text())["programs"]
+    assert program["state"] == "done"
 
 
 def test_no_more_than_the_pool_run_at_once(folder):
