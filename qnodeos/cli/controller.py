@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json as json_module
-import signal
-import threading
 import time
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import typer
@@ -30,22 +27,16 @@ def controller(
     from qnodeos.service.controller_file import load_controller
     from qnodeos.service.controller_run import run_controller
     from qnodeos.service.notify import Notifier
+    from qnodeos.signals import StopSignals
 
     file = load_controller(path)
     if json is not None:
         json.parent.mkdir(parents=True, exist_ok=True)
-    stop = threading.Event()
-
-    def end(number: int, frame: FrameType | None) -> None:
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
 
     def say(line: str) -> None:
         typer.echo(f"{file.name}: {line}")
 
-    with Notifier() as notifier:
+    with StopSignals() as stop, Notifier() as notifier:
         status = run_controller(file, stop, incarnation=time.time_ns(), say=say, notifier=notifier)
         notifier.stopping()
     if json is not None:

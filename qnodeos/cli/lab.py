@@ -33,7 +33,8 @@ def lab(
     """
     from qnodeos.cli.lab_file import load_lab
     from qnodeos.service.notify import Notifier
-    from sim.realtime.loop import StopSignals, may_spin, serve
+    from qnodeos.signals import StopSignals
+    from sim.realtime.loop import may_spin, serve
 
     file = load_lab(path)
     spin = file.pace == "spinning" or (file.pace == "auto" and may_spin(len(file.nodes)))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Final
 
 import typer
@@ -32,25 +30,19 @@ def metrics(
     from qnodeos.service.node_file import load_node
     from qnodeos.service.notify import Notifier
     from qnodeos.service.operator import Operator
+    from qnodeos.signals import StopSignals
     from qnodeos.transport import Address
 
     node = load_node(node_file)
-    stopped_by = 0
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        nonlocal stopped_by
-        stopped_by = number
-
     with ExitStack() as cleanup:
         notifier = cleanup.enter_context(Notifier())
         operator = cleanup.enter_context(Operator(node, "metrics"))
         server = cleanup.enter_context(
             MetricsServer(Address.parse(listen), node.tls, [QnpuCollector(operator, node.name)])
         )
-        for number in (signal.SIGTERM, signal.SIGINT):
-            cleanup.callback(signal.signal, number, signal.signal(number, stop))
+        stop = cleanup.enter_context(StopSignals())
         typer.echo(f"{node.name}: metrics at {server.address}")
         notifier.ready(f"metrics at {server.address}")
-        while not stopped_by:
+        while not stop.is_set():
             wait_for_request(server, _LOOK_S)
         notifier.stopping()

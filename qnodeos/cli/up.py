@@ -16,7 +16,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from qnodeos.cli.processes import Child, Processes
-    from sim.realtime.loop import StopSignals
+    from qnodeos.signals import StopSignals
 
 _POLL_S: Final = 0.25
 _LAB_LINES: Final = 3
@@ -48,7 +48,7 @@ def up(
     from qnodeos.cli.processes import Processes
     from qnodeos.cli.two_nodes import LAB_RESULT, RUN, system_specs
     from qnodeos.errors import ChildProcessFailedError
-    from sim.realtime.loop import StopSignals
+    from qnodeos.signals import StopSignals
 
     specs = system_specs(directory)
     logs = directory / RUN
@@ -131,10 +131,10 @@ def _start(processes: Processes, watcher: _Watcher, stop: StopSignals) -> None:
         ChildProcessFailedError: one died, or did not become ready in time.
     """
     for child in processes.children:
-        if stop.is_set:
+        if stop.is_set():
             return
         processes.start(child.name)
-        processes.wait_ready(child.name, give_up=lambda: stop.is_set)
+        processes.wait_ready(child.name, give_up=stop.is_set)
         if child.state == "ready" and not watcher.console.is_terminal:
             watcher.console.print(
                 f"{child.name}: ready after {child.ready_s or 0:.1f} s: {child.status}",
@@ -154,7 +154,7 @@ def _watch(watcher: _Watcher, stop: StopSignals, seconds: float | None) -> None:
             )
         else:
             console.print("All processes are ready; Ctrl-C stops them.")
-        while not stop.is_set and (deadline_s is None or time.monotonic() < deadline_s):
+        while not stop.is_set() and (deadline_s is None or time.monotonic() < deadline_s):
             watcher.look(_POLL_S)
             if live is not None:
                 live.update(watcher.table(), refresh=True)

@@ -11,13 +11,12 @@ import contextlib
 import heapq
 import os
 import select
-import signal
-import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from types import FrameType
 from typing import Final
+
+from qnodeos.signals import STOPPING, StopSignals
 
 READ: Final = select.EPOLLIN
 WRITE: Final = select.EPOLLOUT
@@ -199,7 +198,7 @@ class Loop:
 def stop_signals(
     loop: Loop,
     stop: Callable[[int], None],
-    numbers: tuple[int, ...] = (signal.SIGTERM, signal.SIGINT),
+    numbers: tuple[int, ...] = STOPPING,
 ) -> Iterator[None]:
     """Turn signals into calls of the loop while the context lasts; main thread only.
 
@@ -208,28 +207,14 @@ def stop_signals(
         stop: called with the number of each signal that comes.
         numbers: of the signals.
     """
-    receiver, sender = socket.socketpair()
-    receiver.setblocking(False)
-    sender.setblocking(False)
+    with StopSignals(numbers) as signals:
 
-    def arrived(events: int) -> None:
-        with contextlib.suppress(BlockingIOError):
-            for number in receiver.recv(64):
-                if number in numbers:
-                    stop(number)
+        def arrived(events: int) -> None:
+            for number in signals.take():
+                stop(number)
 
-    def note(number: int, frame: FrameType | None) -> None:
-        """The interpreter writes the number to the descriptor; nothing is left to do."""
-
-    previous_fd = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
-    previous = {number: signal.signal(number, note) for number in numbers}
-    loop.watch(receiver.fileno(), arrived)
-    try:
-        yield
-    finally:
-        loop.forget(receiver.fileno())
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-        signal.set_wakeup_fd(previous_fd)
-        receiver.close()
-        sender.close()
+        loop.watch(signals.fileno(), arrived)
+        try:
+            yield
+        finally:
+            loop.forget(signals.fileno())

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import time
 from collections.abc import Callable, Sequence
-from types import FrameType, TracebackType
-from typing import Final, Protocol, Self
+from typing import Final, Protocol
 
+from qnodeos.signals import StopSignals
 from sim.realtime.laboratory import Port, RealTimeLaboratory
 
 BEAT_NS: Final = 20_000_000
@@ -33,42 +32,6 @@ class ChannelPort(Port, Protocol):
     def acknowledge_doorbell(self) -> None:
         """Say that the doorbell has been heard; call it before `receive`."""
         ...
-
-
-class StopSignals:
-    """SIGTERM and Ctrl-C become a flag and a readable descriptor, as long as it is entered.
-
-    Attributes:
-        is_set: whether one of them has come.
-    """
-
-    def __init__(self) -> None:
-        self.is_set = False
-        self._fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._previous: dict[int, object] = {}
-
-    def fileno(self) -> int:
-        """Readable once a signal has come."""
-        return self._fd
-
-    def __enter__(self) -> Self:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._previous[number] = signal.signal(number, self._stop)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
-        os.close(self._fd)
-
-    def _stop(self, number: int, frame: FrameType | None) -> None:
-        self.is_set = True
-        os.eventfd_write(self._fd, 1)
 
 
 def may_spin(nodes: int, cores: int | None = None) -> bool:
@@ -103,7 +66,7 @@ def serve(
     """
     waiting = [stop.fileno(), *(port.fileno() for port in ports)]
     report_ns = clock_ns() + REPORT_NS
-    while not stop.is_set:
+    while not stop.is_set():
         for port in ports:
             port.acknowledge_doorbell()
         tick = laboratory.turn()

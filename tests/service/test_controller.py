@@ -27,6 +27,7 @@ from qnodeos.errors import ConfigurationError, TickMismatchError, UncertainTickE
 from qnodeos.qnpu.schedule import NetworkSchedule
 from qnodeos.service.controller import ControllerCore
 from qnodeos.service.controller_file import ControllerFile, load_controller
+from qnodeos.service.peers import PeerManager
 from qnodeos.service.schedule_plan import plan_bins
 from qnodeos.service.tick_grid import COMMON_TICKS, Grid, TickFix
 from tests.service.peer_net import CONTROLLER, MS, TICK_NS, Host, Net
@@ -481,6 +482,7 @@ def test_ticks_that_cease_to_fit_while_a_schedule_is_being_installed():
 def test_a_node_with_an_absurd_number_of_a_schedule_does_not_keep_others_from_theirs(number):
     net = Net()
     first, second = start_pair(net)
+    assert isinstance(second.machine, PeerManager)
     second.machine._schedule_number = number
     core = net.start_controller(PAIR)
     net.run(2_000)

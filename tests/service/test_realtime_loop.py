@@ -13,11 +13,12 @@ from dataclasses import dataclass
 import pytest
 
 from qnodeos.qdevice.endpoint import FrameMaster
+from qnodeos.signals import StopSignals
 from sim.noise import NVNoise
 from sim.nv_device import BehaviouralNVDevice
 from sim.nv_timing import NVTiming
 from sim.realtime.laboratory import RealTimeLaboratory
-from sim.realtime.loop import StopSignals, serve
+from sim.realtime.loop import serve
 from tests.service.realtime_bench import MemoryPort
 
 
@@ -59,7 +60,7 @@ def test_a_doorbell_is_answered_and_a_signal_ends_it(spin):
         port.commands.append((1, FrameMaster().outgoing()))
         os.eventfd_write(port.bell, 1)
         serve(laboratory, [port], stop, spin=spin)
-        assert stop.is_set
+        assert stop.is_set()
     assert len(port.responses) == 2
     assert port.heard == 1
     assert signal.getsignal(signal.SIGTERM) is before
