@@ -36,6 +36,7 @@ from qnodeos.errors import (
     QNodeOSError,
 )
 from qnodeos.transport import Address, Stream, TlsFiles, listen
+from qnodeos.transport.keepalive import keep_alive
 from qnodeos.transport.listening import address_of, check_address
 
 if TYPE_CHECKING:
@@ -52,13 +53,6 @@ _RETRY_FIRST_S: Final = 0.02
 _RETRY_MAX_S: Final = 0.5
 _PAUSE_S: Final = 0.1
 """How long nothing is accepted when the system has no descriptor left (assumed)."""
-_KEEPALIVE: Final = (
-    (socket.TCP_KEEPIDLE, 5),
-    (socket.TCP_KEEPINTVL, 5),
-    (socket.TCP_KEEPCNT, 3),
-    (socket.TCP_USER_TIMEOUT, 20_000),
-)
-"""A machine that vanishes without a word is noticed after 20 s (assumed)."""
 
 
 class AppNetwork:
@@ -264,7 +258,7 @@ class AppNetwork:
                 connection.connect(place)
             except OSError as error:
                 raise ConnectionLostError(f"cannot connect to {address}: {error}") from error
-            _keep_alive(connection)
+            keep_alive(connection)
             stream = Stream(
                 connection, context=context, expected_name=node, max_frame_bytes=MAX_FRAME_BYTES
             )
@@ -313,7 +307,7 @@ class AppNetwork:
 
     def _welcome(self, connection: socket.socket) -> None:
         try:
-            _keep_alive(connection)
+            keep_alive(connection)
             context = None
             if self._needs_tls:
                 assert self._tls is not None
@@ -412,10 +406,3 @@ class _Handshake:
             raise ConnectionLostError("this process is ending")
         self._stream.flush()
         self.heard += self._stream.receive()
-
-
-def _keep_alive(connection: socket.socket) -> None:
-    if connection.family != socket.AF_UNIX:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in _KEEPALIVE:
-            connection.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -14,15 +14,6 @@ from qnodeos.transport import Stream
 _PEER_CREDENTIALS: Final = struct.Struct("iII")
 """struct ucred of unix(7): process, user and group id."""
 
-_KEEPALIVE: Final = (
-    (socket.SO_KEEPALIVE, socket.SOL_SOCKET, 1),
-    (socket.TCP_KEEPIDLE, socket.IPPROTO_TCP, 10),
-    (socket.TCP_KEEPINTVL, socket.IPPROTO_TCP, 5),
-    (socket.TCP_KEEPCNT, socket.IPPROTO_TCP, 4),
-    (socket.TCP_USER_TIMEOUT, socket.IPPROTO_TCP, 30_000),
-)
-"""Notice within 30 s (assumed) that the machine at the other end is gone."""
-
 
 class ClientState(Enum):
     """Where a connection is in its life."""
@@ -105,13 +96,6 @@ class Client:
             self._heard_bytes = received
             self.heard_ns = now_ns
         return now_ns - self.heard_ns
-
-
-def keep_alive(connection: socket.socket) -> None:
-    """Let the system find out when the other end of a TCP connection is gone."""
-    if connection.family != socket.AF_UNIX:
-        for option, level, value in _KEEPALIVE:
-            connection.setsockopt(level, option, value)
 
 
 def user_of(connection: socket.socket) -> int | None:

@@ -57,11 +57,12 @@ from qnodeos.errors import (
     SlowReaderError,
     UntrustedPeerError,
 )
-from qnodeos.service.clients import Client, ClientState, keep_alive
+from qnodeos.service.clients import Client, ClientState
 from qnodeos.service.events import EventStream
 from qnodeos.service.loop import READ, WRITE, Loop
 from qnodeos.service.node_file import LimitsConfig
 from qnodeos.transport import Address, Stream
+from qnodeos.transport.keepalive import keep_alive
 from qnodeos.transport.listening import address_of
 
 _ACCEPTS_PER_TURN: Final = 4

@@ -3,6 +3,7 @@
     address     "unix:/path" and "tcp:host:port", and which of them leave the machine
     tls         mutual TLS from three files
     listening   sockets to accept from; refuses to leave the machine without TLS
+    keepalive   noticing machines that vanish
     stream      a framed connection for an event loop: never blocks, bounded
     blocking    a framed connection for a thread
 

@@ -374,7 +374,7 @@ def test_the_system_watches_for_machines_that_vanish(make):
     bench.client(tcp=True)
     [client] = bench.service.server._served.values()
     assert client.connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-    assert client.connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 30_000
+    assert client.connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 20_000
 
 
 def test_a_connection_that_is_reset_leaves_nothing(make):
