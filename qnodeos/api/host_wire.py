@@ -182,7 +182,11 @@ class Reply(Message, tag=66, frozen=True):
 
 
 class ProcessInfo(msgspec.Struct, array_like=True, frozen=True):
-    """One process, as `ListProcesses` shows it."""
+    """One process, as `ListProcesses` shows it.
+
+    Attributes:
+        client, client_name: number of its connection, and what that calls itself.
+    """
 
     pid: int
     client: int
@@ -193,6 +197,7 @@ class ProcessInfo(msgspec.Struct, array_like=True, frozen=True):
     current: int | None
     qubits: tuple[int, ...]
     requests: int
+    client_name: Name = ""
 
 
 class ProcessList(Message, tag=67, frozen=True):

@@ -15,6 +15,7 @@ from qnodeos.service.operator import Snapshot
 
 _NS_PER_US: Final = 1_000
 _NS_PER_S: Final = 1_000_000_000
+_NAME_MAX: Final = 12
 _STATE_COLOURS: Final = {"running": "green", "ready": "cyan", "waiting": "yellow"}
 
 
@@ -33,7 +34,7 @@ def process_table(processes: Sequence[ProcessInfo]) -> Table:
         is_kernel = info.client < 0
         table.add_row(
             str(info.pid),
-            "kernel" if is_kernel else str(info.client),
+            Text("kernel" if is_kernel else _client(info)),
             "network" if is_kernel else str(info.app_id),
             Text(info.state, _STATE_COLOURS.get(info.state, "")),
             str(info.priority),
@@ -43,6 +44,12 @@ def process_table(processes: Sequence[ProcessInfo]) -> Table:
             str(info.requests),
         )
     return table
+
+
+def _client(info: ProcessInfo) -> str:
+    """Number and name of a connection; the name is anybody's, so not as it came."""
+    name = "".join(c if c.isascii() and c.isprintable() else "?" for c in info.client_name)
+    return f"{info.client} {name[:_NAME_MAX]}".rstrip()
 
 
 def process_dicts(processes: Sequence[ProcessInfo]) -> list[dict[str, Any]]:

@@ -80,6 +80,7 @@ GAUGES: Final[Mapping[str, Mapping[str, str]]] = {
     "service": {
         "connections": "Clients served now",
         "handshakes": "Connections that have not introduced themselves yet",
+        "open_sockets": "Connections that hold a descriptor, introduced or not",
         "subscribers": "Clients that receive the stream of trace events",
         "open_requests": "Requests that wait for their reply",
     },

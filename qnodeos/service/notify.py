@@ -56,11 +56,6 @@ class Notifier:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
             self._socket.setblocking(False)
 
-    @property
-    def is_supervised(self) -> bool:
-        """Whether somebody listens."""
-        return self._socket is not None
-
     def ready(self, status: str = "") -> bool:
         """Say that the service serves.
 

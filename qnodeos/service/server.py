@@ -23,6 +23,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, NamedTuple, Protocol
 
+from msgspec.structs import replace
+
 from qnodeos.api.host import HostReply, is_registration
 from qnodeos.api.host_wire import (
     PROTOCOL_VERSION,
@@ -245,6 +247,7 @@ class ApiServer:
         """Counters, and what there is now."""
         return {
             "connections": self.connections,
+            "open_sockets": self.open_sockets,
             "handshakes": len(self._others),
             "subscribers": sum(c.events_from is not None for c in self._served.values()),
             "open_requests": self.open_requests,
@@ -562,7 +565,12 @@ class ApiServer:
 
     def _list_processes(self, client: Client, message: ListProcesses) -> None:
         whose = None if client.is_operator else client.number
-        self._answer(client, ProcessList(message.request, self._qnpu.process_list(whose)))
+        processes = tuple(self._named(info) for info in self._qnpu.process_list(whose))
+        self._answer(client, ProcessList(message.request, processes))
+
+    def _named(self, info: ProcessInfo) -> ProcessInfo:
+        owner = self._served.get(info.client)
+        return info if owner is None else replace(info, client_name=owner.name)
 
     def _get_statistics(self, client: Client, message: GetStatistics) -> None:
         self._answer(client, Statistics(message.request, self._qnpu.statistics()))

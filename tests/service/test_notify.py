@@ -44,13 +44,11 @@ def notifier(supervisor, clock=lambda: 0, **environment: str) -> Notifier:
 
 def test_nobody_listens():
     with Notifier({}) as alone:
-        assert not alone.is_supervised
         assert not (alone.ready("up") or alone.status("x") or alone.stopping() or alone.alive())
 
 
 def test_states_and_status(supervisor):
     with notifier(supervisor) as service:
-        assert service.is_supervised
         assert service.ready("serving 2 programs")
         assert service.status("3 programs")
         assert service.stopping()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 from typer.testing import CliRunner
@@ -36,7 +37,7 @@ DEADLINE_S = 60.0
 
 PROCESSES = (
     ProcessInfo(0, -1, -1, "idle", 1000, 0, None, (), 0),
-    ProcessInfo(7, 3, 2, "running", 5, 4, 12, (0, 1), 2),
+    ProcessInfo(7, 3, 2, "running", 5, 4, 12, (0, 1), 2, "dqc"),
 )
 GROUPS: dict[str, dict[str, Any]] = {
     "service": {
@@ -153,7 +154,13 @@ def test_a_qnpu_that_was_gone_is_asked_anew(tmp_path):
 def test_processes():
     lines = shown(process_table(PROCESSES)).splitlines()
     assert lines[3].split() == ["0", "kernel", "network", "idle", "1000", "0", "0"]
-    assert lines[4].split() == ["7", "3", "2", "running", "5", "4", "12", "0,1", "2"]
+    assert lines[4].split() == ["7", "3", "dqc", "2", "running", "5", "4", "12", "0,1", "2"]
+
+
+def test_the_name_of_a_client_cannot_disturb_the_terminal():
+    hostile = structs.replace(PROCESSES[1], client_name="\x1b[2J[red]\n\u202eabcdefghij")
+    text = shown(process_table([hostile]))
+    assert "3 ?[2J[red]??a " in text
 
 
 def test_processes_fit_a_terminal_of_80_columns():
@@ -227,6 +234,7 @@ def test_ps(qnpu, tmp_path):
         "current": 12,
         "qubits": [0, 1],
         "requests": 2,
+        "client_name": "dqc",
     }
 
 

@@ -203,6 +203,7 @@ def test_processes_are_listed(make):
     [network, info] = answer.processes
     assert network.pid == 0
     assert (info.app_id, info.state, info.priority, info.qubits) == (4, "idle", 3, (0,))
+    assert (network.client_name, info.client_name) == ("", "test")
 
 
 def test_only_operators_see_the_programs_of_others(make):
