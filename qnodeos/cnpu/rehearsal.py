@@ -12,8 +12,10 @@ else. Nothing of the program's is touched.
 from __future__ import annotations
 
 import logging
+import select
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from math import ceil, inf
 from threading import Lock, get_ident
 from time import monotonic
@@ -51,6 +53,8 @@ _LONGEST_S: Final = 1e6
 """That a poll can wait."""
 _GIVEN_UP_S: Final = 0.5
 """A message that has not come by then, though it was sent before, does not come."""
+_LATE_MAX: Final = 100
+"""Times in a row that a message may be late."""
 _ACKNOWLEDGED_ROUNDS: Final = 256
 """Messages sent on the stage before their room in the channel is given back."""
 
@@ -76,6 +80,7 @@ class Rehearsals:
         self._period_s = period_s
         self._mutex = Lock()
         self._stage: Stage | None = None
+        self._steps: Iterator[bool] = iter(())
         self._waiting: set[int] = set()
         self._next_s = 0.0
         self._is_closed = False
@@ -91,8 +96,10 @@ class Rehearsals:
                 return
             try:
                 self._stage = Stage(flavour)
+                self._steps = self._stage.rehearse()
                 for _ in range(_ROUNDS_FIRST):
-                    self._stage.rehearse()
+                    while not next(self._steps):
+                        pass
             except Exception as error:
                 self._turn_off(error)
 
@@ -118,7 +125,8 @@ class Rehearsals:
                     break
                 if is_ready(ceil(pause_s * 1_000)):
                     return True
-                self.rehearse()
+                if self._rehearse(is_ready):
+                    return True
             if deadline_s == inf:
                 return bool(is_ready(None))
             remaining_s = min(max(0.0, deadline_s - monotonic()), _LONGEST_S)
@@ -126,24 +134,32 @@ class Rehearsals:
         finally:
             self._waiting.discard(thread)
 
-    def rehearse(self) -> None:
-        """Rehearse, unless another thread does, or has just done so. Never raises an error."""
+    def _rehearse(self, is_ready: Callable[[int | None], object]) -> bool:
+        """Rehearse, unless another thread does, or has just done so.
+
+        Returns:
+            Whether what is waited for came meanwhile; the rehearsal goes on next time then.
+        """
         if not self._mutex.acquire(blocking=False):
-            return
+            return False
         try:
-            stage = self._stage
             start_s = monotonic()
-            if stage is None or start_s < self._next_s:
-                return
-            try:
-                stage.rehearse()
-            except Exception as error:
-                self._turn_off(error)
-                return
-            self.count += 1
+            if self._stage is None or start_s < self._next_s:
+                return False
+            is_done = came = False
+            while not (is_done or came):
+                try:
+                    is_done = next(self._steps)
+                except Exception as error:
+                    self._turn_off(error)
+                    return False
+                came = bool(is_ready(0))
+            self.count += is_done
             end_s = monotonic()
-            # Half a period less: who wakes up a little early need not wait for another one.
-            self._next_s = end_s + max(self._period_s / 2, (end_s - start_s) * (1 / SHARE_MAX - 1))
+            took_s = end_s - start_s
+            # Half a period only: who wakes up a little early need not wait for another one.
+            self._next_s = end_s + max(self._period_s / 2, took_s * (1 / SHARE_MAX - 1))
+            return came
         finally:
             self._mutex.release()
 
@@ -181,15 +197,16 @@ class Stage:
 
     def __init__(self, flavour: Flavour) -> None:
         self.flavour = flavour
+        self._partner, session_end = _tcp_pair()
         self._qnpu, self._client_end = socket.socketpair()
-        self._partner, session_end = socket.socketpair()
         for end in (self._qnpu, self._partner):
             end.setblocking(False)  # if the other end does not do what it should, fail
         self._session = Session(_HERE, _THERE, self.directory.applications)
         self._session.opened(session_end, Stream(session_end))
+        self._has_arrived = select.poll()
+        self._has_arrived.register(session_end, select.POLLIN)
         self._client: QnpuClient | None = None
         self._requests = 0
-        self._unacknowledged = 0
         try:
             device = DeviceInfo("none", (0,), (), (), 1, 0)
             welcome = Welcome(
@@ -211,32 +228,46 @@ class Stage:
         self._message = frame(message)
         self._cost = cost_of(encode_message(TextMessage(*_CHANNEL, "1")))
 
-    def rehearse(self) -> None:
-        """Receive a message, do a block that depends on it, and send its outcome on.
+    def rehearse(self) -> Iterator[bool]:
+        """Receive a message, do a block that depends on it, send its outcome on, and again.
+
+        Yields:
+            After every step, whether it was the last of a round.
 
         Raises:
             ProgramError: the outcome is not what was sent.
+            RuntimeError: the message does not arrive.
         """
-        self._partner.sendall(self._message)
-        delta = int(self._partner_socket.recv(timeout=_GIVEN_UP_S))
-        qubit = self._qubit
-        qubit.rot_Y(n=8, d=4)
-        qubit.rot_X(n=(delta + 16) % 32, d=4)
-        qubit.rot_X(n=(16 - delta) % 32, d=4)
-        outcome = qubit.measure(inplace=True, store_array=False)
-        self._expect(((_M0, 1),))
-        self._connection.flush()
-        value = int(outcome)
-        self._partner_socket.send(str(value))
-        self._qnpu.recv(_CHUNK_BYTES)
-        self._partner.recv(_CHUNK_BYTES)
-        if value != 1:
-            raise ProgramError(f"an outcome of 1 came back as {value}")
-        self._unacknowledged += 1
-        if self._unacknowledged == _ACKNOWLEDGED_ROUNDS:
-            consumed = Consumed(*_CHANNEL, self._unacknowledged * self._cost)
-            self._partner.sendall(frame(encode_message(consumed)))
-            self._unacknowledged = 0
+        qubit, partner = self._qubit, self._partner_socket
+        rounds = 0
+        while True:
+            self._partner.sendall(self._message)
+            for _ in range(_LATE_MAX):
+                if self._has_arrived.poll(0):
+                    break
+                yield True  # the kernel has other things to do; next time it is there
+            delta = int(partner.recv(timeout=_GIVEN_UP_S))
+            yield False
+            qubit.rot_Y(n=8, d=4)
+            qubit.rot_X(n=(delta + 16) % 32, d=4)
+            qubit.rot_X(n=(16 - delta) % 32, d=4)
+            outcome = qubit.measure(inplace=True, store_array=False)
+            self._expect(((_M0, 1),))
+            yield False
+            self._connection.flush()
+            value = int(outcome)
+            yield False
+            partner.send(str(value))
+            self._qnpu.recv(_CHUNK_BYTES)
+            with suppress(BlockingIOError):  # then it is taken with the next
+                self._partner.recv(_CHUNK_BYTES)
+            if value != 1:
+                raise ProgramError(f"an outcome of 1 came back as {value}")
+            rounds += 1
+            if rounds % _ACKNOWLEDGED_ROUNDS == 0:
+                consumed = Consumed(*_CHANNEL, _ACKNOWLEDGED_ROUNDS * self._cost)
+                self._partner.sendall(frame(encode_message(consumed)))
+            yield True
 
     def close(self) -> None:
         """Close all sockets."""
@@ -269,3 +300,20 @@ class Stage:
 
     def close_client(self, client: QnpuClient) -> None:
         """Nothing to do: all is closed at once."""
+
+
+def _tcp_pair() -> tuple[socket.socket, socket.socket]:
+    """Two ends of a TCP connection within this machine, as messages mostly travel.
+
+    Raises:
+        OSError: there is none to be had.
+    """
+    with socket.create_server(("127.0.0.1", 0), backlog=1) as listener:
+        there = socket.create_connection(listener.getsockname())
+        here, caller = listener.accept()
+    if caller != there.getsockname():
+        here.close()
+        there.close()
+        raise ConnectionRefusedError(f"{caller} called, who was not expected")
+    there.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return there, here
