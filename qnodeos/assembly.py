@@ -457,7 +457,8 @@ def build_service(
 
     Args:
         node: the node.
-        incarnation: number of this start; later ones are larger.
+        incarnation: number of this start; larger than those before, unless the clock was set
+            back.
         activated: sockets that systemd passed; owned by the service from now on.
         notifier: to the supervisor; stays the caller's.
         say: takes lines about what changes, for people.

@@ -42,7 +42,7 @@ def run_controller(
     Args:
         file: the network.
         stop: looked at ten times a second.
-        incarnation: number of this start; later ones are larger.
+        incarnation: number of this start; those before had others.
         say: takes lines about what changes, for people.
         notifier: to the supervisor: READY when all nodes have the schedule, or after 10 s.
         timing: times of the protocol.

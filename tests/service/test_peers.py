@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import count
 from random import Random
 from typing import Any
 
@@ -434,6 +435,31 @@ def test_a_second_process_that_runs_as_the_same_node():
     assert late.kernel.connected == {2}
     assert early.kernel.connected == set()
     assert "do two processes run as node 1?" in " ".join(early.said)
+
+
+@pytest.mark.parametrize("silently", [False, True])
+def test_a_node_whose_clock_was_set_back_is_taken_when_its_old_connection_is_over(silently):
+    """Killed, its system closes the connection; without power, it is silent."""
+    net = Net()
+    net._starts = count(1_000)
+    net.start(1, "one", {2: "two"})
+    other = net.start(2, "two", {1: "one"})
+    net.run(50)
+    if silently:
+        net.cut(silently=True)
+        del net.hosts[1]
+    else:
+        net.kill(1)
+    net._starts = count(7)
+    again = net.start(1, "one", {2: "two"})
+    net.run(20)
+    if silently:
+        assert "by a later start" in " ".join(again.said)
+        net.run(500)
+    assert again.kernel.connected == {2}
+    assert other.kernel.connected == {1}
+    assert epochs(again) == epochs(other)
+    assert "one has started anew" in other.said
 
 
 def test_connections_that_say_nothing_make_room_and_time_out():
