@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import socket
@@ -17,6 +18,7 @@ from netqasm.sdk import Qubit
 from qnodeos.api.host_wire import Netqasm, Ping
 from qnodeos.api.netqasm import Flavour
 from qnodeos.cli import run
+from qnodeos.cli.programs import build_cnpu
 from qnodeos.cnpu import rehearsal
 from qnodeos.cnpu.app_network import AppNetwork
 from qnodeos.cnpu.backend import _REGISTERS, QNodeOSConnection
@@ -25,6 +27,7 @@ from qnodeos.cnpu.rehearsal import SHARE_MAX, Rehearsals, Stage
 from qnodeos.cnpu.remote import TRACE_UNIT_NS, RemoteCnpu, RemoteHost
 from qnodeos.cnpu.sockets import AppSocket
 from qnodeos.errors import ProgramError, ProgramStoppedError, QnpuUnavailableError
+from qnodeos.service.node_file import load_node
 from qnodeos.trace.recorder import TraceRecorder
 from qnodeos.transport import Address
 from tests.service.fake_qnpu import DEADLINE_S, FakeQnpu
@@ -395,3 +398,27 @@ def test_a_period_is_positive(period_s):
 def test_the_period_of_a_run(monkeypatch, asked, cores, period_ms):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)))
     assert run._rehearse_ms(asked) == period_ms
+
+
+@pytest.mark.parametrize("rehearse_s", [0.0, PERIOD_S])
+def test_what_is_asked_for_reaches_clients_and_sessions(tmp_path, rehearse_s):
+    with FakeQnpu(flavour=Flavour.NV) as qnpu:
+        node = {
+            "name": "here",
+            "node_id": 1,
+            "device": {"link": "loopback"},
+            "api": {"listen": [str(qnpu.address)]},
+            "applications": {"listen": "tcp:127.0.0.1:0"},
+            "peers": {"there": {"node_id": 2, "address": "tcp:127.0.0.1:1"}},
+        }
+        (tmp_path / "node.yaml").write_text(json.dumps(node))
+        node_file = load_node(tmp_path / "node.yaml")
+        with contextlib.closing(build_cnpu(node_file, rehearse_s=rehearse_s)) as cnpu:
+            client = cnpu.open_client(iter(range(9)))
+            session = cnpu.network.session_with("there")
+            assert client.rehearsals is session._rehearsals
+            assert (client.rehearsals is not None) == (rehearse_s > 0)
+            if client.rehearsals is not None:
+                assert client.rehearsals._stage is not None
+        if client.rehearsals is not None:
+            assert client.rehearsals._stage is None
