@@ -384,6 +384,25 @@ def test_one_silent_scraper_does_not_stop_the_others(qnpu, tmp_path, mocker):
         assert silent.recv(1) == b""
 
 
+@pytest.mark.parametrize(
+    "garbage", [b"", b"\n", bytes(100), b"\xff" * 100_000, b"\x16\x03\x01\x02", b"GET " * 20_000]
+)
+def test_garbage_does_not_stop_the_scrapers(qnpu, tmp_path, garbage, capfd):
+    server, operator = metrics_server(node(tmp_path, qnpu.address))
+    with operator, serving(server):
+        with (
+            suppress(ConnectionError),  # it may hang up before it has read everything
+            socket.create_connection(("127.0.0.1", server.server_port)) as stranger,
+        ):
+            stranger.settimeout(DEADLINE_S)
+            stranger.sendall(garbage)
+            stranger.shutdown(socket.SHUT_WR)
+            while stranger.recv(4_096):
+                pass
+        assert body(get(server.server_port))["qnodeos_up"] == 1
+    assert "Traceback" not in "".join(capfd.readouterr())
+
+
 def test_beyond_the_machine_only_with_certificates(qnpu, tmp_path):
     where = node(tmp_path, qnpu.address)
     with pytest.raises(ConfigurationError, match="no TLS is configured"):

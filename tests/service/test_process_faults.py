@@ -7,7 +7,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ DEADLINE_S = 90.0
 LAB = {"priority": 0, "preset": "fast"}
 NODE = {"realtime": {"tick_priority": 0, "policy_priority": 0, "lock_memory": False}}
 CIRCUITS = 3
+ENDLESS = 1_000_000
 TYPED = {
     "ApplicationLostError",  # the process of the other program is gone
     "ProgramStoppedError",  # its own time was up while it waited
@@ -48,9 +49,9 @@ def until(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.01)  # a poll, whose end is the condition
 
 
-def role(system: TwoNodes, node: str, **options: Any) -> Role:
+def role(system: TwoNodes, node: str, circuits: int = CIRCUITS, **options: Any) -> Role:
     result = system.directory / f"{node}-result.json"
-    return Role(system.node_path(node), CIRCUITS, result, **options)
+    return Role(system.node_path(node), circuits, result, **options)
 
 
 def qnpu(system: TwoNodes, node: str) -> QnpuClient:
@@ -73,6 +74,29 @@ def is_busy(system: TwoNodes, node: str) -> bool:
 
 def has_device(client: QnpuClient) -> bool:
     return bool(client.statistics()["engine"]["device_attached"])
+
+
+def held(system: TwoNodes) -> list[int]:
+    """How many descriptors and threads each process has."""
+    places = [
+        Path(f"/proc/{child.pid}/{what}")
+        for child in system.processes.children
+        for what in ("fd", "task")
+    ]
+    return [len(list(place.iterdir())) for place in places]
+
+
+@contextmanager
+def nothing_leaks(system: TwoNodes) -> Iterator[None]:
+    """The system works before and after, and has no more descriptors and threads than before."""
+    assert_works(system)
+    before = held(system)
+    yield
+    assert_works(system)
+    until(
+        lambda: all(now <= then for now, then in zip(held(system), before, strict=True)),
+        f"everything is given back: {before} before, {held(system)} after",
+    )
 
 
 def assert_works(system: TwoNodes) -> None:
@@ -174,57 +198,80 @@ def test_a_service_that_stands_still_for_50_ms_loses_nothing(system, node):
     assert_works(system)
 
 
+GARBAGE = [
+    b"",
+    b"GET / HTTP/1.1\r\n\r\n",
+    bytes(100),
+    b"\xff" * 100,
+    os.urandom(1000),
+    b"\x16\x03\x01",
+]
+
+
+def throw_garbage(place: Address) -> None:
+    """Say nonsense, and wait for the end of each connection."""
+    for nonsense in GARBAGE:
+        family, where = place.resolve()
+        with socket.socket(family, socket.SOCK_STREAM) as stranger:
+            stranger.settimeout(DEADLINE_S)
+            stranger.connect(where)
+            try:
+                stranger.sendall(nonsense)
+                stranger.shutdown(socket.SHUT_WR)
+                while stranger.recv(4096):
+                    pass
+            except ConnectionError:
+                pass  # it hung up on us, which is right too
+
+
+@pytest.mark.parametrize("first", ["client", "server"])
+def test_garbage_on_the_socket_of_a_program_that_waits_disturbs_it_not(system, first):
+    with ExitStack() as cleanup:
+        roles = [cleanup.enter_context(closing(role(system, first, timeout_s=DEADLINE_S)))]
+        until(partial(is_busy, system, first), "the program has registered")
+        throw_garbage(system.node_file(first).applications.listen)
+        other = "server" if first == "client" else "client"
+        roles.append(cleanup.enter_context(closing(role(system, other, timeout_s=DEADLINE_S))))
+        for one in roles:
+            outcome = one.wait(DEADLINE_S)
+            assert outcome is not None
+            assert outcome["state"] == "done", outcome
+            assert len(outcome["result"]) == CIRCUITS
+
+
 def test_garbage_on_every_socket_disturbs_nobody(system):
-    places = []
     for node in system.nodes:
         file = system.node_file(node)
-        places += [*file.api.listen, file.peer.listen]
-    garbage = [
-        b"GET / HTTP/1.1\r\n\r\n",
-        bytes(100),
-        b"\xff" * 100,
-        os.urandom(1000),
-        b"\x16\x03\x01",
-    ]
-    for place in places:
-        for nonsense in garbage:
-            family, where = place.resolve()
-            with socket.socket(family, socket.SOCK_STREAM) as stranger:
-                stranger.settimeout(DEADLINE_S)
-                stranger.connect(where)
-                try:
-                    stranger.sendall(nonsense)
-                    stranger.shutdown(socket.SHUT_WR)
-                    while stranger.recv(4096):
-                        pass
-                except ConnectionError:
-                    pass  # it hung up on us, which is right too
+        for place in (*file.api.listen, file.peer.listen):
+            throw_garbage(place)
     assert all(child.is_running for child in system.processes.children)
     assert_works(system)
 
 
 def test_programs_that_are_killed_leave_no_descriptor_and_no_thread_behind(system):
-    def held() -> list[int]:
-        places = [
-            Path(f"/proc/{child.pid}/{what}")
-            for child in system.processes.children
-            for what in ("fd", "task")
-        ]
-        return [len(list(place.iterdir())) for place in places]
+    with nothing_leaks(system):
+        for step in (*CLIENT_STEPS[-3:], "while flushing"):
+            victim = role(system, "client", die_at=step, die_in=0)
+            survivor = role(system, "server", timeout_s=5.0)
+            with closing(survivor), closing(victim):
+                victim.wait(DEADLINE_S)
+                survivor.wait(DEADLINE_S)
 
-    assert_works(system)
-    before = held()
-    for step in (*CLIENT_STEPS[-3:], "while flushing"):
-        victim = role(system, "client", die_at=step, die_in=0)
-        survivor = role(system, "server", timeout_s=5.0)
-        with closing(survivor), closing(victim):
-            victim.wait(DEADLINE_S)
-            survivor.wait(DEADLINE_S)
-    assert_works(system)
-    until(
-        lambda: all(now <= then for now, then in zip(held(), before, strict=True)),
-        "everything is given back",
-    )
+
+def test_services_and_laboratory_that_are_killed_leave_nothing_at_the_others(system):
+    with nothing_leaks(system):
+        for name in ("lab", "client", "server"):
+            busy = [role(system, node, circuits=ENDLESS, timeout_s=8.0) for node in system.nodes]
+            for node in system.nodes:
+                until(partial(is_busy, system, node), f"{node} has a process")
+            system.kill(name)
+            for one in busy:
+                assert one.wait(DEADLINE_S) is not None
+                one.close()
+            system.start(name, DEADLINE_S)
+        for node in system.nodes:
+            with qnpu(system, node) as client:
+                until(partial(has_device, client), f"{node} has its device back")
 
 
 def test_logs_of_all_this_show_no_exception(system):

@@ -60,7 +60,7 @@ def run_dqc(system: TwoNodes, circuits: int, alpha_steps: int, theta_steps: int)
 
 
 def test_perfect_nodes_compute_without_an_error(tmp_path):
-    circuits = 10
+    circuits = 60
     bins = {"bin_ms": 20, "guard_ms": 0.1, "batch_ms": 12}
     with running_two_nodes(
         tmp_path,
