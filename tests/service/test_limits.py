@@ -296,6 +296,27 @@ def test_silence(make):
     assert not talking.is_over
 
 
+def test_a_client_whose_machine_has_gone_leaves_nothing(make):
+    """Its connection is open at this end only: nothing comes, and nobody reads what is sent."""
+    bench = make(idle_ms=2_000)
+    gone, other = bench.client(tcp=True), bench.client()
+    gone.register()
+    assert gone.run("set Q0 0\nqalloc Q0\ninit Q0").error is None
+    gone.is_reading = False
+    other.register()
+    waiting = other.request(nv(0, MEASURE_ONE))
+    bench.pass_ms(1_900)
+    assert other.find(waiting) is None
+    for _ in range(5):
+        bench.pass_ms(500)
+    assert other.reply(waiting).error is None  # the qubit of the other has been freed
+    assert len(bench.kernel.processes) == 1
+    assert not gone.is_over
+    bench.pass_ms(1_500)
+    assert bench.service.server.open_sockets == 1
+    assert (counters(bench).timed_out_idle, counters(bench).lost) == (1, 0)
+
+
 def test_events_for_a_subscriber(make):
     bench = make(events=16)
     client = bench.client()
