@@ -48,9 +48,20 @@ from qnodeos.service.peer_session import (
     PeerTiming,
     SessionState,
 )
-from qnodeos.service.tick_grid import DRIFT, TOO_UNCERTAIN_TICKS, Grid, Placement, TickFix
+from qnodeos.service.tick_grid import (
+    COMMON_TICKS,
+    DRIFT,
+    TOO_UNCERTAIN_TICKS,
+    Grid,
+    Placement,
+    TickFix,
+)
 
 _NS_PER_MS: Final = 1_000_000
+_LATEST_START_NS: Final = 60_000 * _NS_PER_MS
+"""A schedule begins at most so much later than it is installed: the bound of start_delay_ms."""
+_LONGEST_TICKS: Final = 1 << 45
+"""How long a schedule may have been in use: eleven years of 10 us."""
 _LATENESS_NS: Final = 150_000
 """How late a node without cores of its own may be now and then (assumed)."""
 
@@ -361,6 +372,7 @@ class ControllerCore:
             if node.reading is not None
             and node.reading.schedule > 0
             and node.reading.bin_ticks == self._lengths.bin_ticks
+            and self._can_be(node, node.reading)
         ]
         numbers = [node.reading.schedule for node in measured if node.reading is not None]
         # Nodes take a schedule with the number of the one before, so there is always a next.
@@ -384,6 +396,17 @@ class ControllerCore:
             f"schedule {self.number}: bins of {self._lengths.bin_ticks} ticks, pattern of "
             f"{len(reference.pattern)}, {kept}"
         )
+
+    def _can_be(self, node: NodeView, reading: TickReading) -> bool:
+        """Whether bins can begin where a node says; those of all would follow it."""
+        past_ticks = reading.tick - reading.epoch_tick
+        if -_LATEST_START_NS // node.tick_ns - COMMON_TICKS <= past_ticks <= _LONGEST_TICKS:
+            return True
+        self._say(
+            f"{node.name}: says that its bins begin at tick {reading.epoch_tick}, and that it is "
+            f"tick {reading.tick}; that cannot be, so they are not kept"
+        )
+        return False
 
     def _track(self) -> None:
         """Follow the clock of the first node that is on the grid."""

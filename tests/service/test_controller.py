@@ -501,6 +501,26 @@ def test_a_node_with_an_absurd_number_of_a_schedule_does_not_keep_others_from_th
         assert any(line.startswith("server: not a message") for line in net.hosts[CONTROLLER].said)
 
 
+@pytest.mark.parametrize("epoch_tick", [(1 << 62) - 1, 1 << 40, 10_000_000, -(1 << 62), -(1 << 46)])
+def test_a_node_with_an_absurd_epoch_does_not_take_the_bins_of_others_there(epoch_tick):
+    net = Net()
+    first, second = start_pair(net)
+    assert isinstance(second.machine, PeerManager)
+    second.machine._schedule = NetworkSchedule(1_000, 10, 100, (0,), epoch_tick)
+    second.machine._schedule_number = 5
+    lengths = {"bin_ms": 10, "guard_ms": 0.1, "batch_ms": 1}
+    core = net.start_controller(network("client", "server", **lengths))
+    net.run(2_000)
+    assert core.is_ready
+    assert core.number == 6
+    assert len(set(epochs(net))) == 1
+    assert abs(epochs(net)[0] - net.tick(first)) < 500_000
+    assert any(
+        line.startswith(f"server: says that its bins begin at tick {epoch_tick}")
+        for line in net.hosts[CONTROLLER].said
+    )
+
+
 def test_a_node_that_has_no_such_neighbour():
     def refuse(schedule: NetworkSchedule, from_bin: int | None = None) -> bool:
         raise ConfigurationError("bins for nodes [0], which are no neighbours")
