@@ -49,6 +49,10 @@ def system_specs(directory: Path) -> list[ChildSpec]:
     Raises:
         ConfigurationError: a file is missing or wrong.
     """
+    if directory.is_file():
+        raise ConfigurationError(
+            f"is a file; name the directory that it is in: {directory.parent}", file=str(directory)
+        )
     lab = directory / f"{LAB}.yaml"
     nodes = load_lab(lab).nodes
     specs = [ChildSpec(LAB, (LAB, str(lab), "--json", str(directory / RUN / LAB_RESULT)))]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json as json_module
+import os
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -13,6 +16,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+
+from qnodeos.errors import CallerError
 
 if TYPE_CHECKING:
     from qnodeos.cli.processes import Child, Processes
@@ -53,10 +58,11 @@ def up(
     specs = system_specs(directory)
     logs = directory / RUN
     logs.mkdir(parents=True, exist_ok=True)
-    for old in (logs / LAB_RESULT, *(logs / f"{spec.name}.log" for spec in specs)):
-        old.unlink(missing_ok=True)
     console = Console()
     with ExitStack() as cleanup:
+        cleanup.enter_context(_alone(logs))
+        for old in (logs / LAB_RESULT, *(logs / f"{spec.name}.log" for spec in specs)):
+            old.unlink(missing_ok=True)
         stop = cleanup.enter_context(StopSignals())
         processes = cleanup.enter_context(Processes(specs, logs))
         watcher = _Watcher(processes, console)
@@ -79,6 +85,27 @@ def up(
         raise failure
     if not fared["ok"]:
         raise typer.Exit(1)
+
+
+@contextmanager
+def _alone(logs: Path) -> Iterator[None]:
+    """Keep a second `qnodeos up` away from the logs of this one.
+
+    Raises:
+        CallerError: this is the second.
+    """
+    folder = os.open(logs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CallerError(
+                f"another `qnodeos up` runs {logs.parent}; stop it, or copy the files to another "
+                "directory and change their ports"
+            ) from None
+        yield
+    finally:
+        os.close(folder)
 
 
 class _Watcher:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -133,6 +134,29 @@ def test_up_needs_the_files_of_a_system(tmp_path):
     done = CliRunner().invoke(cli.app, ["up", str(tmp_path)])
     assert isinstance(done.exception, ConfigurationError)
     assert "lab.yaml" in str(done.exception)
+
+
+def test_up_wants_the_directory_and_not_a_file_in_it(tmp_path):
+    write_two_nodes(tmp_path)
+    with pytest.raises(ConfigurationError, match=f"name the directory .*: {tmp_path}"):
+        system_specs(tmp_path / "lab.yaml")
+
+
+def test_a_second_up_leaves_the_first_alone(tmp_path):
+    write_two_nodes(tmp_path, lab=LAB, node=NODE)
+    logs = tmp_path / "run"
+    logs.mkdir(exist_ok=True)
+    log = logs / "lab.log"
+    log.write_text("of the first")
+    first = os.open(logs, os.O_RDONLY)
+    try:
+        fcntl.flock(first, fcntl.LOCK_EX)
+        second = CliRunner().invoke(cli.app, ["up", str(tmp_path), "--for", "0"])
+    finally:
+        os.close(first)
+    assert isinstance(second.exception, CallerError)
+    assert "another `qnodeos up`" in str(second.exception)
+    assert log.read_text() == "of the first"
 
 
 def test_the_file_of_a_node_is_called_as_the_node(tmp_path):
