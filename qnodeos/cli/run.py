@@ -346,7 +346,7 @@ def _report(one: ProgramRun) -> None:
         return
     result = repr(_numbers(one.result))
     if len(result) > _SHOWN_CHARACTERS:
-        result = f"{result[:_SHOWN_CHARACTERS]}..."
+        result = f"{result[:_SHOWN_CHARACTERS]}... (all of it: --json FILE)"
     typer.echo(line if one.result is None else f"{line}: {result}")
 
 

@@ -154,12 +154,18 @@ def _lateness(now: Snapshot) -> str:
     if isinstance(lateness, dict) and lateness.get("total"):
         parts.append(
             "p50/p99/p99.9/max "
-            + "/".join(f"{lateness[q] / _NS_PER_US:.3g}" for q in ("p50", "p99", "p999", "max"))
+            + "/".join(_microseconds(lateness[q]) for q in ("p50", "p99", "p999", "max"))
             + " us"
         )
     if isinstance(reaction, dict) and reaction.get("total"):
         parts.append(f"reaction p50/p99 {reaction['p50']}/{reaction['p99']} ticks")
     return ", ".join(parts)
+
+
+def _microseconds(time_ns: float) -> str:
+    """Three digits or all of them, and no exponent."""
+    time_us = time_ns / _NS_PER_US
+    return f"{time_us:.0f}" if time_us >= 100 else f"{time_us:.3g}"
 
 
 def _faults(now: Snapshot) -> str:
