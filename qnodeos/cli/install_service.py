@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qnodeos.errors import ConfigurationError
+from qnodeos.errors import CallerError, ConfigurationError
 
 if TYPE_CHECKING:
     from qnodeos.service.node_file import NodeFile
@@ -88,7 +88,14 @@ def install_service(
     place = directory or (USER_DIRECTORY.expanduser() if user else SYSTEM_DIRECTORY)
     if user and directory is None:
         place.mkdir(parents=True, exist_ok=True)
-    for path, action in write_units(units, place, force=force).items():
+    try:
+        actions = write_units(units, place, force=force)
+    except PermissionError:
+        raise CallerError(
+            f"this user may not write to {place}; run this as root, use --user for units of your "
+            "own, or --dry-run to see them"
+        ) from None
+    for path, action in actions.items():
         typer.echo(f"{action} {path}")
     typer.echo("\nNext:")
     for step in _next_steps(node, installation):

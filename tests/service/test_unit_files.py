@@ -330,6 +330,16 @@ def test_a_dry_run_writes_nothing(etc):
     assert sorted(etc.iterdir()) == before
 
 
+def test_who_may_not_write_is_told_what_else_there_is(etc, monkeypatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("qnodeos.service.unit_files.write_units", refuse)
+    done = run(str(etc / "client.yaml"), "--directory", str(etc))
+    assert isinstance(done.exception, CallerError)
+    assert "as root, use --user" in str(done.exception)
+
+
 def test_a_user_needs_no_directory(etc, monkeypatch):
     monkeypatch.setenv("HOME", str(etc))
     done = run(str(etc / "client.yaml"), "--user", "--metrics", "tcp:127.0.0.1:9464")
