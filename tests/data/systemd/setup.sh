@@ -11,7 +11,6 @@ mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -p /run/share /run/staging /run/systemd/system
 mount --bind "$share" /run/share
 mount -t tmpfs -o mode=755 tmpfs /var/lib
-mount -t tmpfs -o mode=1777 tmpfs /var/tmp
 # An interpreter in somebody's home: a service with another account cannot get there.
 count=0
 for path in "$@"; do
@@ -19,6 +18,8 @@ for path in "$@"; do
     mkdir "/run/staging/$count"
     mount --bind "$path" "/run/staging/$count"
 done
+mount -t tmpfs -o mode=1777 tmpfs /tmp
+mount -t tmpfs -o mode=1777 tmpfs /var/tmp
 count=0
 for path in "$@"; do
     count=$((count + 1))
@@ -36,7 +37,6 @@ for path in "$@"; do
         mount --bind "/run/staging/$count" "$path"
     fi
 done
-mount -t tmpfs -o mode=1777 tmpfs /tmp
 mount -o remount,bind,ro /
 cp -r /run/share/units/. /run/systemd/system/
 export SYSTEMD_UNIT_PATH=/run/systemd/system container=unshare
