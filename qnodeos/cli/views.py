@@ -27,7 +27,8 @@ def process_table(processes: Sequence[ProcessInfo]) -> Table:
     """
     table = Table(box=SIMPLE_HEAD)
     for column in ("pid", "client", "app", "state"):
-        table.add_column(column, no_wrap=True)
+        # Only the name of a client is long: where there is no room, it takes a second line.
+        table.add_column(column, no_wrap=column != "client", overflow="fold")
     for column in ("prio", "queued", "running", "qubits", "wants"):
         table.add_column(column, justify="right", no_wrap=True)
     for info in processes:

@@ -165,9 +165,13 @@ def test_the_name_of_a_client_cannot_disturb_the_terminal():
 
 def test_processes_fit_a_terminal_of_80_columns():
     console = Console(width=80)
+    long = ProcessInfo(8, 4, 0, "waiting", 1000, 12, 100_000, (0,), 64, "qnodeos run server " * 2)
     with console.capture() as capture:
-        console.print(process_table(PROCESSES))
-    assert "…" not in capture.get()
+        console.print(process_table((*PROCESSES, long)))
+    text = capture.get()
+    assert "…" not in text
+    for whole in ("network", "waiting", "running", "queued", "wants", "100000"):
+        assert whole in text
 
 
 def test_everything_at_a_glance():
