@@ -3,6 +3,7 @@ from os import PathLike
 from typing_extensions import Buffer
 
 RING_ITEMS: int
+SOURCE_DIGEST: str
 
 class Ring:
     def __init__(self, start: int = ...) -> None: ...

@@ -12,6 +12,7 @@ from qnodeos.engine.fallback import PythonEngine
 from qnodeos.engine.interface import BUSY_LIMIT_NS, Mode, TickEngine
 from qnodeos.engine.layout import MAX_TICK_NS, MIN_TICK_NS
 from qnodeos.engine.links import MAX_ANSWER_TICKS, Link, LoopbackLink, ShmLink, SpidevLink
+from qnodeos.engine.sources import SOURCES, digest_of
 from qnodeos.errors import ConfigurationError
 
 DEFAULT_PRIORITY: Final = 80
@@ -22,11 +23,18 @@ _LOG: Final = logging.getLogger("qnodeos.engine")
 
 
 def native_module() -> ModuleType | None:
-    """The C extension, or None if it was not built or does not load."""
+    """The C extension, or None if it was not built, does not load, or is of other sources."""
     try:
-        return importlib.import_module(NATIVE_MODULE)
+        module = importlib.import_module(NATIVE_MODULE)
     except ImportError:
         return None
+    return module if _is_current(module) else None
+
+
+def _is_current(module: ModuleType) -> bool:
+    """Whether an extension was built from the sources that lie here, if any do."""
+    wanted = digest_of(SOURCES)
+    return not wanted or getattr(module, "SOURCE_DIGEST", None) == wanted
 
 
 def usable_cores() -> int:
@@ -87,7 +95,7 @@ def open_engine(
     module = None if native is False else native_module()
     if module is None and native:
         raise ConfigurationError(
-            "the C extension of the tick engine is not there; install a C compiler and the "
+            f"the C extension of the tick engine {_why_not_native()}; install a C compiler and the "
             "headers of Python, then install qnodeos again",
             field="native",
         )
@@ -108,7 +116,7 @@ def open_engine(
             "headers of Python, then install qnodeos again",
             field="link",
         )
-    why = "was not asked for" if native is False else "was not built, or does not load"
+    why = "was not asked for" if native is False else _why_not_native()
     warning = f"the pure-Python tick engine is in use: the C extension {why}; it paces by events"
     if mode == "spinning":
         warning += ", and cannot spin"
@@ -121,6 +129,14 @@ def open_engine(
         busy_limit_ticks=busy_limit_ticks,
         warnings=(warning,),
     )
+
+
+def _why_not_native() -> str:
+    try:
+        importlib.import_module(NATIVE_MODULE)
+    except ImportError:
+        return "was not built, or does not load"
+    return "was built from other sources (install qnodeos again)"
 
 
 def _mode(

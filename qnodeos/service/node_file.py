@@ -271,6 +271,12 @@ class LimitsConfig(_Section):
         65_536, description="registers and array entries one subroutine may return"
     )
 
+    offer_ms: Annotated[int, Field(ge=1, le=86_400_000)] = Field(
+        60_000,
+        description="time a request for entanglement waits until the program at the other node "
+        "opens its ER socket, then it fails",
+    )
+
     def kernel(self, tick_ns: int) -> Limits:
         """The bounds of the kernel, for a tick of some length."""
         return Limits(
@@ -286,6 +292,7 @@ class LimitsConfig(_Section):
             result_entries=self.result_entries,
             activation_ticks=max(1, self.activation_ms * 1_000_000 // tick_ns),
             qubit_ticks=self.qubit_ms * 1_000_000 // tick_ns,
+            offer_timeout_ticks=max(1, self.offer_ms * 1_000_000 // tick_ns),
         )
 
 

@@ -174,7 +174,8 @@ class QnpuService:
         try:
             self._attach(engine)
         except BaseException:
-            engine.close()
+            if self._engine is not engine:  # otherwise `close` does it, and forgets its files first
+                engine.close()
             raise
         self._watch_device()
         self._read_skips()

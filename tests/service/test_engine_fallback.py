@@ -9,6 +9,8 @@ import pytest
 from qnodeos.engine.fallback import PythonEngine
 from qnodeos.engine.interface import SKIP_EVENTS
 from qnodeos.engine.links import LoopbackLink
+from qnodeos.engine.opening import native_module, open_engine
+from qnodeos.engine.sources import digest_of
 from qnodeos.qdevice.instructions import ini
 from qnodeos.qdevice.outcomes import Outcome
 
@@ -122,3 +124,28 @@ def test_the_clock_never_goes_back(clock, engine):
     assert engine.now_tick() == tick
     clock.pass_ticks(3)
     assert engine.now_tick() == tick + 1
+
+
+def test_an_extension_of_other_sources_is_not_used(monkeypatch):
+    """As after an update of the sources that nobody has built."""
+    if native_module() is None:
+        pytest.skip("the C extension was not built")
+    monkeypatch.setattr("qnodeos.engine.opening.digest_of", lambda folder: "of other sources")
+    assert native_module() is None
+    engine = open_engine(LoopbackLink())
+    try:
+        assert not engine.is_native
+        (warning,) = engine.statistics().warnings
+        assert "built from other sources (install qnodeos again)" in warning
+    finally:
+        engine.close()
+
+
+def test_sources_are_told_apart(tmp_path):
+    assert digest_of(tmp_path) == ""
+    (tmp_path / "a.c").write_text("int a;")
+    first = digest_of(tmp_path)
+    (tmp_path / "a.c").write_text("int b;")
+    second = digest_of(tmp_path)
+    (tmp_path / "b.h").write_text("")
+    assert len({"", first, second, digest_of(tmp_path)}) == 4

@@ -88,6 +88,7 @@ def test_everything_that_a_node_may_say(tmp_path):
         array_entries=65_536,
         result_entries=65_536,
         instructions_per_activation=1000,
+        offer_timeout_ticks=3_000_000,
         instructions_per_tick=200,
         activation_ticks=50_000,
         qubit_ticks=500_000,

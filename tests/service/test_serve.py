@@ -18,7 +18,10 @@ import pytest
 
 from qnodeos.api.host import RegisterResult
 from qnodeos.cnpu.qnpu_client import QnpuClient
+from qnodeos.engine import DevicePort
 from qnodeos.errors import QnpuRefusedError
+from qnodeos.qdevice.capabilities import Capabilities
+from qnodeos.qdevice.instructions import Opcode
 from qnodeos.trace import Event
 from qnodeos.trace.csvformat import read_trace_csv
 from qnodeos.transport import Address
@@ -150,6 +153,34 @@ def test_it_is_ready_before_its_device(folder):
         code, output = service.end(signal.SIGTERM)
     assert code == 0
     assert "client: no device: " in output
+
+
+def test_a_peer_port_that_is_taken_is_said(folder):
+    """Also with a device there, when it is noticed late."""
+    nv = Capabilities("nv", (0,), (), frozenset(Opcode), 10_000)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as other,
+        DevicePort.create(
+            folder / "a.channel", name="a", tick_ns=10_000, epoch_ns=0, capabilities=nv
+        ),
+    ):
+        place = f"tcp:127.0.0.1:{other.getsockname()[1]}"
+        path = node_file(
+            folder,
+            device={"link": "shm", "path": "a.channel"},
+            peers={"server": {"node_id": 1, "address": "tcp:127.0.0.1:9"}},
+            peer={"listen": place},
+        )
+        done = subprocess.run(
+            [sys.executable, "-m", "qnodeos", "serve", str(path)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=DEADLINE_S,
+        )
+    assert done.returncode == 2, done.stderr
+    assert f"cannot listen on {place}" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_wrong_file_is_named(folder):

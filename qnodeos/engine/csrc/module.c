@@ -710,6 +710,8 @@ static int module_exec(PyObject *module)
         if (result)
             return -1;
     }
+    if (PyModule_AddStringConstant(module, "SOURCE_DIGEST", SOURCE_DIGEST))
+        return -1;
     return PyModule_AddIntConstant(module, "RING_ITEMS", RING_ITEMS);
 }
 
