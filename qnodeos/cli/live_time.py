@@ -43,6 +43,8 @@ LINK: Final = "fast"
 NODE: Final[Mapping[str, Any]] = {"limits": {"events": 1_000_000}}
 PROGRAM_PRIORITY: Final = 20
 """SCHED_FIFO priority of the programs, below the services'. Without the privilege: none."""
+PROGRAM_SPIN_MS: Final = 0.3
+"""How long a program that waits for a message looks for it before it sleeps."""
 TIMEOUT_PER_CIRCUIT_S: Final = 2.0
 TIMEOUT_START_S: Final = 60.0
 _QUIET_S: Final = 0.3
@@ -260,6 +262,7 @@ def _command(system: TwoNodes, node: str, inputs: Mapping[str, int], prepared: b
         str(_out(system, node)),
         "--prepared" if prepared else "--no-prepared",
         f"--realtime={PROGRAM_PRIORITY}",
+        f"--spin={PROGRAM_SPIN_MS}",
         *pairs,
     ]
 
