@@ -31,6 +31,10 @@ def live_time(
         int, typer.Option(min=2, max=2_000, help="Circuits per (alpha, theta), of six.")
     ] = 100,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the simulated physics.")] = 1,
+    rehearse: Annotated[
+        bool,
+        typer.Option(help="Let services and programs keep their code warm while they wait."),
+    ] = True,
     json: Annotated[Path | None, typer.Option(help="Write the result here.")] = None,
 ) -> None:
     """Delegated computation over real processes: the software's share of the live time.
@@ -53,10 +57,15 @@ def live_time(
                     circuits_per_set=circuits_per_set,
                     seed=seed,
                     prepared=prepared,
+                    rehearse=rehearse,
                     on_set=lambda: progress.advance(task),
                 )
     result = report(
-        runs[True], runs[False], seed=seed, wall_s=round(time.perf_counter() - started_s, 1)
+        runs[True],
+        runs[False],
+        seed=seed,
+        rehearse=rehearse,
+        wall_s=round(time.perf_counter() - started_s, 1),
     )
     _show(console, result)
     if json is not None:

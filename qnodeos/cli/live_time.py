@@ -11,7 +11,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -73,6 +73,7 @@ def measure(
     circuits_per_set: int,
     seed: int,
     prepared: bool,
+    rehearse: bool = True,
     on_set: Callable[[], None] = lambda: None,
 ) -> LiveTimeRun:
     """Run all sets.
@@ -82,6 +83,7 @@ def measure(
         circuits_per_set: circuits per pair of angles.
         seed: of the simulated physics.
         prepared: whether repeated quantum blocks are prepared, or assembled by the SDK each time.
+        rehearse: whether services and programs keep their code warm while they wait.
         on_set: called after each set.
 
     Raises:
@@ -91,10 +93,17 @@ def measure(
     lab = {"preset": LINK, "seed": seed}
     sets: list[DqcSetData] = []
     software = []
-    with running_two_nodes(directory, lab=lab, node=NODE) as system:
+    node = dict(NODE) if rehearse else {**NODE, "realtime": {"rehearse_us": 0}}
+    options = [
+        f"--realtime={PROGRAM_PRIORITY}",
+        f"--spin={PROGRAM_SPIN_MS}",
+        "--prepared" if prepared else "--no-prepared",
+        *([] if rehearse else ["--rehearse=0"]),
+    ]
+    with running_two_nodes(directory, lab=lab, node=node) as system:
         for alpha, theta in SETS:
             started_ns = time.monotonic_ns()
-            outcomes = _run_set(system, alpha, theta, circuits_per_set, prepared)
+            outcomes = _run_set(system, alpha, theta, circuits_per_set, options)
             ended_ns = time.monotonic_ns()
             client, server = (_trace(system, node, started_ns, ended_ns) for node in system.nodes)
             segments = circuit_segments_ms(client, server, circuits_per_set)
@@ -116,7 +125,9 @@ def measure(
     return LiveTimeRun(sets, np.concatenate(software), modes)
 
 
-def report(run: LiveTimeRun, without: LiveTimeRun, *, seed: int, wall_s: float) -> dict[str, Any]:
+def report(
+    run: LiveTimeRun, without: LiveTimeRun, *, seed: int, rehearse: bool, wall_s: float
+) -> dict[str, Any]:
     """What was measured, ready for JSON; the fidelity is corrected for the server's readout."""
     noise = NetworkConfig.preset(LINK).server.noise
     readout = ReadoutFidelity(noise.readout_fidelity_0, noise.readout_fidelity_1, 0.0, 0.0)
@@ -134,6 +145,7 @@ def report(run: LiveTimeRun, without: LiveTimeRun, *, seed: int, wall_s: float) 
         },
         "published": {"software_ms": PUBLISHED_SOFTWARE_MS, "live_time_ms": 4.82},
         "engine": dict(run.modes),
+        "rehearse": rehearse,
         "seed": seed,
         "wall_s": wall_s,
     }
@@ -143,7 +155,7 @@ def report(run: LiveTimeRun, without: LiveTimeRun, *, seed: int, wall_s: float) 
 
 
 def _run_set(
-    system: TwoNodes, alpha: int, theta: int, circuits: int, prepared: bool
+    system: TwoNodes, alpha: int, theta: int, circuits: int, options: Sequence[str]
 ) -> dict[str, list[int]]:
     """Run client and server, each in a process of its own; their results by node."""
     inputs = {
@@ -152,7 +164,7 @@ def _run_set(
     }
     running = {
         node: subprocess.Popen(
-            _command(system, node, inputs[node], prepared),
+            _command(system, node, inputs[node], options),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -248,7 +260,9 @@ def _host_events(system: TwoNodes, node: str) -> dict[str, NDArray[Any]]:
     return {**columns, "detail": numbers}
 
 
-def _command(system: TwoNodes, node: str, inputs: Mapping[str, int], prepared: bool) -> list[str]:
+def _command(
+    system: TwoNodes, node: str, inputs: Mapping[str, int], options: Sequence[str]
+) -> list[str]:
     pairs = [f"--input={name}={value}" for name, value in inputs.items()]
     return [
         sys.executable,
@@ -260,9 +274,7 @@ def _command(system: TwoNodes, node: str, inputs: Mapping[str, int], prepared: b
         str(system.node_path(node)),
         "--out",
         str(_out(system, node)),
-        "--prepared" if prepared else "--no-prepared",
-        f"--realtime={PROGRAM_PRIORITY}",
-        f"--spin={PROGRAM_SPIN_MS}",
+        *options,
         *pairs,
     ]
 
