@@ -40,6 +40,7 @@ from qnodeos.transport import Address
 PROGRAMS: Final = Path(__file__).resolve().parent.parent / "experiments" / "programs"
 LINK: Final = "fast"
 """Attempts without interruption: what is measured begins when a pair is there."""
+LAB: Final[Mapping[str, Any]] = {"preset": LINK}
 NODE: Final[Mapping[str, Any]] = {"limits": {"events": 1_000_000}}
 PROGRAM_PRIORITY: Final = 20
 """SCHED_FIFO priority of the programs, below the services'. Without the privilege: none."""
@@ -90,7 +91,7 @@ def measure(
         ChildProcessFailedError: a process failed.
         IncompleteTraceError: the traces do not show what ran.
     """
-    lab = {"preset": LINK, "seed": seed}
+    lab = {**LAB, "seed": seed}
     sets: list[DqcSetData] = []
     software = []
     node = dict(NODE) if rehearse else {**NODE, "realtime": {"rehearse_us": 0}}
