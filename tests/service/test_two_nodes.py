@@ -86,4 +86,4 @@ def test_a_program_that_does_not_end_is_reported_with_the_logs(tmp_path, monkeyp
     with Processes(system_specs(tmp_path), tmp_path / "run") as processes:
         processes["server"].log.write_text("no device")
         with pytest.raises(ChildProcessFailedError, match="did not end in time:\nserver: no dev"):
-            live_time._run_set(TwoNodes(tmp_path, processes), 0, 0, 1, prepared=True)
+            live_time._run_set(TwoNodes(tmp_path, processes), 0, 0, 1, options=[])
