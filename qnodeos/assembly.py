@@ -27,9 +27,11 @@ from qnodeos.cnpu.virtual import MessageBoard, VirtualCnpu
 from qnodeos.config.loader import load_config, parse_config
 from qnodeos.engine import Link, LoopbackLink, ShmLink, SpidevLink, TickEngine, open_engine
 from qnodeos.errors import ConfigurationError
+from qnodeos.limits import Limits
 from qnodeos.qdevice.protocols import SimulatedQDevice
 from qnodeos.qnpu.kernel import Kernel, KernelConfig
 from qnodeos.qnpu.schedule import NetworkSchedule
+from qnodeos.qnpu.scheduler import POLICIES
 from qnodeos.service.loop import Loop
 from qnodeos.service.node_file import NodeFile, ShmDevice, SpiDevice
 from qnodeos.service.notify import ActivatedSocket, Notifier
@@ -62,6 +64,7 @@ PROFILES: Final = ("paper", "zero")
 LINKS: Final[Mapping[str, Callable[[], LinkParameters]]] = {
     "paper": LinkParameters.paper,
     "fast": LinkParameters.fast,
+    "prompt": LinkParameters.prompt,
 }
 """Link presets by name."""
 
@@ -139,7 +142,7 @@ class NetworkConfig(BaseModel):
             ConfigurationError: there is no such preset.
         """
         _require_known("link preset", link, LINKS)
-        guard_ms = 1.0 if link == "paper" else 0.1
+        guard_ms = 0.1 if link == "fast" else 1.0
         return cls(link=LINKS[link](), schedule=ScheduleConfig(guard_ms=guard_ms))
 
     @classmethod
@@ -234,6 +237,8 @@ def build_two_nodes(
     seed: int | str,
     trace_capacity: int = TRACE_CAPACITY,
     backend: str = BACKENDS[0],
+    scheduler: str = "fcfs",
+    limits: Limits = Limits(),
 ) -> TwoNodeSystem:
     """Two NV nodes in virtual time.
 
@@ -243,20 +248,25 @@ def build_two_nodes(
         seed: of all randomness; every component draws from a stream of its own.
         trace_capacity: events kept per recorder.
         backend: depth of the simulation, one of `BACKENDS`.
+        scheduler: scheduling policy of the QNPUs, one of `POLICIES`.
+        limits: of the QNPUs.
 
     Raises:
-        ConfigurationError: there is no such backend, its packages are missing, or the
-            configuration cannot be simulated at that depth.
+        ConfigurationError: there is no such backend or policy, its packages are missing, or
+            the configuration cannot be simulated at that depth.
         DeviceError: an instrument cannot be used: one of its name is open already.
     """
     _require_known("backend", backend, BACKENDS)
+    _require_known("scheduler", scheduler, POLICIES)
 
     def stream(purpose: str) -> Random:
         return Random(f"{seed}/{purpose}")
 
     with ExitStack() as cleanup:
         devices = build_devices(config, seed, cleanup, backend).devices
-        handles, network = _nodes(config, profile, stream, trace_capacity, devices, ROLES)
+        handles, network = _nodes(
+            config, profile, stream, trace_capacity, devices, ROLES, scheduler, limits
+        )
         return TwoNodeSystem(network, handles["client"], handles["server"], cleanup.pop_all())
 
 
@@ -374,6 +384,8 @@ def _nodes(
     trace_capacity: int,
     devices: Mapping[str, ExperimentDevice],
     names: tuple[str, str],
+    scheduler: str,
+    limits: Limits,
 ) -> tuple[dict[str, NodeHandles], VirtualNetwork]:
     clock = VirtualClock()
     tick_ns = config.client.timing.tick_ns
@@ -395,10 +407,12 @@ def _nodes(
                 flavour=Flavour.NV,
                 peers={other: 0},
                 dispatch_ticks=profile.dispatch_us * 1_000 // tick_ns,
+                limits=limits,
             ),
             NVDriver(device.capabilities, short_corrections=node_config.short_corrections),
             qnpu_trace,
             partial(_below, stream(f"{name}/kernel")),
+            POLICIES[scheduler](),
         )
         kernel.install_schedule(_schedule(config, tick_ns, other))
         node = VirtualNode(name, kernel, device, clock, peers.sender(number))

@@ -38,6 +38,8 @@ from sim.pauli import Qubit
 ENDS: Final = 2
 PAPER_ATTEMPTS: Final = 115
 PAPER_ATTEMPT_PERIOD_NS: Final = 76_520
+PROMPT_ATTEMPTS: Final = 16_000
+PROMPT_ATTEMPT_PERIOD_NS: Final = 550
 LAB_ATTEMPTS: Final = 1_790
 LAB_ATTEMPT_PERIOD_NS: Final = 5_500
 
@@ -116,6 +118,19 @@ class LinkParameters(BaseModel):
     def fast(cls, *, mocked: bool = False) -> LinkParameters:
         """Attempts back to back, 5.5 us each (published), one batch of 9.8 ms per time bin."""
         return cls(mocked=mocked)
+
+    @classmethod
+    def prompt(cls, *, mocked: bool = False) -> LinkParameters:
+        """Heralds within a few ms of the start of a bin, for experiments on the scheduling.
+
+        How quickly the mocked entanglement of the published multitasking experiment was
+        heralded is not published; the attempt period is assumed.
+        """
+        return cls(
+            attempt_period_ns=PROMPT_ATTEMPT_PERIOD_NS,
+            attempts_per_batch=PROMPT_ATTEMPTS,
+            mocked=mocked,
+        )
 
     @classmethod
     def perfect(cls, success_probability: float = 1.8e-4) -> LinkParameters:

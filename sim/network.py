@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -74,53 +75,84 @@ class VirtualNetwork:
         self.cnpus = cnpus
 
     def run(
-        self, programs: Sequence[ProgramSpec], on_progress: Callable[[], None] | None = None
+        self,
+        programs: Sequence[ProgramSpec],
+        on_progress: Callable[[], None] | None = None,
+        background: Sequence[ProgramSpec] = (),
     ) -> list[Any]:
         """Run programs until all have ended.
 
         Args:
             programs: what to run, and where. All start now.
             on_progress: called now and then.
+            background: programs to run beside them, stopped when they have all ended.
 
         Returns:
-            What each program returned, in order.
+            What each program, but those in the background, returned, in order.
 
         Raises:
             ConfigurationError: a program is to run on a node that is not there.
             ProgramError: a program raised; the first one's exception is the cause.
             StalledProgramsError: the programs that are left wait for each other.
         """
+        failed: list[VirtualProgram] = []
+        started = self._start([*programs, *background], failed)
+        running = started[: len(programs)]
+        with self._stopped_afterwards(started):
+            self._advance(running, on_progress)
+            stalled = [program for program in running if not program.is_finished]
+            ended_by_error = failed[:1]
+        _raise_first(ended_by_error)
+        if stalled:
+            waits = "; ".join(f"{program.name} for {program.waiting_for}" for program in stalled)
+            raise StalledProgramsError(f"nothing more can happen, but programs wait: {waits}")
+        return [program.result for program in running]
+
+    def run_for(self, programs: Sequence[ProgramSpec], duration_ns: int) -> None:
+        """Run programs for a time and stop those that have not ended by then.
+
+        Args:
+            programs: what to run, and where. All start now.
+            duration_ns: how long, in virtual time.
+
+        Raises:
+            ConfigurationError: a program is to run on a node that is not there.
+            ProgramError: a program raised; the first one's exception is the cause.
+        """
+        clock = self.clock
+        end_ns = clock.now_ns + duration_ns
+        failed: list[VirtualProgram] = []
+        started = self._start(programs, failed)
+        with self._stopped_afterwards(started):
+            clock.call_at(end_ns, lambda: None)  # so that time gets there at all
+            clock.run_while(lambda: clock.now_ns < end_ns and not failed)
+        _raise_first(failed)
+
+    def _start(
+        self, programs: Sequence[ProgramSpec], failed: list[VirtualProgram]
+    ) -> list[VirtualProgram]:
         for spec in programs:
             if spec.node not in self.cnpus:
                 raise ConfigurationError(
                     f"program {spec.name}: there is no node {spec.node!r}; "
                     f"the nodes are: {', '.join(self.cnpus)}"
                 )
-        failed: list[VirtualProgram] = []
-        running = [
-            self.cnpus[program.node].start(
-                program.name, program.entry, program.inputs, failed.append
-            )
-            for program in programs
+        return [
+            self.cnpus[spec.node].start(spec.name, spec.entry, spec.inputs, failed.append)
+            for spec in programs
         ]
+
+    @contextmanager
+    def _stopped_afterwards(self, programs: Sequence[VirtualProgram]) -> Iterator[None]:
+        """Stop programs at the end, and let what is under way come to its end."""
         try:
-            self._advance(running, on_progress)
-            stalled = [program for program in running if not program.is_finished]
-            first = failed[0] if failed else None
+            yield
         finally:
-            for program in running:
+            for program in programs:
                 program.kill()
             for cnpu in self.cnpus.values():
                 cnpu.board.clear()
         self.settle()
-        if first is not None:
-            raise ProgramError(
-                f"program {first.name} failed: {type(first.error).__name__}: {first.error}"
-            ) from first.error
-        if stalled:
-            waits = "; ".join(f"{program.name} for {program.waiting_for}" for program in stalled)
-            raise StalledProgramsError(f"nothing more can happen, but programs wait: {waits}")
-        return [program.result for program in running]
 
     def settle(self) -> None:
         """Let what is under way come to its end."""
@@ -149,3 +181,11 @@ class VirtualNetwork:
             return unfinished()
 
         self.clock.run_while(watched)
+
+
+def _raise_first(failed: Sequence[VirtualProgram]) -> None:
+    if failed:
+        first = failed[0]
+        raise ProgramError(
+            f"program {first.name} failed: {type(first.error).__name__}: {first.error}"
+        ) from first.error

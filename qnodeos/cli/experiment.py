@@ -30,6 +30,7 @@ class Link(StrEnum):
 
     PAPER = "paper"
     FAST = "fast"
+    PROMPT = "prompt"
 
 
 class Backend(StrEnum):
@@ -62,7 +63,9 @@ def dqc(
     ] = Backend.BEHAVIOURAL,
     link: Annotated[
         Link,
-        typer.Option(help="Entanglement: the paper's rate, or attempts without interruption."),
+        typer.Option(
+            help="Entanglement: the paper's rate, attempts without interruption, or within ms."
+        ),
     ] = Link.PAPER,
     config: Annotated[
         Path | None,

@@ -124,7 +124,7 @@ def run_block(
                 "alpha_steps": alpha,
                 "theta_steps": theta,
                 "circuits": block.circuits,
-                "on_circuit": on_circuit,
+                "on_circuit": None if on_circuit is None else lambda outcome: on_circuit(),
             },
         ),
         ProgramSpec(

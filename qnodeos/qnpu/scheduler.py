@@ -6,8 +6,8 @@ policy is one small object, so that others can be plugged in and compared.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Protocol
 
 from qnodeos.qnpu.process import Process
 
@@ -39,6 +39,10 @@ class PriorityFcfs:
 
 def _by_priority_then_arrival(process: Process) -> tuple[int, int]:
     return process.priority, -process.arrival
+
+
+POLICIES: Final[Mapping[str, Callable[[], SchedulingPolicy]]] = {"fcfs": PriorityFcfs}
+"""The policies by name."""
 
 
 class Scheduler:

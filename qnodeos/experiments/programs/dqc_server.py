@@ -1,10 +1,18 @@
 """Delegated quantum computation: the server (paper, Fig. 4a)."""
 
+from collections.abc import Callable
+from itertools import count
+
 from netqasm.sdk import EPRSocket
 from netqasm.sdk.external import NetQASMConnection, Socket
 
 
-def main(alpha_steps: int, circuits: int) -> list[int]:
+def main(
+    alpha_steps: int,
+    circuits: int | None,
+    on_circuit: Callable[[int], None] | None = None,
+    socket_id: int = 0,
+) -> list[int]:
     """Do the rotation the client asks for, and verify the result, repeatedly.
 
     In a real application the server would not know alpha; it is here to choose the basis
@@ -12,16 +20,19 @@ def main(alpha_steps: int, circuits: int) -> list[int]:
 
     Args:
         alpha_steps: the delegated rotation, in units of pi/16.
-        circuits: how often. Even circuits verify along the target state, odd ones opposite.
+        circuits: how often; None for until it is stopped. Even circuits verify along the
+            target state, odd ones opposite.
+        on_circuit: called with the server's measurement result after every circuit.
+        socket_id: of its sockets; programs that run at once need different ones.
 
     Returns:
         The server's measurement results, one per circuit.
     """
-    epr_socket = EPRSocket("client")
-    client = Socket("server", "client")
+    epr_socket = EPRSocket("client", socket_id, socket_id)
+    client = Socket("server", "client", socket_id)
     outcomes: list[int] = []
     with NetQASMConnection("server", epr_sockets=[epr_socket], max_qubits=1) as connection:
-        for circuit in range(circuits):
+        for circuit in count() if circuits is None else range(circuits):
             orientation = circuit % 2
             qubit = epr_socket.recv_keep()[0]
             connection.flush()
@@ -34,4 +45,6 @@ def main(alpha_steps: int, circuits: int) -> list[int]:
             outcome = qubit.measure(store_array=False)
             connection.flush()
             outcomes.append(int(outcome))
+            if on_circuit is not None:
+                on_circuit(outcomes[-1])
     return outcomes
