@@ -252,9 +252,11 @@ class VirtualProgram:
         self.waiting_for = reason
         parent = self._greenlet.parent
         assert parent is not None
-        parent.switch()
-        self.wait_number += 1
-        self._local_ns = max(self._local_ns, self._cnpu.clock.now_ns)
+        try:
+            parent.switch()
+        finally:  # a killed program too may have things to do yet, and not in the past
+            self.wait_number += 1
+            self._local_ns = max(self._local_ns, self._cnpu.clock.now_ns)
 
     # --- ProgramHost ------------------------------------------------------------------
 

@@ -155,6 +155,7 @@ class Kernel:
             random_choice=random_choice,
             record=trace.record,
             fault=self.abort,
+            running_pid=lambda: None if self._running is None else self._running.pid,
         )
         self._manager = ProcessManager(config.limits)
         self.processes = self._manager.processes

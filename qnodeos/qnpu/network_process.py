@@ -42,6 +42,13 @@ NETWORK_PRIORITY: Final = 1_000
 """Above every user process."""
 
 
+_WORTH_ANOTHER_BATCH: Final = (
+    Outcome.ENTANGLEMENT_FAILURE,
+    # The peer's QNPU may still be busy with a program, and start later in this bin.
+    Outcome.ENTANGLEMENT_SYNC_FAILURE,
+)
+
+
 class Phase(Enum):
     """What the current activation is doing."""
 
@@ -100,6 +107,7 @@ class NetworkProcess(Process):
         "_record",
         "_request",
         "_rotations",
+        "_running_pid",
         "_schedule",
         "bins_missed",
         "bins_used",
@@ -119,6 +127,7 @@ class NetworkProcess(Process):
         random_choice: Callable[[int], int],
         record: Callable[[int, int, int, int], None],
         fault: Callable[[UserProcess, QNodeOSError], None],
+        running_pid: Callable[[], int | None],
     ) -> None:
         super().__init__(NETWORK_PID, NETWORK_PRIORITY)
         self._peers = peers
@@ -133,6 +142,7 @@ class NetworkProcess(Process):
         self._random_choice = random_choice
         self._record = record
         self._fault = fault
+        self._running_pid = running_pid
         self._phase = Phase.PULL
         self._request: LinkRequest | None = None
         self._physical = 0
@@ -192,13 +202,22 @@ class NetworkProcess(Process):
             return False
         if (
             tick > schedule.last_start(number)  # we were not asked in time
-            or self._qmmu.first_free(self._communication_qubits) is None
+            or not self._may_get_a_qubit()
         ):
             self._bin = number  # sit this bin out
             self.bins_missed += 1
             return False
         self._bin_due = number
         return True
+
+    def _may_get_a_qubit(self) -> bool:
+        """Whether a qubit is free, or in the hands of the running process.
+
+        That one may give it back before we run. A qubit kept by a process that waits for its
+        host is not worth waiting for: the bin would be over, and others could have run.
+        """
+        owners = [self._qmmu.owner(physical) for physical in self._communication_qubits]
+        return None in owners or self._running_pid() in owners
 
     def next_due(self, tick: int) -> int | None:
         """The next tick at which `is_due` may become true, None if nothing is pending."""
@@ -396,19 +415,18 @@ class NetworkProcess(Process):
         self._qmmu.release(self._physical)
         if request.user is None:
             self._link_layer.refuse_announcements(request.peer)
-        if outcome is Outcome.ENTANGLEMENT_FAILURE:
+        if outcome in _WORTH_ANOTHER_BATCH:
             return self.run(tick)
-        if outcome is not Outcome.ENTANGLEMENT_SYNC_FAILURE:
-            self._programmed = None  # a device that restarted has forgotten its basis
-            if request.user is not None:
-                self._fault(
-                    request.user.socket.process,
-                    DeviceFailureError(
-                        f"the device answered {outcome.name} to an entanglement attempt with "
-                        f"node {request.peer}"
-                    ),
-                )
-        return FINISHED  # the peer is busy, or the device is ill: leave the rest of this bin
+        self._programmed = None  # a device that restarted has forgotten its basis
+        if request.user is not None:
+            self._fault(
+                request.user.socket.process,
+                DeviceFailureError(
+                    f"the device answered {outcome.name} to an entanglement attempt with "
+                    f"node {request.peer}"
+                ),
+            )
+        return FINISHED  # the device is ill: leave the rest of this bin
 
     # --- the receiver's end -----------------------------------------------------------
 
