@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from calibration.fidelity import time_to_fidelity_ms
 from calibration.readout import ReadoutFidelity
-from qnodeos import __version__
 from qnodeos.assembly import NetworkConfig
-from qnodeos.errors import ConfigurationError, InsufficientDataError
+from qnodeos.cli.run_support import (
+    STOPPING,
+    check_destinations,
+    progress_bar,
+    run_metadata,
+    write_whole,
+)
+from qnodeos.errors import InsufficientDataError
 from qnodeos.experiments.dqc import (
     BLOCK_CIRCUITS,
     Block,
@@ -49,24 +52,19 @@ def run_and_report(
         quiet: no table and no progress bar.
     """
     console = Console(quiet=quiet)
-    _check_destinations(json_path, out)
+    check_destinations(json_path, out)
     started_s = time.perf_counter()
     parts: dict[Block, DqcSetData] = {}
     interrupted: KeyboardInterrupt | None = None
     with ExitStack() as stack:
-        on_progress = stack.enter_context(_progress(console, settings))
+        circuits = settings.circuits_per_set * len(settings.sets)
+        on_progress = stack.enter_context(progress_bar(console, "circuits", circuits))
         write = None
         if out is not None:
             write = stack.enter_context(open_dataset(out / "dqc.db", "dqc", _metadata(settings)))
         try:
             for block, data in run_blocks(
-                settings,
-                workers,
-                on_progress,
-                lambda: console.print(
-                    "Stopping: the blocks that are running are finished first; press Ctrl-C again "
-                    "to discard them."
-                ),
+                settings, workers, on_progress, lambda: console.print(STOPPING)
             ):
                 parts[block] = data
                 if write is not None:
@@ -88,8 +86,8 @@ def run_and_report(
         _report(console, result, sets, json_path, out)
     if interrupted is not None:
         console.print(
-            f"Interrupted: {sum(block.circuits for block in parts)} of "
-            f"{settings.circuits_per_set * len(settings.sets)} circuits are done and kept."
+            f"Interrupted: {sum(block.circuits for block in parts)} of {circuits} circuits "
+            "are done and kept."
         )
         raise interrupted
 
@@ -113,40 +111,6 @@ def latency_bound_ms(network: NetworkConfig) -> float | None:
         return None  # the state is below the bound from the start
 
 
-def _check_destinations(json_path: Path | None, out: Path | None) -> None:
-    """Fail now rather than after the run.
-
-    Raises:
-        ConfigurationError: the result could not be written there.
-    """
-    if out is not None:
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigurationError(
-                f"cannot make this directory: {error.strerror}; choose another --out",
-                file=str(out),
-            ) from error
-    if json_path is None:
-        return
-    problem = None
-    if json_path.is_dir():
-        problem = "it is a directory"
-    else:
-        try:
-            json_path.parent.mkdir(exist_ok=True)
-        except OSError as error:
-            problem = f"{json_path.parent}: {error.strerror}"
-        else:
-            if not os.access(json_path if json_path.exists() else json_path.parent, os.W_OK):
-                problem = "permission denied"
-    if problem is not None:
-        raise ConfigurationError(
-            f"cannot write the result there: {problem}; choose another --json",
-            file=str(json_path),
-        )
-
-
 def _merged(settings: DqcSettings, parts: dict[Block, DqcSetData]) -> list[DqcSetData]:
     by_set: list[list[DqcSetData]] = [[] for _ in settings.sets]
     for block in blocks_of(settings):
@@ -165,7 +129,7 @@ def _report(
     console.print(fidelity_table(result))
     console.print(segments_table(result))
     if json_path is not None:
-        _write(json_path, json.dumps(result, indent=1, allow_nan=False) + "\n")
+        write_whole(json_path, json.dumps(result, indent=1, allow_nan=False) + "\n")
         console.print(f"Result: {json_path}")
     if out is not None:
         from qnodeos.experiments.dqc_plots import save_dqc_figures
@@ -176,37 +140,12 @@ def _report(
         console.print(f"Traces of the first block: {out}/trace_*.csv")
 
 
-def _write(path: Path, text: str) -> None:
-    """Write a file as a whole or not at all."""
-    if path.exists() and not path.is_file():  # a pipe, or /dev/stdout
-        path.write_text(text, "utf-8")
-        return
-    unfinished = path.with_name(path.name + ".part")
-    unfinished.write_text(text, "utf-8")
-    unfinished.replace(path)
-
-
 def _metadata(settings: DqcSettings) -> dict[str, Any]:
     """What was run, as text and numbers."""
-    return {
-        "version": __version__,
-        "backend": f"{settings.backend} (simulated)",
-        "seed": settings.seed,
-        "profile": settings.profile,
-        "circuits_per_set": settings.circuits_per_set,
-        "network": settings.network.model_dump_json(),
-    }
-
-
-@contextmanager
-def _progress(console: Console, settings: DqcSettings) -> Iterator[Callable[[int], None]]:
-    total = settings.circuits_per_set * len(settings.sets)
-    columns = (
-        TextColumn("circuits (simulated)"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
+    return run_metadata(
+        settings.backend,
+        settings.seed,
+        settings.profile,
+        settings.network,
+        circuits_per_set=settings.circuits_per_set,
     )
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=total)
-        yield lambda done: progress.update(task, completed=done)

@@ -7,18 +7,10 @@ processes that share the work.
 
 from __future__ import annotations
 
-import gc
-import signal
-import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
-from multiprocessing import active_children, get_context
-from multiprocessing.sharedctypes import Synchronized
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,6 +26,7 @@ from qnodeos.assembly import (
 from qnodeos.cnpu.external import install
 from qnodeos.experiments.dqc_analysis import DqcSetData
 from qnodeos.experiments.dqc_segments import NodeTrace, circuit_segments_ms
+from qnodeos.experiments.pool import freeze_imports, run_jobs
 from qnodeos.trace.csvformat import write_trace_csv
 from sim.charge import ChargeCheck
 from sim.network import ProgramSpec
@@ -46,7 +39,6 @@ BLOCK_CIRCUITS: Final = 100
 """Circuits run on one pair of nodes; bounds the size of their traces, and what is lost and
 waited for when a run is interrupted."""
 
-_POLL_S: Final = 0.2
 _CIRCUIT_EVENTS: Final = 200
 _BATCH_EVENTS: Final = 8
 _SPARE_CIRCUITS: Final = 20
@@ -111,7 +103,7 @@ def run_block(
     install()
     from qnodeos.experiments.programs import dqc_client, dqc_server
 
-    _freeze_imports()
+    freeze_imports()
     alpha, theta = settings.sets[block.set_index]
     seed = f"{settings.seed}/set {block.set_index}/block {block.number}"
     capacity = _trace_capacity(settings.network, block.circuits)
@@ -151,13 +143,6 @@ def run_block(
         charge_ok=charge_ok,
         segments=circuit_segments_ms(client, server, block.circuits),
     )
-
-
-@cache
-def _freeze_imports() -> None:
-    """Spare the garbage collector what has been imported, which lives as long as we do."""
-    gc.collect()
-    gc.freeze()
 
 
 def _trace_capacity(network: NetworkConfig, circuits: int) -> int:
@@ -216,27 +201,6 @@ def merge(parts: Sequence[DqcSetData]) -> DqcSetData:
     )
 
 
-# --- several processes ------------------------------------------------------------------
-
-_finished_circuits: Synchronized[int] | None = None
-"""In a worker: counts circuits over all workers."""
-
-
-def _start_worker(counter: Synchronized[int]) -> None:
-    global _finished_circuits  # noqa: PLW0603 (the initialiser has no other way in)
-    _finished_circuits = counter
-
-
-def _count_circuit() -> None:
-    assert _finished_circuits is not None
-    with _finished_circuits.get_lock():
-        _finished_circuits.value += 1
-
-
-def _work(settings: DqcSettings, block: Block) -> DqcSetData:
-    return run_block(settings, block, _count_circuit)
-
-
 def run_blocks(
     settings: DqcSettings,
     workers: int,
@@ -245,106 +209,14 @@ def run_blocks(
 ) -> Iterator[tuple[Block, DqcSetData]]:
     """Run all blocks, in several processes; yields each as it is done.
 
-    After Ctrl-C no more blocks are started; those that run are still finished and yielded,
-    then KeyboardInterrupt goes on to the caller. Ctrl-C again discards those that run.
+    For Ctrl-C see `qnodeos.experiments.pool.run_jobs`.
 
     Args:
         settings: the experiment.
-        workers: processes; 1 runs everything here, where Ctrl-C loses the running block.
+        workers: processes; 1 runs everything here.
         on_progress: called with the number of circuits done so far, now and then.
         on_interrupt: called when the first Ctrl-C is noticed.
     """
-    blocks = blocks_of(settings)
-    if workers <= 1:
-        done = 0
-
-        def count() -> None:
-            nonlocal done
-            done += 1
-            on_progress(done)
-
-        for block in blocks:
-            yield block, run_block(settings, block, count)
-        return
-    with _counted_interrupts() as interrupts:
-        yield from _run_in_pool(settings, blocks, workers, on_progress, on_interrupt, interrupts)
-    if interrupts.count:
-        raise KeyboardInterrupt
-
-
-def _run_in_pool(
-    settings: DqcSettings,
-    blocks: Sequence[Block],
-    workers: int,
-    on_progress: Callable[[int], None],
-    on_interrupt: Callable[[], None],
-    interrupts: _Interrupts,
-) -> Iterator[tuple[Block, DqcSetData]]:
-    context = get_context("spawn")
-    counter = context.Value("q", 0)
-    others = set(active_children())
-    pool = ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_start_worker, initargs=(counter,)
+    return run_jobs(
+        blocks_of(settings), partial(run_block, settings), workers, on_progress, on_interrupt
     )
-    waiting = deque(blocks)
-    running: dict[Future[DqcSetData], Block] = {}
-    stopping = finished = False
-    try:
-        while running or (waiting and not stopping):
-            # The pool is given no more than it can run: what it has it cannot be told to leave.
-            while waiting and not stopping and len(running) < workers:
-                block = waiting.popleft()
-                with _ignoring_interrupts():
-                    running[pool.submit(_work, settings, block)] = block
-            done, _ = wait(running, timeout=_POLL_S, return_when=FIRST_COMPLETED)
-            on_progress(counter.value)
-            for future in done:
-                yield running.pop(future), future.result()
-            if interrupts.count > 1:
-                return
-            if interrupts.count and not stopping:
-                stopping = True
-                on_interrupt()
-        finished = True
-    finally:
-        if not finished:
-            # Nobody wants what they work on, and a block may take a minute.
-            for process in set(active_children()) - others:
-                process.terminate()
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-class _Interrupts:
-    """How often Ctrl-C was pressed."""
-
-    count = 0
-
-    def add(self, *_: object) -> None:
-        """One more; a handler of SIGINT."""
-        self.count += 1
-
-
-@contextmanager
-def _counted_interrupts() -> Iterator[_Interrupts]:
-    """Count Ctrl-C instead of raising: raised while a pool shuts down, it would hang for ever."""
-    interrupts = _Interrupts()
-    with _handling_interrupts(interrupts.add):
-        yield interrupts
-
-
-def _ignoring_interrupts() -> AbstractContextManager[None]:
-    """Start processes that leave Ctrl-C, which reaches the whole group, to their parent."""
-    return _handling_interrupts(signal.SIG_IGN)
-
-
-@contextmanager
-def _handling_interrupts(handler: Callable[..., object] | signal.Handlers) -> Iterator[None]:
-    # Only the main thread may, and only there would Ctrl-C be raised.
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.signal(signal.SIGINT, handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import signal
 from dataclasses import dataclass, replace
-from multiprocessing import active_children
 
 import numpy as np
 import pytest
@@ -22,7 +20,6 @@ from qnodeos.experiments.dqc import (
     blocks_of,
     merge,
     run_block,
-    run_blocks,
 )
 from qnodeos.experiments.dqc_analysis import analyse_dqc
 from qnodeos.experiments.programs import dqc_client, dqc_server
@@ -397,52 +394,3 @@ def test_the_charge_checks_belong_to_their_circuits():
     data = run_block(replace(SETTINGS, network=network), Block(0, 0, 6))
     assert not data.charge_ok.any()
     assert data.client_outcome.mean() > 0.5
-
-
-# --- Ctrl-C -----------------------------------------------------------------------------
-
-
-def interrupted(presses_later: int) -> tuple[list[Block], int]:
-    """Blocks that are kept, with Ctrl-C when they have been started and so often after that."""
-    kept, notices = [], 0
-    settings = DqcSettings(2, 1, "zero", NetworkConfig.preset("fast"))
-
-    def on_progress(_: int) -> None:
-        if not notices:
-            signal.raise_signal(signal.SIGINT)
-
-    def on_interrupt() -> None:
-        nonlocal notices
-        notices += 1
-        for _ in range(presses_later):
-            signal.raise_signal(signal.SIGINT)
-
-    children = active_children()
-    handler = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt):
-        for block, _ in run_blocks(settings, 2, on_progress, on_interrupt):
-            kept.append(block)
-    assert active_children() == children
-    assert signal.getsignal(signal.SIGINT) is handler
-    return kept, notices
-
-
-def test_ctrl_c_lets_the_running_blocks_finish_and_starts_no_more():
-    kept, notices = interrupted(presses_later=0)
-    assert {block.set_index for block in kept} == {0, 1}
-    assert notices == 1
-
-
-def test_ctrl_c_again_and_again_discards_the_running_blocks_and_ends():
-    kept, notices = interrupted(presses_later=3)
-    assert {block.set_index for block in kept} <= {0, 1}
-    assert notices == 1
-
-
-def test_a_run_that_is_not_read_to_its_end_leaves_no_process_behind():
-    children = active_children()
-    settings = DqcSettings(2, 1, "zero", NetworkConfig.preset("fast"))
-    blocks = run_blocks(settings, 2, lambda _: None)
-    next(blocks)
-    del blocks
-    assert active_children() == children

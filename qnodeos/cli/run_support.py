@@ -1,0 +1,114 @@
+"""What the commands that run experiments share: destinations, progress, what was run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from qnodeos import __version__
+from qnodeos.assembly import NetworkConfig
+from qnodeos.errors import ConfigurationError
+
+STOPPING: Final = (
+    "Stopping: the blocks that are running are finished first; press Ctrl-C again to discard them."
+)
+"""What to say when a run has been interrupted once."""
+
+
+def check_destinations(json_path: Path | None, out: Path | None) -> None:
+    """Fail now rather than after the run; makes the directories.
+
+    Args:
+        json_path: where the result will be written as JSON, None for nowhere.
+        out: directory for everything else, None for none.
+
+    Raises:
+        ConfigurationError: the result could not be written there.
+    """
+    if out is not None:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot make this directory: {error.strerror}; choose another --out",
+                file=str(out),
+            ) from error
+    if json_path is None:
+        return
+    problem = None
+    if json_path.is_dir():
+        problem = "it is a directory"
+    else:
+        try:
+            json_path.parent.mkdir(exist_ok=True)
+        except OSError as error:
+            problem = f"{json_path.parent}: {error.strerror}"
+        else:
+            if not os.access(json_path if json_path.exists() else json_path.parent, os.W_OK):
+                problem = "permission denied"
+    if problem is not None:
+        raise ConfigurationError(
+            f"cannot write the result there: {problem}; choose another --json",
+            file=str(json_path),
+        )
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file as a whole or not at all."""
+    if path.exists() and not path.is_file():  # a pipe, or /dev/stdout
+        path.write_text(text, "utf-8")
+        return
+    unfinished = path.with_name(path.name + ".part")
+    unfinished.write_text(text, "utf-8")
+    unfinished.replace(path)
+
+
+def run_metadata(
+    backend: str, seed: int, profile: str, network: NetworkConfig, **others: str | int | float
+) -> dict[str, Any]:
+    """What was run, as text and numbers.
+
+    Args:
+        backend: depth of the simulation.
+        seed: of all randomness.
+        profile: name of the latency profile.
+        network: nodes, link and schedule.
+        others: what else this experiment can be told.
+    """
+    return {
+        "version": __version__,
+        "backend": f"{backend} (simulated)",
+        "seed": seed,
+        "profile": profile,
+        **others,
+        "network": network.model_dump_json(),
+    }
+
+
+@contextmanager
+def progress_bar(console: Console, steps: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar that shows how far a run is.
+
+    Args:
+        console: where to; nothing is shown if it is quiet.
+        steps: what is counted.
+        total: how many there will be.
+
+    Yields:
+        A function to be called with the number done so far.
+    """
+    columns = (
+        TextColumn(f"{steps} (simulated)"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=total)
+        yield lambda done: progress.update(task, completed=done)

@@ -1,0 +1,173 @@
+"""Sharing the jobs of an experiment among processes.
+
+A job is a part of an experiment that is simulated on nodes of its own with a seed of its
+own, so that results do not depend on the number of processes.
+"""
+
+from __future__ import annotations
+
+import gc
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import AbstractContextManager, contextmanager
+from functools import cache
+from multiprocessing import active_children, get_context
+from multiprocessing.sharedctypes import Synchronized
+from typing import Final, TypeVar
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+_POLL_S: Final = 0.2
+
+_finished_steps: Synchronized[int] | None = None
+"""In a worker: counts steps over all workers."""
+
+
+@cache
+def freeze_imports() -> None:
+    """Spare the garbage collector what has been imported, which lives as long as we do."""
+    gc.collect()
+    gc.freeze()
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    work: Callable[[Job, Callable[[], None]], Result],
+    workers: int,
+    on_progress: Callable[[int], None],
+    on_interrupt: Callable[[], None] = lambda: None,
+) -> Iterator[tuple[Job, Result]]:
+    """Do all jobs, in several processes; yields each with its result as it is done.
+
+    After Ctrl-C no more jobs are started; those that run are still finished and yielded,
+    then KeyboardInterrupt goes on to the caller. Ctrl-C again discards those that run.
+
+    Args:
+        jobs: what is to be done, in the order in which it is begun; they can be pickled.
+        work: does a job, and calls its second argument after every step, whatever that is
+            (a circuit, say); it can be pickled.
+        workers: processes; 1 runs everything here, where Ctrl-C loses the running job.
+        on_progress: called with the number of steps done so far, now and then.
+        on_interrupt: called when the first Ctrl-C is noticed.
+
+    Raises:
+        KeyboardInterrupt: there was a Ctrl-C, and what was still wanted has been yielded.
+    """
+    if workers <= 1:
+        done = 0
+
+        def count() -> None:
+            nonlocal done
+            done += 1
+            on_progress(done)
+
+        for job in jobs:
+            yield job, work(job, count)
+        return
+    with _counted_interrupts() as interrupts:
+        yield from _run_in_pool(jobs, work, workers, on_progress, on_interrupt, interrupts)
+    if interrupts.count:
+        raise KeyboardInterrupt
+
+
+def _run_in_pool(
+    jobs: Sequence[Job],
+    work: Callable[[Job, Callable[[], None]], Result],
+    workers: int,
+    on_progress: Callable[[int], None],
+    on_interrupt: Callable[[], None],
+    interrupts: _Interrupts,
+) -> Iterator[tuple[Job, Result]]:
+    context = get_context("spawn")
+    counter = context.Value("q", 0)
+    others = set(active_children())
+    pool = ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_start_worker, initargs=(counter,)
+    )
+    waiting = deque(jobs)
+    running: dict[Future[Result], Job] = {}
+    stopping = finished = False
+    try:
+        while running or (waiting and not stopping):
+            # The pool is given no more than it can run: what it has it cannot be told to leave.
+            while waiting and not stopping and len(running) < workers:
+                job = waiting.popleft()
+                with _ignoring_interrupts():
+                    running[pool.submit(_do, work, job)] = job
+            done, _ = wait(running, timeout=_POLL_S, return_when=FIRST_COMPLETED)
+            on_progress(counter.value)
+            for future in done:
+                yield running.pop(future), future.result()
+            if interrupts.count > 1:
+                return
+            if interrupts.count and not stopping:
+                stopping = True
+                on_interrupt()
+        finished = True
+    finally:
+        if not finished:
+            # Nobody wants what they work on, and a job may take a minute.
+            for process in set(active_children()) - others:
+                process.terminate()
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+# --- in the workers ---------------------------------------------------------------------
+
+
+def _start_worker(counter: Synchronized[int]) -> None:
+    global _finished_steps  # noqa: PLW0603 (the initialiser has no other way in)
+    _finished_steps = counter
+
+
+def _count_step() -> None:
+    assert _finished_steps is not None
+    with _finished_steps.get_lock():
+        _finished_steps.value += 1
+
+
+def _do(work: Callable[[Job, Callable[[], None]], Result], job: Job) -> Result:
+    return work(job, _count_step)
+
+
+# --- Ctrl-C -----------------------------------------------------------------------------
+
+
+class _Interrupts:
+    """How often Ctrl-C was pressed."""
+
+    count = 0
+
+    def add(self, *_: object) -> None:
+        """One more; a handler of SIGINT."""
+        self.count += 1
+
+
+@contextmanager
+def _counted_interrupts() -> Iterator[_Interrupts]:
+    """Count Ctrl-C instead of raising: raised while a pool shuts down, it would hang for ever."""
+    interrupts = _Interrupts()
+    with _handling_interrupts(interrupts.add):
+        yield interrupts
+
+
+def _ignoring_interrupts() -> AbstractContextManager[None]:
+    """Start processes that leave Ctrl-C, which reaches the whole group, to their parent."""
+    return _handling_interrupts(signal.SIG_IGN)
+
+
+@contextmanager
+def _handling_interrupts(handler: Callable[..., object] | signal.Handlers) -> Iterator[None]:
+    # Only the main thread may, and only there would Ctrl-C be raised.
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)

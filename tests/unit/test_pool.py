@@ -1,0 +1,97 @@
+"""Jobs shared among processes: results, progress, Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from functools import partial
+from multiprocessing import active_children
+from os import getpid
+
+import pytest
+
+from qnodeos.experiments.pool import run_jobs
+
+JOBS = tuple(range(5))
+STEPS = 3
+
+
+def work(factor: int, job: int, on_step: Callable[[], None]) -> tuple[int, int]:
+    for _ in range(STEPS):
+        on_step()
+    return factor * job, getpid()
+
+
+def fail(job: int, on_step: Callable[[], None]) -> None:
+    raise ValueError(f"job {job}")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_every_job_is_done_once_and_its_steps_are_counted(workers):
+    seen: list[int] = []
+    done = dict(run_jobs(JOBS, partial(work, 7), workers, seen.append))
+    assert {job: result for job, (result, _) in done.items()} == {job: 7 * job for job in JOBS}
+    assert seen[-1] <= len(JOBS) * STEPS
+    assert seen == sorted(seen)
+    processes = {process for _, process in done.values()}
+    if workers == 1:
+        assert processes == {getpid()}
+        assert seen == list(range(1, len(JOBS) * STEPS + 1))
+    else:
+        assert getpid() not in processes
+        assert seen[-1] > 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_of_a_job_reaches_the_caller(workers):
+    children = active_children()
+    with pytest.raises(ValueError, match="job 0"):
+        list(run_jobs(JOBS[:1], fail, workers, lambda _: None))
+    assert active_children() == children
+
+
+# --- Ctrl-C -----------------------------------------------------------------------------
+
+
+def interrupted(presses_later: int) -> tuple[list[int], int]:
+    """Jobs that are kept, with Ctrl-C when they have been started and so often after that."""
+    kept, notices = [], 0
+
+    def on_progress(_: int) -> None:
+        if not notices:
+            signal.raise_signal(signal.SIGINT)
+
+    def on_interrupt() -> None:
+        nonlocal notices
+        notices += 1
+        for _ in range(presses_later):
+            signal.raise_signal(signal.SIGINT)
+
+    children = active_children()
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        for job, _ in run_jobs(JOBS, partial(work, 7), 2, on_progress, on_interrupt):
+            kept.append(job)
+    assert active_children() == children
+    assert signal.getsignal(signal.SIGINT) is handler
+    return kept, notices
+
+
+def test_ctrl_c_lets_the_running_jobs_finish_and_starts_no_more():
+    kept, notices = interrupted(presses_later=0)
+    assert set(kept) == {0, 1}
+    assert notices == 1
+
+
+def test_ctrl_c_again_and_again_discards_the_running_jobs_and_ends():
+    kept, notices = interrupted(presses_later=3)
+    assert set(kept) <= {0, 1}
+    assert notices == 1
+
+
+def test_a_run_that_is_not_read_to_its_end_leaves_no_process_behind():
+    children = active_children()
+    jobs = run_jobs(JOBS, partial(work, 7), 2, lambda _: None)
+    next(jobs)
+    del jobs
+    assert active_children() == children
