@@ -568,7 +568,7 @@ def test_an_announcement_in_the_guard_of_a_bin_starts_no_attempt_there():
     lab.check_clean()
 
 
-def test_a_sync_failure_is_retried_in_the_next_bin():
+def test_a_node_that_is_late_in_a_bin_is_waited_for():
     lab, first, second, link = pair(Verdict)
     start(second, 1)
     start(first, 2)
@@ -581,9 +581,11 @@ def test_a_sync_failure_is_retried_in_the_next_bin():
     late = second.post(submit(1, "qalloc Q0\n" + "init Q0\n" * 2))
     lab.run(2 * BIN_TICKS)
     outcomes = [r.detail for r in first.trace.events(Event.PROCESSOR_CONSUME_OUTCOME)]
-    assert outcomes == [Outcome.ENTANGLEMENT_SYNC_FAILURE, Outcome.SUCCESS_PSI_PLUS]
-    starts = [tick // BIN_TICKS for tick, _ in first.device.log]
-    assert starts == [1, 2]
+    *early, last = outcomes
+    assert early
+    assert set(early) == {Outcome.ENTANGLEMENT_SYNC_FAILURE}
+    assert last is Outcome.SUCCESS_PSI_PLUS
+    assert {tick // BIN_TICKS for tick, _ in first.device.log} == {1}
     assert first.array(created)[4] == 0
     assert {busy, alone, late} & second.replies.keys()
     assert len(link.verdicts) == 1
