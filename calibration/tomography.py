@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from calibration.readout import ReadoutFidelity, correct_zeros
+from calibration.readout import ReadoutFidelity, check_binomial, correct_zeros
 from qnodeos.errors import InsufficientDataError
 
 ITERATIONS_MAX: Final = 100_000
@@ -87,14 +87,39 @@ def reconstruct(zeros: Sequence[int], shots: Sequence[int], readout: ReadoutFide
     sigma = np.array([2 * estimate.sigma for estimate in estimates])
     if np.linalg.norm(bloch) <= 1:
         return QubitState(bloch, sigma, maximum_likelihood=False)
-    return QubitState(_most_likely(zeros, shots, readout), sigma, maximum_likelihood=True)
+    return QubitState(most_likely(np.eye(3), zeros, shots, readout), sigma, maximum_likelihood=True)
 
 
-def _most_likely(
-    zeros: Sequence[int], shots: Sequence[int], readout: ReadoutFidelity
+def most_likely(
+    axes: ArrayLike, zeros: Sequence[int], shots: Sequence[int], readout: ReadoutFidelity
 ) -> NDArray[np.float64]:
-    """Bloch vector of the R rho R fixed point, shape (3,)."""
-    up, down = (_IDENTITY + PAULIS) / 2, (_IDENTITY - PAULIS) / 2
+    """The state of maximum likelihood for measurements along any axes.
+
+    Args:
+        axes: Bloch vectors, of length 1, of the states that ideally read 0; shape (n, 3).
+        zeros: outcomes 0 per axis, n numbers.
+        shots: shots per axis, n numbers.
+        readout: of the qubit.
+
+    Returns:
+        Its Bloch vector, shape (3,): the R rho R fixed point.
+
+    Raises:
+        InsufficientDataError: the axes are no unit vectors, one has no shots or impossible
+            counts, or there is no convergence.
+    """
+    vectors = np.asarray(axes, dtype=np.float64)
+    if vectors.ndim != 2 or vectors.shape[1] != 3 or not len(vectors) == len(zeros) == len(shots):
+        raise InsufficientDataError(
+            f"axes of shape {vectors.shape} do not fit {len(zeros)} and {len(shots)} counts; "
+            "three components and one count each are needed"
+        )
+    if (np.abs(np.linalg.norm(vectors, axis=1) - 1) > 1e-9).any():
+        raise InsufficientDataError(f"axes {vectors.tolist()} are not Bloch unit vectors")
+    for zero, shot in zip(zeros, shots, strict=True):
+        check_binomial(zero, shot)
+    along = np.einsum("nk,kij->nij", vectors, PAULIS)
+    up, down = (_IDENTITY + along) / 2, (_IDENTITY - along) / 2
     f0, f1 = readout.f0, readout.f1
     operators = np.concatenate([f0 * up + (1 - f1) * down, (1 - f0) * up + f1 * down])
     counts = np.array([*zeros, *(n - z for z, n in zip(zeros, shots, strict=True))])

@@ -126,10 +126,20 @@ class QNodeOSConnection(BaseNetQASMConnection):  # type: ignore[misc]
     def block(self) -> None:
         """Wait for everything that was flushed without blocking."""
         while self._unanswered:
-            request, callback = self._unanswered.pop(0)
-            self._take(self._host.await_reply(request))
-            if callback is not None:
-                callback()
+            self.block_oldest()
+
+    def block_oldest(self) -> None:
+        """Wait for the first of what was flushed without blocking, if there is any.
+
+        The SDK itself can wait for everything only; a program that keeps some subroutines
+        queued at the QNPU needs this.
+        """
+        if not self._unanswered:
+            return
+        request, callback = self._unanswered.pop(0)
+        self._take(self._host.await_reply(request))
+        if callback is not None:
+            callback()
 
     def _take(self, reply: HostReply) -> None:
         error = reply.error
