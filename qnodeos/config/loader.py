@@ -47,7 +47,7 @@ def load_config(
     Raises:
         ConfigurationError: the file cannot be read or its content is wrong.
     """
-    return parse_config(_read(path), model, os.fspath(path), base)
+    return parse_config(read_text(path), model, os.fspath(path), base)
 
 
 def parse_config(text: str, model: type[ModelT], name: str, base: ModelT | None = None) -> ModelT:
@@ -73,6 +73,24 @@ def parse_config(text: str, model: type[ModelT], name: str, base: ModelT | None 
             file=name,
             line=document.lines.get(()),
         )
+    return _validated(document, model, base)
+
+
+def changed(base: ModelT, changes: Mapping[str, Any], name: str) -> ModelT:
+    """A model with some fields changed, checked as strictly as if a file named them.
+
+    Args:
+        base: what holds for the other fields.
+        changes: plain data: numbers, text, lists and dictionaries with text keys.
+        name: where the changes come from, for messages.
+
+    Raises:
+        ConfigurationError: a field does not exist, or a value is wrong.
+    """
+    return _validated(Document(name, changes, {}), type(base), base)
+
+
+def _validated(document: Document, model: type[ModelT], base: ModelT | None) -> ModelT:
     try:
         # By way of JSON because pydantic's strict mode for JSON is what a file needs: it
         # makes tuples of lists and enumerations of text, but no numbers of text.
@@ -104,7 +122,12 @@ def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
     return merged
 
 
-def _read(path: str | os.PathLike[str]) -> str:
+def read_text(path: str | os.PathLike[str]) -> str:
+    """The text of a configuration file.
+
+    Raises:
+        ConfigurationError: it cannot be read, is too large, or is not UTF-8.
+    """
     name = os.fspath(path)
     try:
         with Path(path).open("rb") as file:

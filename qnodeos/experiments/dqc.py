@@ -24,6 +24,7 @@ from qnodeos.assembly import (
     load_profile,
 )
 from qnodeos.cnpu.external import install
+from qnodeos.cnpu.latency import LatencyProfile
 from qnodeos.experiments.dqc_analysis import DqcSetData
 from qnodeos.experiments.dqc_segments import NodeTrace, circuit_segments_ms
 from qnodeos.experiments.pool import freeze_imports, run_jobs
@@ -58,6 +59,8 @@ class DqcSettings:
         trace_directory: where to write the traces of the first block, None for nowhere.
         backend: depth of the simulation, see `qnodeos.assembly.BACKENDS`.
         sets: (alpha, theta) in units of pi/16.
+        latency: instead of the named latency profile.
+        scheduler: scheduling policy of the QNPUs.
     """
 
     circuits_per_set: int
@@ -67,6 +70,8 @@ class DqcSettings:
     trace_directory: Path | None = None
     backend: str = "behavioural"
     sets: Sequence[tuple[int, int]] = SETS
+    latency: LatencyProfile | None = None
+    scheduler: str = "fcfs"
 
 
 @dataclass(frozen=True)
@@ -126,8 +131,10 @@ def run_block(
             {"alpha_steps": alpha, "circuits": block.circuits},
         ),
     ]
-    profile = load_profile(settings.profile)
-    with build_two_nodes(settings.network, profile, seed, capacity, settings.backend) as system:
+    profile = settings.latency or load_profile(settings.profile)
+    with build_two_nodes(
+        settings.network, profile, seed, capacity, settings.backend, settings.scheduler
+    ) as system:
         client_outcomes, outcomes = system.network.run(programs)
         charge_ok = _charge_ok(system, block.circuits)
     if settings.trace_directory is not None and (block.set_index, block.number) == (0, 0):
