@@ -157,6 +157,10 @@ class InsufficientDataError(CallerError):
     """Measured counts cannot be analysed: none, inconsistent, or a singular readout."""
 
 
+class ResultStorageError(CallerError):
+    """Results cannot be stored, for instance because the disk is full."""
+
+
 class ChildProcessFailedError(CallerError):
     """A process that was started died, or was not ready in time; with its last words."""
 

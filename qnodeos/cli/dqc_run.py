@@ -31,8 +31,9 @@ from qnodeos.experiments.dqc import (
     run_blocks,
 )
 from qnodeos.experiments.dqc_analysis import DqcSetData, analyse_dqc
-from qnodeos.experiments.dqc_storage import open_dataset
+from qnodeos.experiments.dqc_storage import add_block, open_dqc_run
 from qnodeos.experiments.dqc_table import fidelity_table, segments_table
+from qnodeos.experiments.storage import DATABASE
 from sim.entangled_state import SinglePhotonProtocol
 
 
@@ -59,18 +60,20 @@ def run_and_report(
     with ExitStack() as stack:
         circuits = settings.circuits_per_set * len(settings.sets)
         on_progress = stack.enter_context(progress_bar(console, "circuits", circuits))
-        write = None
+        stored = None
         if out is not None:
-            write = stack.enter_context(open_dataset(out / "dqc.db", "dqc", _metadata(settings)))
+            stored = stack.enter_context(open_dqc_run(out / DATABASE, _metadata(settings)))
         try:
             for block, data in run_blocks(
                 settings, workers, on_progress, lambda: console.print(STOPPING)
             ):
                 parts[block] = data
-                if write is not None:
-                    write(block.set_index, block.number * BLOCK_CIRCUITS, data)
+                if stored is not None:
+                    add_block(stored, block.set_index, block.number * BLOCK_CIRCUITS, data)
         except KeyboardInterrupt as interrupt:
             interrupted = interrupt
+            if stored is not None:
+                stored.mark_interrupted()
     sets = _merged(settings, parts)
     if sets:
         noise = settings.network.server.noise
@@ -136,7 +139,7 @@ def _report(
 
         for figure in save_dqc_figures(result, sets, out):
             console.print(f"Plot: {figure}")
-        console.print(f"Dataset: {out / 'dqc.db'} (QCoDeS)")
+        console.print(f"Dataset: {out / DATABASE} (QCoDeS)")
         console.print(f"Traces of the first block: {out}/trace_*.csv")
 
 

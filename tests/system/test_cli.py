@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from qcodes.dataset import load_by_id
-from qcodes.dataset.sqlite.database import conn_from_dbpath_or_conn
 
 import qnodeos
 from qnodeos.cli import dqc_run, experiment
@@ -22,6 +20,7 @@ from qnodeos.experiments.dqc import SETS, blocks_of, run_block
 from qnodeos.experiments.dqc_segments import SEGMENTS
 from qnodeos.trace.csvformat import read_trace_csv
 from qnodeos.trace.events import Event
+from tests.unit.stored_runs import read
 
 CIRCUITS = 6
 QUICK = ("--circuits-per-set", str(CIRCUITS), "--link", "fast", "--workers", "1")
@@ -118,14 +117,12 @@ def test_plots_dataset_and_traces_are_written(command, tmp_path):
     assert plots
     assert all(path.stat().st_size > 1_000 for path in plots)
 
-    connection = conn_from_dbpath_or_conn(conn=None, path_to_db=str(out / "dqc.db"))
-    dataset = load_by_id(1, conn=connection)
-    frame = dataset.to_pandas_dataframe().reset_index()
-    connection.close()
-    assert len(frame) == CIRCUITS * len(SETS)
-    assert sorted(set(frame["set_index"])) == list(range(len(SETS)))
-    assert dataset.metadata["circuits_per_set"] == CIRCUITS
-    assert dataset.metadata["backend"] == "behavioural (simulated)"
+    stored = read(out / "qnodeos.db")
+    assert len(stored.frame) == CIRCUITS * len(SETS)
+    assert sorted(set(stored.frame["set_index"])) == list(range(len(SETS)))
+    assert stored.metadata["circuits_per_set"] == CIRCUITS
+    assert stored.metadata["backend"] == "behavioural (simulated)"
+    assert stored.metadata["state"] == "complete"
 
     for node, subroutines in (("client", CIRCUITS), ("server", 2 * CIRCUITS)):
         for part, unit_ns, event in (
@@ -146,7 +143,7 @@ def test_the_demo_leaves_its_results(command, tmp_path, monkeypatch):
     assert done.code == 0, done.err
     results = tmp_path / "results" / "demo"
     assert result_of(results / "dqc.json")["circuits"] == 2 * len(SETS)
-    assert (results / "dqc.db").exists()
+    assert (results / "qnodeos.db").exists()
     assert (results / "trace_server_qnpu.csv").exists()
 
 
@@ -286,7 +283,9 @@ def test_ctrl_c_keeps_what_was_measured(command, tmp_path, monkeypatch):
     assert f"{2 * CIRCUITS} of {6 * CIRCUITS} circuits" in done.out
     assert result_of(path)["circuits"] == 2 * CIRCUITS
     assert result_of(path)["complete"] is False
-    assert (tmp_path / "dqc.db").exists()
+    stored = read(tmp_path / "qnodeos.db")
+    assert len(stored.frame) == 2 * CIRCUITS
+    assert stored.metadata["state"] == "interrupted"
 
 
 # --- the command itself ---------------------------------------------------------------
