@@ -16,6 +16,7 @@ app = typer.Typer(
 DEMO_CIRCUITS_PER_SET = 60
 DEMO_DIRECTORY = Path("results/demo")
 MAX_WORKERS = 64
+MULTITASKING_SECONDS = 60.0
 
 
 class Profile(StrEnum):
@@ -102,6 +103,74 @@ def dqc(
     run_and_report(
         settings, workers=workers or os.cpu_count() or 1, json_path=json, out=out, quiet=quiet
     )
+
+
+@app.command()
+def multitasking(
+    n: Annotated[
+        str, typer.Option(help="Numbers of DQC pairs, and of LGT programs, with commas.")
+    ] = "1,2,3,4,5",
+    scheduler: Annotated[
+        str, typer.Option(help="Schedulers to compare, with commas; the paper's is fcfs.")
+    ] = "fcfs",
+    seconds: Annotated[
+        float, typer.Option(help="Virtual time of each multitasked run, in seconds.")
+    ] = MULTITASKING_SECONDS,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all randomness.")] = 1,
+    profile: Annotated[
+        Profile, typer.Option(help="Software latencies: the paper's, or none.")
+    ] = Profile.PAPER,
+    link: Annotated[
+        Link,
+        typer.Option(
+            help="Entanglement: the paper's rate, attempts without interruption, or within ms."
+        ),
+    ] = Link.PROMPT,
+    mocked: Annotated[
+        bool,
+        typer.Option("--mocked", help="Herald as usual, but deliver pairs without correlation."),
+    ] = False,
+    json: Annotated[Path | None, typer.Option(help="Write the result here.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Directory for plots; none are made without.")
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=0, max=MAX_WORKERS, help="Processes; 0: one per core.")
+    ] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No tables and no progress bar.")] = False,
+) -> None:
+    """DQC and LGT programs at once, and one after another (paper, Fig. 5)."""
+    if quiet and json is None and out is None:
+        raise typer.BadParameter("nothing would be kept: add --json or --out", param_hint="--quiet")
+    from qnodeos.assembly import NetworkConfig
+    from qnodeos.cli.multitasking_run import run_and_report
+    from qnodeos.experiments.multitasking import MultitaskingSettings
+
+    network = NetworkConfig.preset(link.value)
+    if mocked:
+        network = network.model_copy(
+            update={"link": network.link.model_copy(update={"mocked": True})}
+        )
+    settings = MultitaskingSettings(
+        pairs=_numbers(n),
+        schedulers=tuple(scheduler.split(",")),
+        seconds=seconds,
+        seed=seed,
+        profile=profile.value,
+        network=network,
+    )
+    run_and_report(
+        settings, workers=workers or os.cpu_count() or 1, json_path=json, out=out, quiet=quiet
+    )
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(
+            f"'{text}' is no list of numbers, such as 1,2,5", param_hint="--n"
+        ) from None
 
 
 def demo() -> None:
