@@ -127,7 +127,9 @@ class EntanglementManager:
         self._peers = peers
         self._delivered = delivered
         self._sockets: dict[tuple[int, int], ErSocket] = {}
-        self._outstanding: dict[int, list[UserRequest]] = {}
+        self._sockets_of: dict[int, list[ErSocket]] = {}
+        self._keepers: dict[int, ErSocket] = {}  # of the qubits of unclaimed pairs
+        self._outstanding: dict[int, dict[UserRequest, None]] = {}
         self._next_create_id = 0
 
     # --- sockets ----------------------------------------------------------------------
@@ -161,11 +163,12 @@ class EntanglementManager:
                 f"ER socket {socket_id} to node {remote_node} is already open (process "
                 f"{holder.process.pid}); programs that run at once need distinct socket ids"
             )
-        mine = sum(socket.process is process for socket in self._sockets.values())
-        if mine >= self._limits.er_sockets:
-            raise LimitError(f"process {process.pid} has er_sockets={mine} open, the limit")
+        mine = self._sockets_of.setdefault(process.pid, [])
+        if len(mine) >= self._limits.er_sockets:
+            raise LimitError(f"process {process.pid} has er_sockets={len(mine)} open, the limit")
         socket = ErSocket(process, socket_id, remote_node, remote_socket_id, min_fidelity)
         self._sockets[remote_node, socket_id] = socket
+        mine.append(socket)
         return socket
 
     def socket(self, remote_node: int, socket_id: int) -> ErSocket | None:
@@ -253,17 +256,17 @@ class EntanglementManager:
         self._add(process, request)
         socket.receives.append(request)
         while socket.unclaimed and not request.is_done:
-            self._hand_over(request, socket.unclaimed.popleft())
+            self._hand_over(request, self._claim(socket))
         return request
 
     def _add(self, process: UserProcess, request: UserRequest) -> None:
-        mine = self._outstanding.setdefault(process.pid, [])
+        mine = self._outstanding.setdefault(process.pid, {})
         if len(mine) >= self._limits.entanglement_requests:
             raise LimitError(
                 f"process {process.pid} has entanglement_requests={len(mine)} outstanding, "
                 "the limit"
             )
-        mine.append(request)
+        mine[request] = None
 
     def _virtuals(
         self, qubits: Sequence[int | None], pairs: int, *, required: bool = True
@@ -322,6 +325,8 @@ class EntanglementManager:
             self._hand_over(socket.receives[0], pair)
         elif len(socket.unclaimed) < self._limits.unclaimed_pairs:
             socket.unclaimed.append(pair)
+            if pair.physical is not None:
+                self._keepers[pair.physical] = socket
         else:
             if pair.physical is not None:
                 self._qmmu.release(pair.physical)
@@ -371,27 +376,31 @@ class EntanglementManager:
         array[start : start + RESULTS_PER_PAIR] = values
         request.delivered += 1
         if request.is_done:
-            self._outstanding[process.pid].remove(request)
+            del self._outstanding[process.pid][request]
             if is_receiver:
                 socket.receives.remove(request)
         self._delivered(process, pair)
 
     def holders(self, among: Collection[int]) -> set[int]:
         """Processes for which one of some physical qubits is kept: they have yet to receive it."""
-        return {
-            socket.process.pid
-            for socket in self._sockets.values()
-            if any(pair.physical in among for pair in socket.unclaimed)
-        }
+        keepers = (self._keepers.get(physical) for physical in among)
+        return {socket.process.pid for socket in keepers if socket is not None}
+
+    def _claim(self, socket: ErSocket) -> Pair:
+        """The oldest pair that a socket keeps; it keeps it no more."""
+        pair = socket.unclaimed.popleft()
+        if pair.physical is not None:
+            del self._keepers[pair.physical]
+        return pair
 
     # --- the end of a process ---------------------------------------------------------
 
     def forget(self, pid: int, serial: int) -> list[UserRequest]:
         """Forget the requests one subroutine of a process made; returns the create requests."""
-        mine = self._outstanding.get(pid, [])
+        mine = self._outstanding.get(pid, {})
         forgotten = [request for request in mine if request.serial == serial]
         for request in forgotten:
-            mine.remove(request)
+            del mine[request]
             if request.arguments is None:
                 request.socket.receives.remove(request)
         return [request for request in forgotten if request.arguments is not None]
@@ -402,12 +411,12 @@ class EntanglementManager:
         Qubits of unclaimed pairs are released.
         """
         self._outstanding.pop(pid, None)
-        closed = [socket for socket in self._sockets.values() if socket.process.pid == pid]
+        closed = self._sockets_of.pop(pid, [])
         for socket in closed:
             del self._sockets[socket.remote_node, socket.socket_id]
             socket.receives.clear()
             while socket.unclaimed:
-                physical = socket.unclaimed.popleft().physical
+                physical = self._claim(socket).physical
                 if physical is not None:
                     self._qmmu.release(physical)
         return closed

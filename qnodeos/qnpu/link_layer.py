@@ -20,10 +20,9 @@ not accepted yet are kept, and offered again.
 
 from __future__ import annotations
 
-from bisect import insort
-from collections import deque
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Final
 
 from qnodeos.api.peer import (
@@ -47,79 +46,12 @@ from qnodeos.limits import Limits
 from qnodeos.qdevice.instructions import ANGLE_STEPS, Axis
 from qnodeos.qdevice.outcomes import BellState
 from qnodeos.qnpu.entanglement import INT32_MAX, EntanglementManager, ErSocket, UserRequest
+from qnodeos.qnpu.link_queue import Link, LinkRequest
 from qnodeos.qnpu.process import ProcessState, UserProcess
 from qnodeos.qnpu.requests import RANDOM_BASES, ROTATIONS
 
-Order = tuple[int, int, int]
-
-_REMEMBERED_PAIRS: Final = 64
-"""Pairs whose loss a peer may still report."""
-
-
-@dataclass(eq=False, slots=True)
-class LinkRequest:
-    """A request as both ends of a link see it.
-
-    Attributes:
-        creator: node id of its creator.
-        user: the creator's own request; None at the receiver.
-        accepted: whether both ends have agreed.
-        done: pairs heralded so far.
-        deadline_tick: creator only: when the peer must have accepted, and bins must exist.
-        cancelled: either end has withdrawn it.
-        start_bin: first bin in which it is attempted: the one offered, or a later one if
-            the receiver accepted late, so that neither end moves it before a request
-            that the other is still attempting.
-    """
-
-    creator: int
-    create_id: int
-    peer: int
-    terms: RequestTerms
-    user: UserRequest | None
-    accepted: bool
-    deadline_tick: int
-    start_bin: int
-    done: int = 0
-    cancelled: bool = False
-
-    @property
-    def order(self) -> Order:
-        """Position in the queue, the same at both ends."""
-        return self.start_bin, self.creator, self.create_id
-
-
-@dataclass(slots=True)
-class Link:
-    """What is known of one neighbour.
-
-    Attributes:
-        is_up: whether there is a connection to the neighbour.
-        queue: requests in order.
-        offers: the neighbour's offers that name a socket nobody has opened yet.
-        announced: announcements not matched with a herald of our own yet.
-        delivered: (create id, process, tick) of the pairs delivered last, as creator.
-        sequence: number of the next pair.
-        quiet_before_bin: no attempts before this bin: the head of the queue was withdrawn,
-            and until the neighbour has heard of it, it may still attempt that one.
-    """
-
-    is_up: bool = True
-    queue: list[LinkRequest] = field(default_factory=list)
-    offers: list[Offer] = field(default_factory=list)
-    announced: deque[Announce] = field(default_factory=deque)
-    delivered: deque[tuple[int, UserProcess, int]] = field(
-        default_factory=lambda: deque(maxlen=_REMEMBERED_PAIRS)
-    )
-    sequence: int = 0
-    quiet_before_bin: int = 0
-
-    def find(self, creator: int, create_id: int) -> LinkRequest | None:
-        """The request with this creator and number."""
-        for request in self.queue:
-            if request.create_id == create_id and request.creator == creator:
-                return request
-        return None
+Deadline = tuple[int, int]
+"""A tick, and the number of one of our create requests."""
 
 
 class LinkLayer:
@@ -157,6 +89,10 @@ class LinkLayer:
         self._next_bin = next_bin
         self._has_schedule = has_schedule
         self.links: Final = {peer: Link() for peer in peers}
+        self._places = {peer: place for place, peer in enumerate(self.links)}
+        self._queued = 0
+        self._mine: dict[int, LinkRequest] = {}
+        self._deadlines: list[Deadline] = []
         self.deadline_tick: int | None = None
         """First tick at which `expire` has something to do."""
         self.has_requests = False
@@ -182,11 +118,10 @@ class LinkLayer:
         link = self._link(peer)
         link.is_up = False
         agreed = [request for request in link.queue if request.accepted]
-        link.queue = [request for request in link.queue if not request.accepted]
-        self.has_requests = any(other.queue for other in self.links.values())
-        self._update_deadline()
+        for request in agreed:
+            self._dequeue(request)
         doubtful = [process for _, process, tick in link.delivered if tick >= doubtful_from_tick]
-        link.offers.clear()
+        link.drop_offers()
         link.announced.clear()
         link.delivered.clear()
         link.sequence = link.quiet_before_bin = 0
@@ -221,8 +156,8 @@ class LinkLayer:
         """
         link = self._link(peer)
         link.is_up = True
-        waiting, link.queue = link.queue, []
-        for request in waiting:
+        for request in list(link.queue):
+            self._dequeue(request)
             request.start_bin = start_bin
             request.terms = replace(request.terms, start_bin=start_bin)
             self._enqueue(request)
@@ -237,9 +172,7 @@ class LinkLayer:
     @property
     def is_creating(self) -> bool:
         """Whether one of our own create requests is outstanding."""
-        return any(
-            request.user is not None for link in self.links.values() for request in link.queue
-        )
+        return bool(self._mine)
 
     # --- our own requests -------------------------------------------------------------
 
@@ -273,12 +206,13 @@ class LinkLayer:
         """Fail requests whose time is up."""
         if self.deadline_tick is None or tick < self.deadline_tick:
             return
-        for link in self.links.values():
-            for request in [r for r in link.queue if r.user is not None]:
-                error = self._expiry(request, tick)
-                if error is not None and request.user is not None:
-                    self._fault(request.user.socket.process, error)
-        self._update_deadline()
+        due = self._deadlines[: bisect_right(self._deadlines, (tick, INT32_MAX))]
+        requests = {self._mine[number] for _, number in due}
+        for request in sorted(requests, key=lambda r: (self._places[r.peer], r.order)):
+            error = self._expiry(request, tick)
+            if error is not None and request.user is not None:
+                self._fault(request.user.socket.process, error)
+        self._find_deadline()
 
     def _expiry(self, request: LinkRequest, tick: int) -> EntanglementTimeoutError | None:
         assert request.user is not None
@@ -334,7 +268,7 @@ class LinkLayer:
                         EntanglementRequestError(f"node {peer} refused the request: {reason}"),
                     )
             case Cancel(create_id):
-                link.offers = [o for o in link.offers if o.create_id != create_id]
+                link.drop_offer(create_id)
                 request = link.find(peer, create_id)
                 if request is not None:
                     self._withdraw(request)
@@ -345,8 +279,10 @@ class LinkLayer:
         if not _is_valid(offer.terms, self._limits):
             self._send(peer, Reject(offer.create_id, f"its terms are out of range: {offer.terms}"))
             return
-        accepted_or_waiting = len(link.offers) + sum(r.creator == peer for r in link.queue)
-        if accepted_or_waiting >= self._limits.entanglement_requests:
+        if link.knows_of(peer, offer.create_id):
+            self._send(peer, Reject(offer.create_id, f"it offers {offer.create_id} twice"))
+            return
+        if link.of_neighbour >= self._limits.entanglement_requests:
             self._send(
                 peer,
                 Reject(
@@ -358,7 +294,7 @@ class LinkLayer:
             return
         socket = self._entanglement.socket(peer, offer.terms.remote_socket_id)
         if socket is None:
-            link.offers.append(offer)
+            link.keep_offer(offer)
         else:
             self._answer(peer, offer, socket)
 
@@ -397,24 +333,18 @@ class LinkLayer:
 
     def socket_opened(self, socket: ErSocket) -> None:
         """Answer offers that waited for this socket."""
-        link = self.links[socket.remote_node]
-        waiting = [o for o in link.offers if o.terms.remote_socket_id == socket.socket_id]
-        for offer in waiting:
-            link.offers.remove(offer)
+        for offer in self.links[socket.remote_node].take_offers(socket.socket_id):
             self._answer(socket.remote_node, offer, socket)
 
     def sockets_closed(self, sockets: Iterable[ErSocket]) -> None:
         """Withdraw what a process had agreed with peers, and tell them."""
         for socket in sockets:
             peer = socket.remote_node
-            for request in list(self.links[peer].queue):
-                if request.user is not None and request.user.socket is socket:
-                    self._withdraw(request)
+            for request in self.links[peer].on_socket(socket.socket_id):
+                self._withdraw(request)
+                if request.user is not None:
                     self._send(peer, Cancel(request.create_id))
-                elif request.creator == peer and (
-                    request.terms.remote_socket_id == socket.socket_id
-                ):
-                    self._withdraw(request)
+                else:
                     self._send(peer, Reject(request.create_id, "the program there has ended"))
 
     def withdraw(self, users: Iterable[UserRequest]) -> None:
@@ -431,22 +361,15 @@ class LinkLayer:
     def first_bin(self, peer: int) -> int | None:
         """First bin in which `head` has a request, None if there is none as things are."""
         link = self.links[peer]
-        for request in link.queue:
-            if request.accepted:
-                return max(request.start_bin, link.quiet_before_bin)
-        return None
+        return None if link.first is None else max(link.first.start_bin, link.quiet_before_bin)
 
     def head(self, peer: int, number: int) -> LinkRequest | None:
         """The request both ends attempt in a bin, None if there is none."""
         link = self.links[peer]
-        if number < link.quiet_before_bin:
+        first = link.first
+        if first is None or number < first.start_bin or number < link.quiet_before_bin:
             return None
-        for request in link.queue:
-            if request.start_bin > number:
-                return None
-            if request.accepted:
-                return request
-        return None
+        return first
 
     def announce(self, request: LinkRequest, bell_state: BellState, tick: int) -> int:
         """As creator: tell the peer of a herald; returns the pair's sequence number."""
@@ -505,16 +428,33 @@ class LinkLayer:
     # --- the queue --------------------------------------------------------------------
 
     def _enqueue(self, request: LinkRequest) -> None:
-        insort(self.links[request.peer].queue, request, key=_order)
+        self.links[request.peer].add(request)
+        self._queued += 1
         self.has_requests = True
-        self._update_deadline()
+        if request.user is not None:
+            self._mine[request.create_id] = request
+            if not request.accepted or not self._has_schedule():
+                insort(self._deadlines, (request.deadline_tick, request.create_id))
+            if request.user.deadline_tick is not None:
+                insort(self._deadlines, (request.user.deadline_tick, request.create_id))
+        self._find_deadline()
 
     def _dequeue(self, request: LinkRequest) -> None:
-        queue = self.links[request.peer].queue
-        if request in queue:
-            queue.remove(request)
-            self.has_requests = any(link.queue for link in self.links.values())
-            self._update_deadline()
+        if not self.links[request.peer].remove(request):
+            return
+        self._queued -= 1
+        self.has_requests = self._queued > 0
+        if request.user is not None:
+            del self._mine[request.create_id]
+            for tick in (request.deadline_tick, request.user.deadline_tick):
+                if tick is not None:
+                    self._forget_deadline((tick, request.create_id))
+        self._find_deadline()
+
+    def _forget_deadline(self, deadline: Deadline) -> None:
+        place = bisect_left(self._deadlines, deadline)
+        if self._deadlines[place : place + 1] == [deadline]:
+            del self._deadlines[place]
 
     def _withdraw(self, request: LinkRequest) -> None:
         next_bin = self._next_bin()
@@ -523,21 +463,19 @@ class LinkLayer:
         request.cancelled = True
         self._dequeue(request)
 
-    def _update_deadline(self) -> None:
-        deadlines = []
-        for link in self.links.values():
-            for request in link.queue:
-                if request.user is None:
-                    continue
-                if not request.accepted or not self._has_schedule():
-                    deadlines.append(request.deadline_tick)
-                if request.user.deadline_tick is not None:
-                    deadlines.append(request.user.deadline_tick)
-        self.deadline_tick = min(deadlines, default=None)
+    def _find_deadline(self) -> None:
+        deadlines = self._deadlines
+        while deadlines and not self._still_counts(*deadlines[0]):
+            del deadlines[0]
+        self.deadline_tick = deadlines[0][0] if deadlines else None
 
-
-def _order(request: LinkRequest) -> Order:
-    return request.order
+    def _still_counts(self, tick: int, create_id: int) -> bool:
+        """Whether a deadline is one still: not that of a schedule that has come since."""
+        request = self._mine[create_id]
+        assert request.user is not None
+        return (
+            tick == request.user.deadline_tick or not request.accepted or not self._has_schedule()
+        )
 
 
 def _is_valid(terms: RequestTerms, limits: Limits) -> bool:

@@ -25,7 +25,8 @@ from qnodeos.qdevice.outcomes import HERALDS, BellState, Outcome
 from qnodeos.qdevice.protocols import QDriver
 from qnodeos.qnpu.entanglement import EntanglementManager, ErSocket, Pair
 from qnodeos.qnpu.execution import DEVICE, FINISHED, WAIT
-from qnodeos.qnpu.link_layer import LinkLayer, LinkRequest
+from qnodeos.qnpu.link_layer import LinkLayer
+from qnodeos.qnpu.link_queue import LinkRequest
 from qnodeos.qnpu.process import NETWORK_PID, Process, UserProcess
 from qnodeos.qnpu.qmmu import QMMU
 from qnodeos.qnpu.requests import (

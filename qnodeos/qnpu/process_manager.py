@@ -7,6 +7,7 @@ epitaph: what is asked of it later is answered with the reason.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Final
 
@@ -28,7 +29,10 @@ class ProcessManager:
         self._limits = limits
         self._processes: dict[int, UserProcess] = {}
         self._by_owner: dict[Owner, UserProcess] = {}
-        self._epitaphs: dict[Owner, str] = {}
+        self._by_client: dict[int, dict[int, UserProcess]] = {}
+        # Both orders of epitaphs are by age; a plain dict is slow to find its oldest entry.
+        self._epitaphs: OrderedDict[Owner, str] = OrderedDict()
+        self._mourned: dict[int, OrderedDict[Owner, None]] = {}
         self._next_pid = NETWORK_PID + 1
 
     @property
@@ -51,7 +55,7 @@ class ProcessManager:
             )
         if len(self._processes) >= self._limits.processes:
             raise LimitError(f"processes={self._limits.processes} are running, the limit")
-        if len(self.of_client(owner[0])) >= self._limits.programs_per_client:
+        if len(self._by_client.get(owner[0], ())) >= self._limits.programs_per_client:
             raise LimitError(
                 f"programs_per_client={self._limits.programs_per_client} of this connection are "
                 "registered, the limit; stop one first"
@@ -65,7 +69,8 @@ class ProcessManager:
         self._next_pid += 1
         self._processes[process.pid] = process
         self._by_owner[owner] = process
-        self._epitaphs.pop(owner, None)
+        self._by_client.setdefault(owner[0], {})[process.pid] = process
+        self.clear_epitaph(owner)
         return process
 
     def find(self, owner: Owner) -> UserProcess:
@@ -123,27 +128,40 @@ class ProcessManager:
         """Forget a process that has ended."""
         del self._processes[process.pid]
         del self._by_owner[process.owner]
+        client = process.owner[0]
+        mine = self._by_client[client]
+        del mine[process.pid]
+        if not mine:
+            del self._by_client[client]
 
     def write_epitaph(self, process: UserProcess, error: QNodeOSError) -> None:
         """Remember why a process ends; the oldest epitaphs of its connection make room."""
         client, each = process.owner[0], self._limits.programs_per_client
-        mine = [owner for owner in self._epitaphs if owner[0] == client]
+        mine = self._mourned.get(client, ())
         if len(mine) >= each:
-            del self._epitaphs[mine[0]]
+            self.clear_epitaph(next(iter(mine)))
         elif len(self._epitaphs) >= self._limits.processes * each:
-            del self._epitaphs[next(iter(self._epitaphs))]
+            self.clear_epitaph(next(iter(self._epitaphs)))
         text = f"{type(error).__name__}: {error}"
         self._epitaphs[process.owner] = text[:_EPITAPH_LENGTH]
+        self._mourned.setdefault(client, OrderedDict())[process.owner] = None
 
     def clear_epitaph(self, owner: Owner) -> bool:
         """Whether there was an epitaph; there is none any more."""
-        return self._epitaphs.pop(owner, None) is not None
+        if self._epitaphs.pop(owner, None) is None:
+            return False
+        client = owner[0]
+        mine = self._mourned[client]
+        del mine[owner]
+        if not mine:
+            del self._mourned[client]
+        return True
 
     def of_client(self, client: int) -> list[UserProcess]:
         """The processes of a connection."""
-        return [process for process in self._processes.values() if process.owner[0] == client]
+        return list(self._by_client.get(client, {}).values())
 
     def forget_client(self, client: int) -> None:
         """Drop the epitaphs of a connection that has ended."""
-        for owner in [owner for owner in self._epitaphs if owner[0] == client]:
+        for owner in self._mourned.pop(client, ()):
             del self._epitaphs[owner]

@@ -235,7 +235,11 @@ class Node:
         # Nothing public shows these; a leak in them would show only after hours.
         assert not kernel._qubit_waiters
         assert not kernel.entanglement._sockets
+        assert not kernel.entanglement._sockets_of
+        assert not kernel.entanglement._keepers
         assert not kernel.entanglement._outstanding
+        assert not kernel.link_layer._mine
+        assert not kernel.link_layer._deadlines
         for link in kernel.link_layer.links.values():
             assert not link.queue
             assert not link.announced

@@ -22,7 +22,8 @@ from qnodeos.errors import EntanglementTimeoutError, PeerProtocolError
 from qnodeos.limits import Limits
 from qnodeos.qdevice.outcomes import BellState
 from qnodeos.qnpu.entanglement import EntanglementManager, ErSocket, UserRequest
-from qnodeos.qnpu.link_layer import LinkLayer, LinkRequest
+from qnodeos.qnpu.link_layer import LinkLayer
+from qnodeos.qnpu.link_queue import LinkRequest
 from qnodeos.qnpu.process import UserProcess
 from qnodeos.qnpu.qmmu import QMMU
 from qnodeos.qnpu.requests import parse_create_arguments
