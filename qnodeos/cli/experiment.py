@@ -173,6 +173,78 @@ def _numbers(text: str) -> tuple[int, ...]:
         ) from None
 
 
+@app.command()
+def lgt(
+    repetitions: Annotated[
+        int,
+        typer.Option(
+            min=1, max=1_000_000, help="Of the six bases for each of the six input states."
+        ),
+    ] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all randomness.")] = 1,
+    profile: Annotated[
+        Profile, typer.Option(help="Software latencies: the paper's, or none.")
+    ] = Profile.PAPER,
+    backend: Annotated[
+        Backend,
+        typer.Option(
+            help="Depth of the simulation: devices that answer from a model, or nodes down to "
+            "their instruments (needs the extra 'lab')."
+        ),
+    ] = Backend.BEHAVIOURAL,
+    link: Annotated[
+        Link,
+        typer.Option(
+            help="Entanglement: the paper's rate, attempts without interruption, or within ms."
+        ),
+    ] = Link.PROMPT,
+    mocked: Annotated[
+        bool,
+        typer.Option(
+            "--mocked/--real",
+            help="Entanglement for DQC: heralds with nothing entangled, as in the paper, or pairs.",
+        ),
+    ] = True,
+    scheduler: Annotated[str, typer.Option(help="Scheduler; the paper's is fcfs.")] = "fcfs",
+    config: Annotated[
+        Path | None,
+        typer.Option(help="YAML or JSON file; its fields override those of --link."),
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the result here.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Directory for plot and dataset; none are made without."),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=0, max=MAX_WORKERS, help="Processes; 0: one per core.")
+    ] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No table and no progress bar.")] = False,
+) -> None:
+    """Local gate tomography, alone and while DQC runs (paper, Fig. 5)."""
+    if quiet and json is None and out is None:
+        raise typer.BadParameter("nothing would be kept: add --json or --out", param_hint="--quiet")
+    from qnodeos.assembly import NetworkConfig, load_network
+    from qnodeos.cli.lgt_run import run_and_report
+    from qnodeos.experiments.lgt import LgtSettings
+
+    network = (
+        load_network(config, link.value) if config is not None else NetworkConfig.preset(link.value)
+    )
+    settings = LgtSettings(
+        repetitions=repetitions,
+        seed=seed,
+        profile=profile.value,
+        network=network.model_copy(
+            update={"link": network.link.model_copy(update={"mocked": mocked})}
+        ),
+        scheduler=scheduler,
+        backend=backend.value,
+    )
+    run_and_report(
+        settings, workers=workers or os.cpu_count() or 1, json_path=json, out=out, quiet=quiet
+    )
+
+
 def demo() -> None:
     """A short delegated quantum computation, with table and plots."""
     dqc(

@@ -1,0 +1,114 @@
+"""Running LGT from the command line: progress, storage, report."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from calibration.readout import ReadoutFidelity
+from qnodeos.cli.run_support import (
+    STOPPING,
+    check_destinations,
+    progress_bar,
+    run_metadata,
+    write_whole,
+)
+from qnodeos.experiments.lgt import (
+    BLOCK_REPETITIONS,
+    LgtBlock,
+    LgtSettings,
+    merged,
+    run_blocks,
+)
+from qnodeos.experiments.lgt_analysis import LgtData, analyse_lgt
+from qnodeos.experiments.lgt_storage import add_block, open_lgt_run
+from qnodeos.experiments.lgt_table import lgt_table
+from qnodeos.experiments.storage import DATABASE
+
+
+def run_and_report(
+    settings: LgtSettings, *, workers: int, json_path: Path | None, out: Path | None, quiet: bool
+) -> None:
+    """Run the experiment and write what was asked for.
+
+    After Ctrl-C what was measured is analysed and written all the same, then
+    KeyboardInterrupt goes on to the caller.
+
+    Args:
+        settings: the experiment.
+        workers: processes.
+        json_path: where to write the result as JSON, None for nowhere.
+        out: directory for plot and dataset, None for none.
+        quiet: no table and no progress bar.
+    """
+    console = Console(quiet=quiet)
+    check_destinations(json_path, out)
+    started_s = time.perf_counter()
+    parts: dict[LgtBlock, LgtData] = {}
+    interrupted: KeyboardInterrupt | None = None
+    with ExitStack() as stack:
+        on_progress = stack.enter_context(
+            progress_bar(console, "LGT subroutines", settings.subroutines)
+        )
+        stored = None
+        if out is not None:
+            stored = stack.enter_context(open_lgt_run(out / DATABASE, _metadata(settings)))
+        try:
+            for block, data in run_blocks(
+                settings, workers, on_progress, lambda: console.print(STOPPING)
+            ):
+                parts[block] = data
+                if stored is not None:
+                    add_block(stored, block.mode, block.number * BLOCK_REPETITIONS, data)
+        except KeyboardInterrupt as interrupt:
+            interrupted = interrupt
+            if stored is not None:
+                stored.mark_interrupted()
+    if parts:
+        noise = settings.network.client.noise
+        result = analyse_lgt(
+            merged(parts, settings),
+            ReadoutFidelity(noise.readout_fidelity_0, noise.readout_fidelity_1),
+            seed=settings.seed,
+            wall_s=time.perf_counter() - started_s,
+        )
+        result["complete"] = interrupted is None
+        result["settings"] = _metadata(settings)
+        _report(console, result, json_path, out)
+    if interrupted is not None:
+        done = sum(data.state.size for data in parts.values())
+        console.print(
+            f"Interrupted: {done} of {settings.subroutines} LGT subroutines are done and kept."
+        )
+        raise interrupted
+
+
+def _report(
+    console: Console, result: dict[str, Any], json_path: Path | None, out: Path | None
+) -> None:
+    console.print(lgt_table(result))
+    if json_path is not None:
+        write_whole(json_path, json.dumps(result, indent=1, allow_nan=False) + "\n")
+        console.print(f"Result: {json_path}")
+    if out is not None:
+        from qnodeos.experiments.lgt_plots import save_lgt_figure
+
+        console.print(f"Plot: {save_lgt_figure(result, out)}")
+        console.print(f"Dataset: {out / DATABASE} (QCoDeS)")
+
+
+def _metadata(settings: LgtSettings) -> dict[str, Any]:
+    """What was run, as text and numbers."""
+    return run_metadata(
+        settings.backend,
+        settings.seed,
+        settings.profile,
+        settings.network,
+        repetitions=settings.repetitions,
+        scheduler=settings.scheduler,
+    )
