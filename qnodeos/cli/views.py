@@ -205,7 +205,8 @@ def _entanglement(now: Snapshot, before: Snapshot | None) -> str:
     waiting = kernel.get("link_requests") or {}
     text = (
         f"bins used {_with_rate(now, before, 'kernel', 'bins_used')}, missed "
-        f"{_count(now, 'kernel', 'bins_missed')}"
+        f"{_count(now, 'kernel', 'bins_missed')}, blocked "
+        f"{_count(now, 'kernel', 'bins_blocked')}"
     )
     for peer in sorted({*pairs, *waiting}, key=str):
         text += f"; node {peer}: {pairs.get(peer, 0)} pairs, {waiting.get(peer, 0)} requests wait"

@@ -22,6 +22,12 @@ class SchedulerChoice:
 
 
 SCHEDULERS: Final[Mapping[str, SchedulerChoice]] = MappingProxyType(
-    {"fcfs": SchedulerChoice("fcfs")}
+    {
+        "fcfs": SchedulerChoice("fcfs"),
+        "queue-ahead": SchedulerChoice("prepare-ahead", queue_ahead=2),
+        "bin-aware": SchedulerChoice("bin-aware"),
+        "deadline": SchedulerChoice("deadline"),
+        "combined": SchedulerChoice("combined", queue_ahead=2),
+    }
 )
-"""The choices by name; `fcfs` is the paper's."""
+"""The choices by name: the paper's, each improvement on its own, and all of them together."""

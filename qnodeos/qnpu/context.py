@@ -26,6 +26,10 @@ class ProcessServices(Protocol):
         """Whether an outstanding entanglement request will map this virtual qubit."""
         ...
 
+    def should_pause(self, pc: int) -> bool:
+        """Whether to give way before the instruction at ``pc``, if no qubit is held."""
+        ...
+
     def allocate(self, virtual: int) -> bool:
         """Map a free physical qubit; False if another process must free one first."""
         ...

@@ -24,6 +24,8 @@ WAIT: Final = -3
 """The instruction at `Execution.pc` cannot proceed yet; run it again when woken."""
 YIELD: Final = -4
 """Enough for this tick; go on at the next."""
+PAUSE: Final = -5
+"""Others should run first; go on with the instruction at `Execution.pc` when chosen again."""
 
 Operation = Callable[[], int]
 
@@ -140,6 +142,11 @@ class Execution:
         self.pc = pc
         self.waiting_for = reason
         return WAIT
+
+    def pause(self, pc: int) -> int:
+        """Give way; the instruction at ``pc`` is run when the process is chosen again."""
+        self.pc = pc
+        return PAUSE
 
     def out_of_allowance(self, target: int) -> int:
         """A loop, or work on long arrays, used up the instructions of this tick.

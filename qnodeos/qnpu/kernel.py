@@ -42,11 +42,12 @@ from qnodeos.limits import Limits
 from qnodeos.qdevice.instructions import PhysicalInstruction
 from qnodeos.qdevice.outcomes import BellState, Outcome
 from qnodeos.qdevice.protocols import QDriver
+from qnodeos.qnpu.blocks import BlockDurations
 from qnodeos.qnpu.compiler import compile_subroutine
 from qnodeos.qnpu.context import CompileContext
 from qnodeos.qnpu.decoder import check_version, decode_subroutine
 from qnodeos.qnpu.entanglement import EntanglementManager, Pair, UserRequest
-from qnodeos.qnpu.execution import DEVICE, FINISHED, WAIT, Operation, SubroutineFault
+from qnodeos.qnpu.execution import DEVICE, FINISHED, PAUSE, WAIT, Operation, SubroutineFault
 from qnodeos.qnpu.link_layer import LinkLayer
 from qnodeos.qnpu.network_process import NETWORK_PRIORITY, NetworkProcess
 from qnodeos.qnpu.process import (
@@ -59,6 +60,7 @@ from qnodeos.qnpu.process import (
 )
 from qnodeos.qnpu.process_manager import ProcessManager
 from qnodeos.qnpu.qmmu import QMMU
+from qnodeos.qnpu.qubit_queue import QubitQueue
 from qnodeos.qnpu.schedule import NetworkSchedule
 from qnodeos.qnpu.scheduler import PriorityFcfs, Scheduler, SchedulingPolicy
 from qnodeos.qnpu.services import Services
@@ -129,7 +131,10 @@ class Kernel:
         self._record = trace.record
         self._tick = 0
         self.qmmu = QMMU(driver.capabilities)
-        self.scheduler = Scheduler(policy if policy is not None else PriorityFcfs())
+        self._policy = policy if policy is not None else PriorityFcfs()
+        self.scheduler = Scheduler(self._policy, config.dispatch_ticks)
+        self._blocks = BlockDurations()
+        self._qubit_queue = QubitQueue()
         self.entanglement = EntanglementManager(
             self.qmmu, config.limits, driver.capabilities.tick_ns, config.peers, self._delivered
         )
@@ -163,8 +168,7 @@ class Kernel:
         self._resume_tick = 0
         self._release_tick = 0
         self._in_flight: Process | None = None
-        self._device_busy = False
-        self._qubit_waiters: set[int] = set()
+        self._device_busy = self._block_is_begun = False
         self._holders: dict[int, int] = {}  # with qubits that are wanted, and since when
         self._done = self._failed = self._instructions = self._compiled = 0
 
@@ -322,7 +326,7 @@ class Kernel:
         if self._running is process:
             self._running = None
             self._record(self._tick, Event.PROCESSOR_FINISH_USER_PROCESS, process.pid)
-        self._qubit_waiters.discard(process.pid)
+        self._qubit_queue.leave(process.pid)
         process.handle(ProcessEvent.CANCELLED)
 
     def _acknowledge(self, client: int, request: int, error: QNodeOSError | None = None) -> None:
@@ -338,7 +342,8 @@ class Kernel:
 
     def _submit(self, client: int, request: int, app_id: int, body: bytes) -> None:
         process = self._manager.find((client, app_id))
-        subroutine = self._manager.queue_subroutine(process, client, request, body)
+        prepared_tick = self.scheduler.prepare(self._tick) if self._policy.prepares_ahead else 0
+        subroutine = self._manager.queue_subroutine(process, client, request, body, prepared_tick)
         self._record(self._tick, Event.PROCMGR_SUBROUTINE_ADDED, process.pid, subroutine.serial)
         if process.state is ProcessState.IDLE:
             self._ready(process, ProcessEvent.WORK_ARRIVED)
@@ -377,7 +382,7 @@ class Kernel:
         process.current = None
         process.pending.clear()
         self._manager.remove(process)
-        self._qubit_waiters.discard(process.pid)
+        self._qubit_queue.leave(process.pid)
         self.link_layer.sockets_closed(self.entanglement.close_process(process.pid))
         self.qmmu.free_all(process.pid)
         self.network.drop_cancelled()
@@ -460,6 +465,10 @@ class Kernel:
 
     def _delivered(self, process: UserProcess, pair: Pair) -> None:
         self._record(self._tick, Event.QNP_BQ_DELIVERED, process.pid, pair.sequence)
+        if process.qubit_tick is None and self.qmmu.owned(process.pid):
+            process.qubit_tick = pair.ready_tick
+            if process.state is ProcessState.READY:
+                self.scheduler.move(process)
         if process.state is ProcessState.WAITING:
             self._ready(process, ProcessEvent.WOKEN)
 
@@ -494,8 +503,7 @@ class Kernel:
         if deadline is not None and tick >= deadline:
             self.link_layer.expire(tick)
         self._advance_network()
-        if self._qubit_waiters and self.qmmu.free_qubits():
-            self._wake_qubit_waiters()
+        self._wake_qubit_waiters()
         self._compiled = 0
         # Compiling is work too: after much of it the rest waits for the next tick.
         while not self._device_busy and self._compiled <= self._limits.instructions_per_tick:
@@ -508,7 +516,7 @@ class Kernel:
                 return None
             instruction = self._advance(process)
             if instruction is not None:
-                self._device_busy = True
+                self._device_busy = self._block_is_begun = True
                 self._in_flight = process
                 self._instructions += 1
                 self._record(
@@ -529,7 +537,7 @@ class Kernel:
 
     def next_tick(self, tick: int) -> int | None:
         """The next tick at which `tick` has something to do if nothing arrives before."""
-        if self._qubit_waiters and self.qmmu.free_qubits():
+        if self._qubit_queue.may_wake(len(self.qmmu.free_qubits())):
             return tick + 1
         soonest = self.link_layer.deadline_tick
         if self._holders:
@@ -545,13 +553,14 @@ class Kernel:
         if not self._device_busy:
             if self._running is not None:
                 soonest = min(self._resume_tick, soonest or self._resume_tick)
-            elif self.scheduler.ready:
-                soonest = tick + 1
+            elif self.scheduler:
+                next_choice = self.scheduler.next_tick(tick)
+                soonest = next_choice if soonest is None else min(next_choice, soonest)
         return soonest if soonest is None else max(soonest, tick + 1)
 
     def _watch_holders(self) -> None:
         """End programs that have kept a qubit for too long while it was wanted."""
-        if self._qubit_waiters:
+        if self._qubit_queue:
             wanted = self._driver.capabilities.qubits
         elif self.link_layer.has_requests:
             wanted = self._driver.capabilities.communication_qubits
@@ -582,17 +591,23 @@ class Kernel:
                 self._ready(network, ProcessEvent.WOKEN)
 
     def _wake_qubit_waiters(self) -> None:
-        waiters, self._qubit_waiters = self._qubit_waiters, set()
-        for pid in sorted(waiters):
-            process = self.processes[pid]
+        while self._qubit_queue and self._qubit_queue.may_wake(len(self.qmmu.free_qubits())):
+            process = self.processes[self._qubit_queue.wake()]
             if process.state is ProcessState.WAITING:
                 self._ready(process, ProcessEvent.WOKEN)
+            else:
+                self._qubit_queue.leave(process.pid)
 
     # --- scheduling -------------------------------------------------------------------
 
     def _ready(self, process: Process, event: ProcessEvent) -> None:
         process.handle(event)
-        self.scheduler.arrive(process)
+        prepared_tick = None
+        if isinstance(process, UserProcess):
+            process.expected_ticks = self._blocks.expected(process)
+            if process.current is None:
+                prepared_tick = process.pending[0].prepared_tick
+        self.scheduler.arrive(process, self._tick, prepared_tick)
         arrived = (
             Event.SCHEDULER_ARRIVE_NET_PROCESS
             if process.is_network
@@ -604,14 +619,25 @@ class Kernel:
                 self._tick, Event.SCHEDULER_HIGH_PRIO_PROCESS_WAITS_ON_LOWER_PRIO, process.pid
             )
 
+    def _network_tick(self) -> int | None:
+        """When the network process will want the QNPU, for policies that spare its bins."""
+        if not self._policy.spares_bins:
+            return None
+        if self.network.state is ProcessState.IDLE:
+            return self.network.next_due(self._tick)
+        return self._tick  # it has a heralded qubit, and waits for the announcement
+
     def _dispatch(self) -> Process | None:
-        process = self.scheduler.choose(self._tick)
+        process = self.scheduler.choose(self._tick, self._network_tick())
         if process is None:
             return None
         process.handle(ProcessEvent.DISPATCHED)
         self._running = process
         if isinstance(process, UserProcess):
-            self._resume_tick = self._tick + self._config.dispatch_ticks
+            self._qubit_queue.leave(process.pid)
+            self._resume_tick = self.scheduler.start_tick(process, self._tick)
+            self._blocks.begin(process, self._resume_tick)
+            self._block_is_begun = False
             self._release_tick = self._resume_tick + self._limits.activation_ticks
             process.execution.renew_budget()
             self._record(self._tick, Event.SCHEDULER_SCHEDULE_USER_PROCESS, process.pid)
@@ -687,11 +713,19 @@ class Kernel:
         if code == DEVICE:
             return
         if code == FINISHED:
+            self._blocks.end(self._tick)
             self._finish(process)
         elif code == WAIT:
+            self._blocks.end(self._tick)
             process.handle(ProcessEvent.BLOCKED)
             self._running = None
             self._record(self._tick, Event.PROCESSOR_WAIT_USER_PROCESS, process.pid)
+        elif code == PAUSE:
+            process.handle(ProcessEvent.PAUSED)
+            self._running = None
+            self.scheduler.pause(process, self._tick)
+            self._record(self._tick, Event.PROCESSOR_WAIT_USER_PROCESS, process.pid)
+            self._record(self._tick, Event.SCHEDULER_ARRIVE_USER_PROCESS, process.pid)
         else:  # YIELD: go on at the next tick
             self._resume_tick = self._tick + 1
 
@@ -767,6 +801,7 @@ class Kernel:
             pairs={peer: self.network.pairs[peer] for peer in links},
             bins_used=self.network.bins_used,
             bins_missed=self.network.bins_missed,
+            bins_blocked=self.network.bins_blocked,
             processes=len(self.processes),
             free_qubits=len(self.qmmu.free_qubits()),
             link_requests={peer: len(link.queue) for peer, link in links.items()},
@@ -782,7 +817,26 @@ class Kernel:
 
     def wait_for_qubit(self, process: UserProcess) -> None:
         """Wake a process when a physical qubit becomes free."""
-        self._qubit_waiters.add(process.pid)
+        self._qubit_queue.join(process.pid, process.priority)
+
+    def should_pause(self, process: UserProcess, pc: int) -> bool:
+        """Whether a process is to give way before an instruction, if it holds no qubit.
+
+        Only between two blocks that used the device, so that pausing makes a difference.
+        """
+        policy = self._policy
+        if not policy.spares_bins or process.qubit_tick is not None or not self._block_is_begun:
+            return False
+        tick = self._tick
+        self._blocks.end(tick)
+        process.expected_ticks = self._blocks.expected(process, pc)
+        if self.scheduler.prefers_another(process) or not policy.may_start(
+            process, tick, self._network_tick()
+        ):
+            return True
+        self._blocks.begin(process, tick, pc)
+        self._block_is_begun = False
+        return False
 
     @property
     def limits(self) -> Limits:

@@ -80,8 +80,9 @@ class NetworkProcess(Process):
         queue: physical instructions still to be sent, in order.
         pairs: pairs handed over so far, by peer.
         bins_used: bins in which at least one batch was started.
-        bins_missed: bins that had something to do, but a qubit or the QNPU was in use, or the
-            kernel was not run in time.
+        bins_missed: bins that had something to do, but the QNPU was in use, or the kernel was
+            not run in time.
+        bins_blocked: bins that had something to do, but a program kept the qubit.
     """
 
     __slots__ = (
@@ -110,6 +111,7 @@ class NetworkProcess(Process):
         "_rotations",
         "_running_pid",
         "_schedule",
+        "bins_blocked",
         "bins_missed",
         "bins_used",
         "pairs",
@@ -160,6 +162,7 @@ class NetworkProcess(Process):
         self.pairs: Counter[int] = Counter()
         self.bins_used = 0
         self.bins_missed = 0
+        self.bins_blocked = 0
 
     # --- when to run ------------------------------------------------------------------
 
@@ -201,12 +204,11 @@ class NetworkProcess(Process):
         peer = schedule.peer(number)
         if peer is None or self._link_layer.head(peer, number) is None:
             return False
-        if (
-            tick > schedule.last_start(number)  # we were not asked in time
-            or not self._may_get_a_qubit()
-        ):
+        is_late = tick > schedule.last_start(number)  # we were not asked in time
+        if is_late or not self._may_get_a_qubit():
             self._bin = number  # sit this bin out
-            self.bins_missed += 1
+            self.bins_missed += is_late
+            self.bins_blocked += not is_late
             return False
         self._bin_due = number
         return True

@@ -4,7 +4,8 @@ The state diagram is the paper's (its process manager), as a table: a user proce
 idle until a subroutine arrives, ready until the scheduler picks it, running until its
 subroutine ends or has to wait for entanglement, and ready again when that has come. The
 network process goes through the same states; its "subroutine" is a time bin. Not in the paper:
-a program may cancel its subroutines, so a process can lose its work wherever it is.
+a program may cancel its subroutines, so a process can lose its work wherever it is; and under a
+policy that spares time bins a running process gives way at points where it holds no qubit.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class ProcessEvent(Enum):
     DISPATCHED = "dispatched"
     BLOCKED = "blocked"
     WOKEN = "woken"
+    PAUSED = "paused"
     WORK_DONE = "work done"
     CANCELLED = "cancelled"
     STOPPED = "stopped"
@@ -54,6 +56,7 @@ TRANSITIONS: Final[dict[tuple[ProcessState, ProcessEvent], ProcessState]] = {
     (_S.IDLE, _E.WORK_ARRIVED): _S.READY,
     (_S.READY, _E.DISPATCHED): _S.RUNNING,
     (_S.RUNNING, _E.BLOCKED): _S.WAITING,
+    (_S.RUNNING, _E.PAUSED): _S.READY,
     (_S.WAITING, _E.WOKEN): _S.READY,
     (_S.RUNNING, _E.WORK_DONE): _S.IDLE,
     (_S.READY, _E.CANCELLED): _S.IDLE,
@@ -83,15 +86,32 @@ class Process:
     Attributes:
         priority: higher runs first.
         arrival: order in which processes became ready, set by the scheduler.
+        arrival_tick: when it became ready.
+        ready_tick: the same, or when it paused since.
+        prepared_tick: when it is prepared to run, if the policy prepares ahead.
+        expected_ticks: how long it will run when chosen, as far as is known.
+        qubit_tick: when the life of its qubits began, None if it owns none.
     """
 
-    __slots__ = ("arrival", "pid", "priority", "state")
+    __slots__ = (
+        "arrival",
+        "arrival_tick",
+        "expected_ticks",
+        "pid",
+        "prepared_tick",
+        "priority",
+        "qubit_tick",
+        "ready_tick",
+        "state",
+    )
 
     def __init__(self, pid: int, priority: int) -> None:
         self.pid = pid
         self.priority = priority
         self.state = ProcessState.IDLE
-        self.arrival = 0
+        self.arrival = self.arrival_tick = self.ready_tick = self.prepared_tick = 0
+        self.expected_ticks = 0
+        self.qubit_tick: int | None = None
 
     @property
     def is_network(self) -> bool:
@@ -121,12 +141,14 @@ class PendingSubroutine:
         request: the client's number for it.
         serial: number within the process, from 0.
         body: its instructions, encoded.
+        prepared_tick: when it is prepared to run, if the policy prepares ahead.
     """
 
     client: int
     request: int
     serial: int
     body: bytes
+    prepared_tick: int = 0
 
 
 class UserProcess(Process):

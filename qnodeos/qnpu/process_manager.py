@@ -90,7 +90,12 @@ class ProcessManager:
         return process
 
     def queue_subroutine(
-        self, process: UserProcess, client: int, request: int, body: bytes
+        self,
+        process: UserProcess,
+        client: int,
+        request: int,
+        body: bytes,
+        prepared_tick: int = 0,
     ) -> PendingSubroutine:
         """Append a subroutine to those a process has still to run.
 
@@ -108,7 +113,9 @@ class ProcessManager:
                 f"the subroutines that wait in this process would exceed pending_bytes="
                 f"{self._limits.pending_bytes}, the limit"
             )
-        subroutine = PendingSubroutine(client, request, process.next_serial, body)
+        subroutine = PendingSubroutine(
+            client, request, process.next_serial, body, prepared_tick
+        )
         process.next_serial += 1
         process.pending.append(subroutine)
         return subroutine

@@ -90,6 +90,8 @@ def _qalloc(context: CompileContext, pc: int, register: int) -> Operation:
     registers, services, following = context.memory.registers, context.services, pc + 1
 
     def operation() -> int:
+        if services.should_pause(pc):
+            return context.execution.pause(pc)
         virtual = registers[register]
         if services.allocate(virtual):
             return following

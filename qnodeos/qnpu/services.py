@@ -36,6 +36,10 @@ class ServingKernel(Protocol):
         """Wake a process when a physical qubit becomes free."""
         ...
 
+    def should_pause(self, process: UserProcess, pc: int) -> bool:
+        """Whether a process is to give way before an instruction, if it holds no qubit."""
+        ...
+
 
 class Services:
     """Implements `qnodeos.qnpu.context.ProcessServices` for one process."""
@@ -50,16 +54,26 @@ class Services:
         self.physical: Callable[[int], int | None] = lambda virtual: lookup(pid, virtual)
         self.is_expected: Callable[[int], bool] = lambda virtual: expected(pid, virtual)
 
+    def should_pause(self, pc: int) -> bool:
+        """See `qnodeos.qnpu.context.ProcessServices`."""
+        return self._kernel.should_pause(self._process, pc)
+
     def allocate(self, virtual: int) -> bool:
         """See `qnodeos.qnpu.context.ProcessServices`."""
-        physical = self._kernel.qmmu.allocate(self._pid, virtual, self._process.max_qubits)
-        if physical is None:
-            self._kernel.wait_for_qubit(self._process)
-        return physical is not None
+        kernel, process = self._kernel, self._process
+        if kernel.qmmu.allocate(self._pid, virtual, process.max_qubits) is None:
+            kernel.wait_for_qubit(process)
+            return False
+        if process.qubit_tick is None:
+            process.qubit_tick = kernel.now
+        return True
 
     def free(self, virtual: int) -> None:
         """See `qnodeos.qnpu.context.ProcessServices`."""
-        self._kernel.qmmu.free(self._pid, virtual)
+        qmmu, process = self._kernel.qmmu, self._process
+        qmmu.free(self._pid, virtual)
+        if not qmmu.owned(self._pid):
+            process.qubit_tick = None
 
     def create_entanglement(
         self,

@@ -52,8 +52,9 @@ class KernelStatistics:
         physical_instructions: sent to the device.
         pairs: entangled pairs handed over, by peer.
         bins_used: time bins in which at least one batch of attempts was started.
-        bins_missed: time bins that had something to do, but the qubit or the QNPU was in use,
-            or the kernel was not run in time.
+        bins_missed: time bins that had something to do, but the QNPU was in use, or the kernel
+            was not run in time.
+        bins_blocked: time bins that had something to do, but a program kept the qubit.
         processes: user processes alive.
         free_qubits: physical qubits nobody owns.
         link_requests: entanglement requests in the queue of the link, by peer.
@@ -66,6 +67,7 @@ class KernelStatistics:
     pairs: Mapping[int, int]
     bins_used: int
     bins_missed: int
+    bins_blocked: int
     processes: int
     free_qubits: int
     link_requests: Mapping[int, int]

@@ -68,7 +68,8 @@ COUNTERS: Final[Mapping[str, Mapping[str, str]]] = {
         "subroutines_failed": "Subroutines that failed",
         "physical_instructions": "Physical instructions given by processes",
         "bins_used": "Time bins in which a batch of attempts was started",
-        "bins_missed": "Time bins that had something to do and could not",
+        "bins_missed": "Time bins that had something to do while the QNPU was in use",
+        "bins_blocked": "Time bins that had something to do while a program kept the qubit",
     },
     "peers": {
         "refused": "Connections of peers refused",

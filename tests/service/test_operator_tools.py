@@ -74,6 +74,7 @@ GROUPS: dict[str, dict[str, Any]] = {
         "link_requests": {1: 2},
         "bins_used": 30,
         "bins_missed": 4,
+        "bins_blocked": 2,
         "free_qubits": 1,
     },
     "peers": {
@@ -183,7 +184,7 @@ def test_everything_at_a_glance():
         "p50/p99/p99.9/max 0.05/12/15/131 us, reaction p50/p99 2/2 ticks",
         "3 instructions given up",
         "40 done, 1 failed, 4 queued; physical instructions 500; 1 qubits free",
-        "bins used 30, missed 4; node 1: 20 pairs, 2 requests wait",
+        "bins used 30, missed 4, blocked 2; node 1: 20 pairs, 2 requests wait",
         "2 connected, ? requests open, 100 taken",
         "peer server",
         "not connected (no route)",

@@ -23,12 +23,13 @@ ALLOWED = {
     ("idle", "work arrived"): "ready",
     ("ready", "dispatched"): "running",
     ("running", "blocked"): "waiting",
+    ("running", "paused"): "ready",
     ("running", "work done"): "idle",
     ("waiting", "woken"): "ready",
     **{(state, "cancelled"): "idle" for state in ("ready", "running", "waiting")},
     **{(state, "stopped"): "ended" for state in ("idle", "ready", "running", "waiting")},
 }
-"""The paper's diagram, and that a process may be stopped, or lose its work, at any time."""
+"""The paper's diagram, that a process may give way, and be stopped or lose its work any time."""
 
 
 @pytest.mark.parametrize(("state", "event"), list(product(ProcessState, ProcessEvent)))
@@ -59,7 +60,7 @@ def test_highest_priority_first_then_first_come(arrivals):
     for pid, priority in enumerate(arrivals):
         if priority is not None:
             process = Process(pid, priority)
-            scheduler.arrive(process)
+            scheduler.arrive(process, 0)
             waiting.append(process)
             continue
         chosen = scheduler.choose(pid)
@@ -76,9 +77,9 @@ def test_a_process_that_becomes_ready_again_goes_to_the_back():
     scheduler = Scheduler(PriorityFcfs())
     first, second = Process(1, 0), Process(2, 0)
     for process in (first, second):
-        scheduler.arrive(process)
+        scheduler.arrive(process, 0)
     assert scheduler.choose(0) is first
-    scheduler.arrive(first)
+    scheduler.arrive(first, 0)
     assert scheduler.choose(1) is second
     assert scheduler.choose(2) is first
 
@@ -87,7 +88,7 @@ def test_a_withdrawn_process_is_not_chosen():
     scheduler = Scheduler(PriorityFcfs())
     first, second = Process(1, 5), Process(2, 0)
     for process in (first, second):
-        scheduler.arrive(process)
+        scheduler.arrive(process, 0)
     scheduler.withdraw(first)
     assert scheduler.choose(0) is second
     assert scheduler.choose(0) is None
@@ -97,9 +98,17 @@ class LastCome:
     """Another policy: who came last runs first, and nobody before tick 5."""
 
     name = "last"
+    spares_bins = True
+    prepares_ahead = False
 
-    def choose(self, ready, tick):
-        return ready[-1] if tick >= 5 else None
+    def order(self, process):
+        return -process.arrival
+
+    def may_start(self, process, start_tick, network_tick):
+        return start_tick >= self.latest_start(process)
+
+    def latest_start(self, process):
+        return 5
 
 
 def test_the_policy_is_exchangeable():
