@@ -25,6 +25,7 @@ from qnodeos.cli import (
     lab,
     metrics,
     ps,
+    results,
     run,
     selftest,
     serve,
@@ -61,6 +62,7 @@ app = typer.Typer(
 )
 app.add_typer(experiment.app, name="experiment")
 app.add_typer(bench.app, name="bench")
+app.add_typer(results.app, name="results")
 app.command("demo")(experiment.demo)
 app.command("config")(configuration.config)
 app.command("calibrate")(calibrate.calibrate)

@@ -123,7 +123,8 @@ def explained(error: Callable[[str], Exception]) -> Iterator[None]:
         code = getattr(cause, "sqlite_errorcode", 0) & 0xFF  # the upper bits are details
         raise error(_CAUSES.get(code, str(cause))) from problem
     except OSError as problem:
-        raise error(f"{problem.strerror}; {_ELSEWHERE}") from problem
+        reason = os.strerror(problem.errno) if problem.errno else str(problem)
+        raise error(f"{reason}; {_ELSEWHERE}") from problem
     finally:
         logger.setLevel(level)
 

@@ -163,7 +163,8 @@ def open_run(
         experiment: the command: ``dqc``, ``lgt``, ...
         name: of the run, for people.
         setpoints: what identifies a row, by name: at least one.
-        columns: what was measured, by name: at least one. Names are Python identifiers.
+        columns: what was measured, by name: at least one. Names are Python identifiers, and
+            no words of SQL.
         metadata: recorded with the run from its start, by name: at least ``seed``, and
             ``settings`` or what else determines the results. The version is added.
 
