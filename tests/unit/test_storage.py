@@ -161,6 +161,17 @@ def test_processes_may_write_at_the_same_time(path):
     assert all(run.completed for run in runs)
 
 
+def test_a_transaction_has_the_database_to_itself_from_its_start(path):
+    """What it reads first must still hold when it writes."""
+    with (
+        database.open_database(path, create=True) as connection,
+        closing(sqlite3.connect(path, isolation_level=None, timeout=0)) as other,
+        database.transaction(connection),
+        pytest.raises(sqlite3.OperationalError, match="locked"),
+    ):
+        other.execute("BEGIN IMMEDIATE")
+
+
 # --- what cannot be stored ------------------------------------------------------------
 
 
