@@ -289,7 +289,7 @@ class RemoteHost:
         session = self._session(destination)
         start_ns = monotonic_ns()  # never after the receiver has it
         session.send((source, destination, socket_id), message)
-        self._record(start_ns // TRACE_UNIT_NS, Event.CLAS_MSG_SENT, self._number)
+        self._record(start_ns // TRACE_UNIT_NS, Event.CLAS_MSG_SENT, self._number, socket_id)
 
     def receive(
         self,
@@ -305,7 +305,7 @@ class RemoteHost:
         message = session.receive(
             (source, destination, socket_id), block=block, timeout_s=timeout_s
         )
-        self._now(Event.CLAS_MSG_RCVD)
+        self._now(Event.CLAS_MSG_RCVD, socket_id)
         return message
 
     # --- inside -----------------------------------------------------------------------
@@ -328,8 +328,8 @@ class RemoteHost:
             session = self._sessions[application] = self._cnpu.network.session_with(node)
         return session
 
-    def _now(self, event: Event, serial: int = 0) -> None:
-        self._record(monotonic_ns() // TRACE_UNIT_NS, event, self._number, serial)
+    def _now(self, event: Event, serial_or_socket: int) -> None:
+        self._record(monotonic_ns() // TRACE_UNIT_NS, event, self._number, serial_or_socket)
 
     def _explained(self, error: ConnectionLostError) -> Exception:
         return ProgramStoppedError("the program was stopped") if self._cnpu.is_stopped else error

@@ -360,7 +360,7 @@ class VirtualProgram:
     def send(self, source: str, destination: str, socket_id: int, message: Any) -> None:
         """See `ProgramHost`."""
         self._local_ns += self._compute(Event.CLAS_MSG_SENT)
-        self._record(self._local_ns, Event.CLAS_MSG_SENT)
+        self._record(self._local_ns, Event.CLAS_MSG_SENT, socket_id)
         self._last_event = Event.CLAS_MSG_SENT
         delay_ns = self._cnpu.latency.classical.sample_ns(self._cnpu.rng)
         self._cnpu.board.post((source, destination, socket_id), self._local_ns + delay_ns, message)
@@ -405,7 +405,7 @@ class VirtualProgram:
             self._local_ns = max(self._local_ns, deadline_ns or 0)
             raise RuntimeError(f"no message from {source} came within {timeout_s} s")
         self._local_ns = max(self._local_ns, arrival_ns)
-        self._record(self._local_ns, Event.CLAS_MSG_RCVD)
+        self._record(self._local_ns, Event.CLAS_MSG_RCVD, socket_id)
         self._last_event = Event.CLAS_MSG_RCVD
         return board.take(key)
 
@@ -427,5 +427,5 @@ class VirtualProgram:
             delay_ns += latency.spikes.sample_ns(rng)
         return delay_ns
 
-    def _record(self, time_ns: int, event: Event, serial: int = 0) -> None:
-        self._cnpu.trace.record(time_ns // _US_IN_NS, event, self._number, serial)
+    def _record(self, time_ns: int, event: Event, serial_or_socket: int) -> None:
+        self._cnpu.trace.record(time_ns // _US_IN_NS, event, self._number, serial_or_socket)

@@ -95,6 +95,17 @@ PER_PROCESS_EVENTS: Final = frozenset(
 )
 """Events whose published channel name ends in the process id, ``_P<n>``."""
 
+USER_PROCESS_EVENTS: Final = PER_PROCESS_EVENTS | {
+    Event.QNP_BQ_DELIVERED,
+    Event.EGPD_CREATE,
+    Event.PROCESSOR_START_USER_PROCESS,
+    Event.PROCESSOR_WAIT_USER_PROCESS,
+    Event.PROCESSOR_FINISH_USER_PROCESS,
+    Event.SCHEDULER_ARRIVE_USER_PROCESS,
+    Event.SCHEDULER_SCHEDULE_USER_PROCESS,
+}
+"""Events that concern one user process."""
+
 PRODUCE_EVENT: Final[Mapping[Opcode, Event]] = MappingProxyType(
     {
         Opcode.INI: Event.QDEVICE_PRODUCE_INI_CMD,
