@@ -74,6 +74,7 @@ def overview(now: Snapshot, before: Snapshot | None) -> RenderableType:
     for name, text in (
         ("node", _node(now)),
         ("device", _text(now, "service", "device")),
+        ("scheduler", _text(now, "service", "scheduler")),
         ("real time", _text(now, "realtime", "summary").removeprefix("real time: ")),
         ("ticks", _ticks(now, before)),
         ("lateness", _lateness(now)),

@@ -149,7 +149,11 @@ def _service(snapshot: Snapshot) -> Iterator[Metric]:
     service = snapshot.groups.get("service", {})
     engine = snapshot.groups.get("engine", {})
     info = InfoMetricFamily("qnodeos_qnpu", "What runs", labels=["node"])
-    facts = {"version": service.get("version", ""), "mode": engine.get("mode", "")}
+    facts = {
+        "version": service.get("version", ""),
+        "mode": engine.get("mode", ""),
+        "scheduler": service.get("scheduler", ""),
+    }
     info.add_metric([node], {key: str(value) for key, value in facts.items()})
     yield info
     uptime_ns = snapshot.number("service", "uptime_ns")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -23,6 +24,7 @@ from pydantic import (
 from qnodeos.config import load_config
 from qnodeos.errors import ConfigurationError
 from qnodeos.limits import Limits
+from qnodeos.qnpu.scheduler import POLICIES
 from qnodeos.transport.address import Address
 from qnodeos.transport.tls import TlsFiles
 
@@ -41,6 +43,12 @@ def _address(value: object) -> Address:
         return Address.parse(value)
     except ConfigurationError as error:
         raise ValueError(str(error)) from None
+
+
+def _policy(name: str) -> str:
+    if name not in POLICIES:
+        raise ValueError(f"there is no scheduler {name!r}; choose one of: {', '.join(POLICIES)}")
+    return name
 
 
 NodeName = Annotated[str, Field(pattern=_NAME)]
@@ -335,6 +343,11 @@ class NodeFile(_Section):
     )
     realtime: RealtimeConfig = Field(
         RealtimeConfig(), description="how the operating system is asked to treat the service"
+    )
+    scheduler: Annotated[str, AfterValidator(_policy)] = Field(
+        "fcfs",
+        description="which of the ready programs the QNPU runs next, by the name of the policy; "
+        "fcfs is the paper's",
     )
     limits: LimitsConfig = Field(LimitsConfig(), description="bounds of the service")
     trace: TraceConfig = Field(TraceConfig(), description="what is kept of what happened")

@@ -34,6 +34,7 @@ from qnodeos.limits import Limits
 from qnodeos.qdevice.capabilities import Capabilities
 from qnodeos.qdevice.protocols import QDriver
 from qnodeos.qnpu.kernel import Kernel, KernelConfig
+from qnodeos.qnpu.scheduler import POLICIES
 from qnodeos.service.events import EventStream
 from qnodeos.service.loop import MAX_EVENTS, Loop, Ready, stop_signals
 from qnodeos.service.node_file import LimitsConfig, NodeFile
@@ -202,6 +203,7 @@ class QnpuService:
             self._make_driver(capabilities),
             self.trace,
             self._random_choice,
+            POLICIES[node.scheduler](),
         )
         engine.start()
         self.tick = self._kernel_tick = engine.now_tick()
@@ -435,6 +437,7 @@ class QnpuService:
                 "uptime_ns": self.loop.now_ns() - self._started_ns,
                 "turns": self._turns,
                 "device": self._device_state,
+                "scheduler": self.node.scheduler,
                 "trace_events": self.trace.recorded,
                 "trace_dropped": self.trace.dropped,
                 **self._server.statistics(),

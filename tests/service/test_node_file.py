@@ -37,6 +37,7 @@ tls: {certificate: tls/client.pem, key: /etc/keys/client.key, authority: tls/ca.
 realtime: {tick_priority: 0, policy_priority: 0, policy_core: 1, mode: event-paced}
 limits: {connections: 3, instructions_per_activation: 1000}
 trace: {events: 100}
+scheduler: combined
 """
 
 
@@ -59,6 +60,7 @@ def test_the_least_that_a_node_needs(tmp_path):
     assert node.node_ids == {"client": 0}
     assert node.peer is None
     assert node.realtime.tick_priority > node.realtime.policy_priority
+    assert node.scheduler == "fcfs"
 
 
 def test_paths_are_relative_to_the_file(tmp_path, monkeypatch):
@@ -151,6 +153,8 @@ def test_mistakes_are_named(tmp_path, old, new, words):
         ("roles: {alice: nobody}", ["roles.alice", "nobody", "client"]),
         ("realtime: {tick_priority: 40}", ["tick_priority = 40", "policy_priority = 50"]),
         ("limits: {connections: 0}", ["limits.connections"]),
+        ("scheduler: rr", ["scheduler", "no scheduler 'rr'", "fcfs", "deadline"]),
+        ("scheduler: 3", ["scheduler", "string"]),
         ("limits: {conections: 1}", ["conections", "did you mean 'connections'"]),
     ],
 )

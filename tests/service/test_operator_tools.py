@@ -46,6 +46,7 @@ GROUPS: dict[str, dict[str, Any]] = {
         "pid": 77,
         "uptime_ns": 3_725_000_000_000,
         "device": "device attached",
+        "scheduler": "bin-aware",
         "requests": 100,
         "connections": 2,
     },
@@ -179,6 +180,7 @@ def test_everything_at_a_glance():
     text = shown(overview(SNAPSHOT, None))
     for line in (
         "client, qnodeos 1.2.3, process 77, up 1:02:05",
+        "bin-aware",
         "runs without: timer slack",
         "spinning over shm, native, 990000 exchanged, 10000 skipped (1 %)",
         "p50/p99/p99.9/max 0.05/12/15/131 us, reaction p50/p99 2/2 ticks",
@@ -299,6 +301,7 @@ def test_metrics_of_a_snapshot():
         ("qnodeos_peer_connected", "far"): 0,
         ("qnodeos_peer_events_total", "lost", "server"): 2,
         ("qnodeos_service_uptime_seconds",): 3725,
+        ("qnodeos_qnpu_info", "spinning", "bin-aware", "1.2.3"): 1,
     }.items():
         assert values[key] == value, key
     assert ("qnodeos_realtime_granted", "core of the policy thread") not in values

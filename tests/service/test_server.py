@@ -29,6 +29,7 @@ from qnodeos.api.host_wire import (
     encode,
 )
 from qnodeos.engine.interface import EngineEvent, SkippedSlots
+from qnodeos.qnpu.scheduler import POLICIES
 from qnodeos.trace import Event
 from tests.service.service_bench import (
     COMPUTE,
@@ -69,6 +70,19 @@ def test_a_spinning_service_does_the_same(make):
     client.register()
     assert client.run(MEASURE_ONE).error is None
     assert client.run(COMPUTE).error is None  # takes several ticks
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_programs_run_whatever_the_scheduler(make, name):
+    bench = make(fields={"scheduler": name})
+    assert bench.kernel.scheduler.policy.name == name
+    client = bench.client()
+    for app_id in range(4):
+        client.register(app_id)
+    requests = [client.request(nv(app_id, COMPUTE)) for app_id in range(4)]
+    assert all(client.reply(each).error is None for each in requests)
+    assert client.run(MEASURE_ONE, 2).error is None
+    assert bench.service.statistics()["service"]["scheduler"] == name
 
 
 def test_between_events_it_sleeps_until_the_kernel_is_due(make):

@@ -32,7 +32,10 @@ def check_node(path: Path, system: System, now_s: float) -> list[Finding]:
     except QNodeOSError as error:
         return [problem("node file", str(error), "correct the file")]
     return [
-        ok("node file", f"{path}: node {node.name}, number {node.node_id}"),
+        ok(
+            "node file",
+            f"{path}: node {node.name}, number {node.node_id}, scheduler {node.scheduler}",
+        ),
         check_device(node, system),
         check_mode(node, system),
         *check_cores_named(node, system),
