@@ -161,6 +161,10 @@ class ResultStorageError(CallerError):
     """Results cannot be stored, for instance because the disk is full."""
 
 
+class ResultsNotWrittenError(CallerError):
+    """Results cannot be written: no space, no permission; says what is kept all the same."""
+
+
 class ChildProcessFailedError(CallerError):
     """A process that was started died, or was not ready in time; with its last words."""
 

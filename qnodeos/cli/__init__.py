@@ -29,6 +29,7 @@ from qnodeos.cli import (
     run,
     selftest,
     serve,
+    sweep,
     timing,
     up,
 )
@@ -69,6 +70,7 @@ app.command("calibrate")(calibrate.calibrate)
 app.command("run")(run.run)
 app.command("serve")(serve.serve)
 app.command("selftest")(selftest.selftest)
+app.command("sweep")(sweep.sweep)
 app.command("timing")(timing.timing)
 app.command("lab")(lab.lab)
 app.command("up")(up.up)
