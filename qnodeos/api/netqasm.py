@@ -12,6 +12,9 @@ from typing import Final
 
 INSTRUCTION_BYTES: Final = 7
 REGISTERS: Final = 64
+QALLOC_OPCODE: Final = 1
+BRANCH_OPCODES: Final = frozenset(range(9, 16))
+"""jmp, bez, bnz, beq, bne, blt, bge."""
 CREATE_EPR_OPCODE: Final = 33
 RECV_EPR_OPCODE: Final = 34
 

@@ -17,7 +17,7 @@ from qnodeos.qnpu.execution import WAIT
 from qnodeos.qnpu.kernel import Kernel, KernelConfig
 from qnodeos.qnpu.process import NETWORK_PID, ProcessState
 from qnodeos.qnpu.schedule import NetworkSchedule
-from qnodeos.qnpu.scheduler import SchedulingPolicy
+from qnodeos.qnpu.scheduler import PriorityFcfs, SchedulingPolicy
 from qnodeos.trace.events import PRODUCE_EVENT, Event
 from tests.unit.kernel_device import CAPABILITIES, FAILED, FakeDevice, FakeDriver, Link, Verdict
 
@@ -407,12 +407,15 @@ def pair(
     delay: Callable[[], int] = lambda: 3,
     every_tick: bool = False,
     batch_ticks: int = 3,
+    policy: Callable[[], SchedulingPolicy] = PriorityFcfs,
     **options: object,
 ) -> tuple[Lab, Node, Node, Link]:
     """Two neighbours, nodes 1 and 2, whose devices are linked."""
     rng = Random(seed)
-    first = make_node(1, random_choice=rng.randrange, **options)  # type: ignore[arg-type]
-    second = make_node(2, random_choice=rng.randrange, **options)  # type: ignore[arg-type]
+    first, second = (
+        make_node(number, random_choice=rng.randrange, policy=policy(), **options)  # type: ignore[arg-type]
+        for number in (1, 2)
+    )
     link = Link(first.device, second.device, decide, rng, batch_ticks)
     return Lab(first, second, delay=delay, every_tick=every_tick), first, second, link
 

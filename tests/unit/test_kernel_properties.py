@@ -26,6 +26,7 @@ from qnodeos.qdevice.instructions import Opcode
 from qnodeos.qdevice.outcomes import BellState, Outcome
 from qnodeos.qnpu.process import ProcessState
 from qnodeos.qnpu.schedule import NetworkSchedule
+from qnodeos.qnpu.scheduler import POLICIES
 from tests.unit.kernel_device import FAILED, Answer, Verdict
 from tests.unit.kernel_harness import BIN_TICKS, Lab, Node, make_node, pair
 from tests.unit.kernel_programs import (
@@ -41,6 +42,7 @@ from tests.unit.kernel_programs import (
 )
 
 LOCAL = "qalloc Q0\ninit Q0\nh Q0\nmeas Q0 M0\nqfree Q0\nret_reg M0\n"
+TWICE = LOCAL.replace("ret_reg M0\n", "") + LOCAL
 LOOP = encode(
     ("add", register("R0"), register("R0"), register("R1")),
     ("jmp", 0),
@@ -52,6 +54,7 @@ COUNT = "set R0 0\nset R1 60\nset R2 1\nLOOP:\nadd R0 R0 R2\nblt R0 R1 LOOP\nret
 PROGRAMS = [
     "set R0 1\nret_reg R0\n",
     LOCAL,
+    TWICE,
     COUNT,
     LOOP,
     "qalloc Q0\ninit Q0\n",
@@ -96,9 +99,11 @@ OUTCOMES = st.sampled_from(
 class KernelMachine(RuleBasedStateMachine):
     """Host, peer, device and clock act in any order; the device answers when told to."""
 
-    @initialize(dispatch_ticks=st.sampled_from([0, 0, 3]))
-    def boot(self, dispatch_ticks: int) -> None:
-        self.node = make_node(1, limits=SMALL, dispatch_ticks=dispatch_ticks)
+    @initialize(dispatch_ticks=st.sampled_from([0, 0, 3]), policy=st.sampled_from(list(POLICIES)))
+    def boot(self, dispatch_ticks: int, policy: str) -> None:
+        self.node = make_node(
+            1, limits=SMALL, dispatch_ticks=dispatch_ticks, policy=POLICIES[policy]()
+        )
         self.tick = 0
 
     def advance(self, ticks: int, *, every_tick: bool) -> None:
@@ -301,6 +306,7 @@ class Scenario:
         seed: of delays, heralds and Bell states.
         closes: (tick, node, pair) at which a program's connection is lost.
         faults: probability that a device breaks its promise at an attempt or gate.
+        policy: scheduling policy of both nodes.
     """
 
     programs: list[list[Step]]
@@ -310,6 +316,7 @@ class Scenario:
     device_ticks: int
     closes: list[tuple[int, int, int]]
     faults: float
+    policy: str
 
 
 def scenarios(*, faulty: bool) -> st.SearchStrategy[Scenario]:
@@ -326,6 +333,7 @@ def scenarios(*, faulty: bool) -> st.SearchStrategy[Scenario]:
             device_ticks=st.sampled_from([1, 2, 7]),
             closes=closes if faulty else st.just([]),
             faults=st.sampled_from([0.0, 0.05, 0.3]) if faulty else st.just(0.0),
+            policy=st.sampled_from(list(POLICIES)),
         )
     )
 
@@ -348,6 +356,7 @@ def play(scenario: Scenario, *, every_tick: bool) -> tuple[Lab, list[tuple[Node,
         seed=scenario.seed,
         delay=lambda: delays.randint(1, scenario.delay_ticks),
         every_tick=every_tick,
+        policy=POLICIES[scenario.policy],
         capabilities=EIGHT_QUBITS,
         device_ticks=scenario.device_ticks,
         limits=Limits(announcement_timeout_ticks=4 * BIN_TICKS),
@@ -379,7 +388,7 @@ def play(scenario: Scenario, *, every_tick: bool) -> tuple[Lab, list[tuple[Node,
             if step.kind == 0:
                 program += "".join(f"set Q0 {v}\nqfree Q0\n" for v in virtuals)
             if step.local:
-                program += LOCAL
+                program += TWICE
             posted.append((node, node.post(submit(0, program), number), step, creates))
 
     for number, starts in enumerate(scenario.starts):
