@@ -11,7 +11,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Final, TextIO
 
 from qnodeos import __version__
@@ -29,6 +31,21 @@ Writer = Callable[[TextIO], None]
 """Writes the text of one file."""
 
 _NODE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def load_otel() -> ModuleType:
+    """The module `qnodeos.trace.otel`.
+
+    Raises:
+        ConfigurationError: its packages are not installed.
+    """
+    try:
+        return import_module("qnodeos.trace.otel")
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"the trace format otel needs the package {error.name}; install the extra 'otel': "
+            "pip install 'qnodeos[otel]'"
+        ) from error
 
 
 def parse_formats(text: str) -> tuple[str, ...]:
@@ -94,9 +111,8 @@ def write_traces(
         if "perfetto" in formats:
             writers[PERFETTO_FILE] = lambda stream: write_perfetto(stream, timeline, metadata)
         if "otel" in formats:
-            from qnodeos.trace.otel import write_otlp
-
-            writers[OTEL_FILE] = lambda stream: write_otlp(stream, timeline, metadata, created)
+            otel = load_otel()
+            writers[OTEL_FILE] = lambda stream: otel.write_otlp(stream, timeline, metadata, created)
     directory.mkdir(parents=True, exist_ok=True)
     return write_together({directory / name: write for name, write in writers.items()})
 
