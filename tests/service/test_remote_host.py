@@ -187,6 +187,22 @@ def test_flushing_without_blocking(bench):
     assert log == ["sent", "first", "second"]
 
 
+def test_waiting_for_the_oldest_of_what_was_flushed(bench):
+    log: list[str] = []
+
+    def program() -> None:
+        with QNodeOSConnection("here", max_qubits=1) as connection:
+            connection.block_oldest()
+            for name in ("first", "second", "third"):
+                connection.new_array(1)
+                connection.flush(block=False, callback=lambda name=name: log.append(name))
+            connection.block_oldest()
+            log.append("waited")
+
+    bench.result(program)
+    assert log == ["first", "waited", "second", "third"]
+
+
 def test_connections_of_one_program_are_clients_of_their_own(bench):
     def program() -> int:
         with QNodeOSConnection("here") as first, QNodeOSConnection("here") as second:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -76,3 +77,13 @@ def details(trace: TraceRecorder, event: Event) -> list[int]:
 def event_names(trace: TraceRecorder) -> list[str]:
     """The names of all events, in order."""
     return [Event(event).name for event in np.asarray(trace.columns()["event"])]
+
+
+def rotate(vector: np.ndarray, axis: int, steps: int) -> np.ndarray:
+    """A Bloch vector turned about X (0) or Y (1) by a multiple of pi/16."""
+    angle = steps * math.pi / 16
+    first, second = (axis + 1) % 3, (axis + 2) % 3
+    turned = vector.copy()
+    turned[first] = math.cos(angle) * vector[first] - math.sin(angle) * vector[second]
+    turned[second] = math.sin(angle) * vector[first] + math.cos(angle) * vector[second]
+    return turned

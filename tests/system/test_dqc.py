@@ -29,7 +29,7 @@ from qnodeos.trace.events import Event
 from sim.entangled_state import PerfectProtocol
 from sim.network import ProgramSpec
 from sim.noise import NVNoise
-from tests.system.bench import CERTAIN, Z_LIMIT, ZERO, assert_nothing_left, build, details
+from tests.system.bench import CERTAIN, Z_LIMIT, ZERO, assert_nothing_left, build, details, rotate
 
 HERALDS = (BellState.PSI_PLUS, BellState.PSI_MINUS)
 
@@ -197,16 +197,6 @@ def test_wrong_corrections_lower_the_fidelity_to_what_they_should(monkeypatch, m
 
 
 # --- the noise of the default configuration -------------------------------------------
-
-
-def rotate(vector: np.ndarray, axis: int, steps: int) -> np.ndarray:
-    """A Bloch vector turned about X (0) or Y (1) by a multiple of pi/16."""
-    angle = steps * math.pi / 16
-    first, second = (axis + 1) % 3, (axis + 2) % 3
-    turned = vector.copy()
-    turned[first] = math.cos(angle) * vector[first] - math.sin(angle) * vector[second]
-    turned[second] = math.sin(angle) * vector[first] + math.cos(angle) * vector[second]
-    return turned
 
 
 def arms(columns: dict[str, np.ndarray], node: NodeConfig, circuits: int):

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from functools import partial
 from multiprocessing import active_children
 from os import getpid
+from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -20,6 +22,12 @@ def work(factor: int, job: int, on_step: Callable[[], None]) -> tuple[int, int]:
     for _ in range(STEPS):
         on_step()
     return factor * job, getpid()
+
+
+def wait_long(directory: Path, job: int, on_step: Callable[[], None]) -> None:
+    on_step()
+    Event().wait(60)
+    (directory / str(job)).touch()
 
 
 def fail(job: int, on_step: Callable[[], None]) -> None:
@@ -87,6 +95,20 @@ def test_ctrl_c_again_and_again_discards_the_running_jobs_and_ends():
     kept, notices = interrupted(presses_later=3)
     assert set(kept) <= {0, 1}
     assert notices == 1
+
+
+def test_ctrl_c_again_ends_jobs_in_the_middle_of_their_work(tmp_path):
+    def on_progress(started: int) -> None:
+        if started == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    def on_interrupt() -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    jobs = run_jobs(JOBS, partial(wait_long, tmp_path), 2, on_progress, on_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        list(jobs)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_run_that_is_not_read_to_its_end_leaves_no_process_behind():
