@@ -60,13 +60,22 @@ def check_destinations(json_path: Path | None, out: Path | None) -> None:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file as a whole or not at all."""
-    if path.exists() and not path.is_file():  # a pipe, or /dev/stdout
-        path.write_text(text, "utf-8")
+    """Write a file as a whole or not at all; what is in /dev, and a pipe, is written to.
+
+    Raises:
+        OSError: it cannot be written; there is no part of it.
+    """
+    if path.absolute().parts[1] in {"dev", "proc"} or (path.exists() and not path.is_file()):
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write(text)
         return
     unfinished = path.with_name(path.name + ".part")
-    unfinished.write_text(text, "utf-8")
-    unfinished.replace(path)
+    try:
+        unfinished.write_text(text, "utf-8")
+        unfinished.replace(path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
 
 
 def run_metadata(

@@ -137,13 +137,17 @@ def run_and_report(
             _run(console, plan, place, journal, retry_failed)
         except KeyboardInterrupt as interrupt:
             interrupted = interrupt
-        write_dataset(sweep_dataset(plan, results, ["qnodeos", *sys.argv[1:]]), out)
-        summary = _summary(plan, results)
-        summary |= {"points_known_before": known, "result": str(out), "journal": str(journal_path)}
-        summary["wall_s"] = time.perf_counter() - started_s
-        if json_path is not None:
-            write_whole(json_path, json.dumps(summary, indent=1) + "\n")
-        _report(console, summary)
+        if results.count(Status.MISSING) < plan.points:
+            write_dataset(sweep_dataset(plan, results, ["qnodeos", *sys.argv[1:]]), out)
+            summary = _summary(plan, results) | {
+                "points_known_before": known,
+                "result": str(out),
+                "journal": str(journal_path),
+                "wall_s": time.perf_counter() - started_s,
+            }
+            if json_path is not None:
+                write_whole(json_path, json.dumps(summary, indent=1) + "\n")
+            _report(console, summary)
     if interrupted is not None:
         console.print("Interrupted: the same command goes on with the points that are missing.")
         raise interrupted

@@ -31,7 +31,7 @@ class Journal:
     """The journal of one sweep, open and locked. Close it, or use it as a context manager.
 
     Args:
-        path: the file; made if there is none.
+        path: the file; made when there is a result.
         plan: the sweep.
         versions: what results depend on besides.
 
@@ -56,10 +56,6 @@ class Journal:
             self._size = self._read()
             with self._reporting():
                 os.ftruncate(self._file.fileno(), self._size)
-            if self._size == 0:
-                self._append(self._header)
-                with self._reporting():
-                    _sync_folder(path.parent)
         except BaseException:
             self._file.close()
             raise
@@ -75,11 +71,17 @@ class Journal:
             line["values"] = result.values
         else:
             line["error"] = result.error
+        if self._size == 0:
+            self._append(self._header)
+            with self._reporting():
+                _sync_folder(self.path.parent)
         self._append(line)
         self.results.take(result)
 
     def close(self) -> None:
-        """Let another process have it."""
+        """Let another process have it; one without a result is removed."""
+        if self._size == 0 and not self._file.closed:
+            self.path.unlink(missing_ok=True)
         self._file.close()
 
     def __enter__(self) -> Self:
