@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from qnodeos.errors import IncompleteTraceError
 from qnodeos.trace import Event, TraceRecorder
+from qnodeos.trace.node_traces import NodeTraces
 
 Floats = NDArray[np.floating[Any]]
 Numbers = TypeVar("Numbers", float, Floats)
@@ -61,6 +62,9 @@ class NodeTrace:
         dropped: events lost by either recorder.
         app_id: process of the DQC program in the host trace; None if it ran alone.
         process: its process in the QNPU trace; None if it ran alone.
+        has_details: whether the columns ``detail`` mean something; where a CSV file has
+            lost them, the k-th event of a kind is taken to be that of subroutine k.
+        is_cut: whether circuits beyond those looked at may have begun.
     """
 
     node: str
@@ -71,6 +75,30 @@ class NodeTrace:
     dropped: int = 0
     app_id: int | None = None
     process: int | None = None
+    has_details: bool = True
+    is_cut: bool = False
+
+    @classmethod
+    def from_traces(
+        cls,
+        traces: NodeTraces,
+        *,
+        app_id: int | None = None,
+        process: int | None = None,
+        is_cut: bool = False,
+    ) -> NodeTrace:
+        """One program of what a node recorded, or read back from files."""
+        return cls(
+            traces.name,
+            traces.host,
+            traces.unit_ns,
+            traces.qnpu,
+            traces.tick_ns,
+            app_id=app_id,
+            process=process,
+            has_details=traces.has_details,
+            is_cut=is_cut,
+        )
 
     @classmethod
     def from_recorders(
@@ -114,13 +142,22 @@ class NodeTrace:
             times = self._expect(event, times, count)
         return np.sort(times) * (self.tick_ns / 1e6)
 
+    def herald_times_ms(self, count: int) -> Floats:
+        """When the pairs of the program were heralded, in order, shape (count,)."""
+        times, details = self.qnpu["time"], self.qnpu["detail"]
+        heralded = _chosen(self.qnpu, Event.EGP_ENT_OK, None)
+        if heralded.sum() > count and self.process is not None and self.has_details:
+            delivered = _chosen(self.qnpu, Event.QNP_BQ_DELIVERED, self.process)
+            heralded &= np.isin(details, details[delivered])
+        return self._expect(Event.EGP_ENT_OK, times[heralded], count) * (self.tick_ns / 1e6)
+
     def _expect(self, event: Event, times: NDArray[Any], count: int) -> NDArray[np.int64]:
-        if times.size != count:
+        if times.size < count or (times.size > count and not self.is_cut):
             raise IncompleteTraceError(
                 f"trace of {self.node} has {times.size} {event.name}, but {count} circuits need "
                 f"{count}; record all circuits of the set, and nothing else"
             )
-        return np.sort(times)
+        return np.sort(times)[:count]
 
     def _by_serial(
         self,
@@ -130,8 +167,10 @@ class NodeTrace:
         count: int,
     ) -> NDArray[np.int64]:
         chosen = _chosen(columns, event, process)
+        if not self.has_details:
+            return self._expect(event, columns["time"][chosen], count)
         serials = columns["detail"][chosen]
-        order = np.argsort(serials, kind="stable")
+        order = np.argsort(serials, kind="stable")[: count if self.is_cut else None]
         if not np.array_equal(serials[order], np.arange(count)):
             raise IncompleteTraceError(
                 f"trace of {self.node} has {serials.size} {event.name}; expected one for each "
@@ -177,8 +216,8 @@ def circuit_segments_ms(client: NodeTrace, server: NodeTrace, circuits: int) -> 
     both = _subroutines(server, 2 * circuits)
     s1 = {name: times[0::2] for name, times in both.items()}
     s2 = {name: times[1::2] for name, times in both.items()}
-    client_delivered = client.qnpu_times_ms(Event.EGP_ENT_OK, circuits)
-    server_delivered = server.qnpu_times_ms(Event.EGP_ENT_OK, circuits)
+    client_delivered = client.herald_times_ms(circuits)
+    server_delivered = server.herald_times_ms(circuits)
     first_attempt = _first_attempt(client, c1["added"], client_delivered)
     message_sent = client.host_times_ms(Event.CLAS_MSG_SENT, circuits)
     message_received = server.host_times_ms(Event.CLAS_MSG_RCVD, circuits)
