@@ -8,7 +8,7 @@ tests and the fault injection all drive the same `kernel.Kernel`.
     isa, decoder         NetQASM bytes -> instructions
     compiler, classical, quantum, execution
                          instructions -> closures, and running them
-    process, process_manager, scheduler
+    process, process_manager, processor, scheduler
                          processes and their states, whose they are, who runs next
     memory, qmmu         registers and arrays; virtual and physical qubits
     entanglement         ER sockets, requests and their results

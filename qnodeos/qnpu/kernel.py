@@ -26,13 +26,11 @@ from qnodeos.api.host import (
     SubmitSubroutine,
     decode_host_message,
 )
-from qnodeos.api.netqasm import INSTRUCTION_BYTES, Flavour
+from qnodeos.api.netqasm import Flavour
 from qnodeos.api.peer import Announce, PeerMessage
 from qnodeos.errors import (
     CancelledError,
     ConfigurationError,
-    DeviceFailureError,
-    InstructionBudgetError,
     LimitError,
     QNodeOSError,
     UnknownProcessError,
@@ -42,30 +40,24 @@ from qnodeos.limits import Limits
 from qnodeos.qdevice.instructions import PhysicalInstruction
 from qnodeos.qdevice.outcomes import BellState, Outcome
 from qnodeos.qdevice.protocols import QDriver
-from qnodeos.qnpu.blocks import BlockDurations
-from qnodeos.qnpu.compiler import compile_subroutine
-from qnodeos.qnpu.context import CompileContext
-from qnodeos.qnpu.decoder import check_version, decode_subroutine
+from qnodeos.qnpu.decoder import check_version
 from qnodeos.qnpu.entanglement import EntanglementManager, Pair, UserRequest
-from qnodeos.qnpu.execution import DEVICE, FINISHED, PAUSE, WAIT, Operation, SubroutineFault
 from qnodeos.qnpu.link_layer import LinkLayer
 from qnodeos.qnpu.network_process import NETWORK_PRIORITY, NetworkProcess
 from qnodeos.qnpu.process import (
-    NETWORK_PID,
     PendingSubroutine,
-    Process,
     ProcessEvent,
     ProcessState,
     UserProcess,
 )
 from qnodeos.qnpu.process_manager import ProcessManager
+from qnodeos.qnpu.processor import Processor
 from qnodeos.qnpu.qmmu import QMMU
-from qnodeos.qnpu.qubit_queue import QubitQueue
 from qnodeos.qnpu.schedule import NetworkSchedule
 from qnodeos.qnpu.scheduler import PriorityFcfs, Scheduler, SchedulingPolicy
 from qnodeos.qnpu.services import Services
 from qnodeos.qnpu.status import KernelStatistics, ProcessInfo, list_processes
-from qnodeos.trace.events import PRODUCE_EVENT, Event
+from qnodeos.trace.events import Event
 
 _MESSAGE_OVERHEAD_BYTES: Final = 16
 
@@ -131,10 +123,9 @@ class Kernel:
         self._record = trace.record
         self._tick = 0
         self.qmmu = QMMU(driver.capabilities)
-        self._policy = policy if policy is not None else PriorityFcfs()
-        self.scheduler = Scheduler(self._policy, config.dispatch_ticks)
-        self._blocks = BlockDurations()
-        self._qubit_queue = QubitQueue()
+        self.scheduler = Scheduler(
+            policy if policy is not None else PriorityFcfs(), config.dispatch_ticks
+        )
         self.entanglement = EntanglementManager(
             self.qmmu, config.limits, driver.capabilities.tick_ns, config.peers, self._delivered
         )
@@ -160,17 +151,27 @@ class Kernel:
             random_choice=random_choice,
             record=trace.record,
             fault=self.abort,
-            running_pid=lambda: None if self._running is None else self._running.pid,
+            running_pid=self._running_pid,
         )
         self._manager = ProcessManager(config.limits)
         self.processes = self._manager.processes
-        self._running: Process | None = None
-        self._resume_tick = 0
-        self._release_tick = 0
-        self._in_flight: Process | None = None
-        self._device_busy = self._block_is_begun = False
+        self._processor = Processor(
+            scheduler=self.scheduler,
+            flavour=config.flavour,
+            limits=config.limits,
+            driver=driver,
+            qmmu=self.qmmu,
+            network=self.network,
+            processes=self.processes,
+            services=lambda process: Services(self, process),
+            record=trace.record,
+            finished=self._answer,
+            abort=self.abort,
+        )
+        self.wait_for_qubit = self._processor.wait_for_qubit
+        self.should_pause = self._processor.should_pause
         self._holders: dict[int, int] = {}  # with qubits that are wanted, and since when
-        self._done = self._failed = self._instructions = self._compiled = 0
+        self._done = self._failed = 0
 
     def install_schedule(self, schedule: NetworkSchedule, from_bin: int | None = None) -> bool:
         """Use a network schedule.
@@ -307,8 +308,6 @@ class Kernel:
             self._wake_network()
             process.current = None
             process.execution.discard()
-            if self._in_flight is process:
-                self._in_flight = None
             self._lose_work(process)
         else:
             process.pending.remove(subroutine)
@@ -316,17 +315,12 @@ class Kernel:
                 self._lose_work(process)
         self._fail(process, subroutine, CancelledError("the subroutine was cancelled"))
         if process.pending and process.state is ProcessState.IDLE:
-            self._ready(process, ProcessEvent.WORK_ARRIVED)
+            self._processor.ready(process, ProcessEvent.WORK_ARRIVED, self._tick)
         self._acknowledge(client, request)
 
     def _lose_work(self, process: UserProcess) -> None:
         """What a process was about has been taken from it."""
-        if process.state is ProcessState.READY:
-            self.scheduler.withdraw(process)
-        if self._running is process:
-            self._running = None
-            self._record(self._tick, Event.PROCESSOR_FINISH_USER_PROCESS, process.pid)
-        self._qubit_queue.leave(process.pid)
+        self._processor.drop(process, tick=self._tick, has_ended=False)
         process.handle(ProcessEvent.CANCELLED)
 
     def _acknowledge(self, client: int, request: int, error: QNodeOSError | None = None) -> None:
@@ -342,11 +336,12 @@ class Kernel:
 
     def _submit(self, client: int, request: int, app_id: int, body: bytes) -> None:
         process = self._manager.find((client, app_id))
-        prepared_tick = self.scheduler.prepare(self._tick) if self._policy.prepares_ahead else 0
+        prepares_ahead = self.scheduler.policy.prepares_ahead
+        prepared_tick = self.scheduler.prepare(self._tick) if prepares_ahead else 0
         subroutine = self._manager.queue_subroutine(process, client, request, body, prepared_tick)
         self._record(self._tick, Event.PROCMGR_SUBROUTINE_ADDED, process.pid, subroutine.serial)
         if process.state is ProcessState.IDLE:
-            self._ready(process, ProcessEvent.WORK_ARRIVED)
+            self._processor.ready(process, ProcessEvent.WORK_ARRIVED, self._tick)
 
     def _stop_app(self, client: int, app_id: int) -> None:
         owner = client, app_id
@@ -368,12 +363,7 @@ class Kernel:
 
     def _end(self, process: UserProcess, error: QNodeOSError, pc: int | None = None) -> None:
         """Free everything a process holds, answer what it owes, and forget it."""
-        if process.state is ProcessState.READY:
-            self.scheduler.withdraw(process)
-        if self._running is process:
-            self._running = None
-        if self._in_flight is process:
-            self._in_flight = None  # its outcome will be nobody's
+        self._processor.drop(process, tick=self._tick, has_ended=True)
         process.handle(ProcessEvent.STOPPED)
         owed = [process.current] if process.current is not None else []
         for subroutine in [*owed, *process.pending]:
@@ -382,11 +372,16 @@ class Kernel:
         process.current = None
         process.pending.clear()
         self._manager.remove(process)
-        self._qubit_queue.leave(process.pid)
         self.link_layer.sockets_closed(self.entanglement.close_process(process.pid))
         self.qmmu.free_all(process.pid)
         self.network.drop_cancelled()
         self._wake_network()
+
+    def _answer(self, process: UserProcess, done: PendingSubroutine) -> None:
+        """Return what a subroutine has to say when it has run to its end."""
+        self._done += 1
+        results = tuple(process.execution.results)
+        self.host_outbox.append(HostReply(done.client, done.request, results, serial=done.serial))
 
     def _fail(
         self,
@@ -458,7 +453,7 @@ class Kernel:
 
     def _wake_network(self) -> None:
         if self.network.state is ProcessState.WAITING:
-            self._ready(self.network, ProcessEvent.WOKEN)
+            self._processor.ready(self.network, ProcessEvent.WOKEN, self._tick)
 
     def _send_peer(self, peer: int, message: PeerMessage) -> None:
         self.peer_outbox.append((peer, message))
@@ -470,7 +465,7 @@ class Kernel:
             if process.state is ProcessState.READY:
                 self.scheduler.move(process)
         if process.state is ProcessState.WAITING:
-            self._ready(process, ProcessEvent.WOKEN)
+            self._processor.ready(process, ProcessEvent.WOKEN, self._tick)
 
     # --- time -------------------------------------------------------------------------
 
@@ -498,37 +493,17 @@ class Kernel:
     ) -> PhysicalInstruction | None:
         self._tick = tick
         if outcome is not None:
-            self._consume(outcome, herald)
+            self._processor.consume(outcome, herald, tick)
         deadline = self.link_layer.deadline_tick
         if deadline is not None and tick >= deadline:
             self.link_layer.expire(tick)
         self._advance_network()
-        self._wake_qubit_waiters()
-        self._compiled = 0
-        # Compiling is work too: after much of it the rest waits for the next tick.
-        while not self._device_busy and self._compiled <= self._limits.instructions_per_tick:
-            process = self._running
-            if process is None:
-                process = self._dispatch()
-                if process is None:
-                    return None
-            if tick < self._resume_tick:
-                return None
-            instruction = self._advance(process)
-            if instruction is not None:
-                self._device_busy = self._block_is_begun = True
-                self._in_flight = process
-                self._instructions += 1
-                self._record(
-                    tick, PRODUCE_EVENT[instruction.opcode], process.pid, instruction.argument
-                )
-                return instruction
-        return None
+        return self._processor.run(tick)
 
     @property
     def is_waiting(self) -> bool:
         """Whether programs wait, and nothing but attempts at entanglement is under way."""
-        in_flight, running = self._in_flight, self._running
+        in_flight, running = self._processor.in_flight, self._processor.running
         if (in_flight is not None and not in_flight.is_network) or (
             running is not None and not running.is_network
         ):
@@ -537,9 +512,10 @@ class Kernel:
 
     def next_tick(self, tick: int) -> int | None:
         """The next tick at which `tick` has something to do if nothing arrives before."""
-        if self._qubit_queue.may_wake(len(self.qmmu.free_qubits())):
-            return tick + 1
-        soonest = self.link_layer.deadline_tick
+        soonest = self._processor.next_tick(tick)
+        due = self.link_layer.deadline_tick
+        if due is not None and (soonest is None or due < soonest):
+            soonest = due
         if self._holders:
             kept = min(self._holders.values()) + self._limits.qubit_ticks
             soonest = kept if soonest is None else min(kept, soonest)
@@ -550,17 +526,11 @@ class Kernel:
             due = self.network.timeout_tick()
         if due is not None and (soonest is None or due < soonest):
             soonest = due
-        if not self._device_busy:
-            if self._running is not None:
-                soonest = min(self._resume_tick, soonest or self._resume_tick)
-            elif self.scheduler:
-                next_choice = self.scheduler.next_tick(tick)
-                soonest = next_choice if soonest is None else min(next_choice, soonest)
         return soonest if soonest is None else max(soonest, tick + 1)
 
     def _watch_holders(self) -> None:
         """End programs that have kept a qubit for too long while it was wanted."""
-        if self._qubit_queue:
+        if self._processor.qubit_queue:
             wanted = self._driver.capabilities.qubits
         elif self.link_layer.has_requests:
             wanted = self._driver.capabilities.communication_qubits
@@ -584,204 +554,11 @@ class Kernel:
         network = self.network
         if network.state is ProcessState.IDLE:
             if network.is_due(self._tick):
-                self._ready(network, ProcessEvent.WORK_ARRIVED)
+                self._processor.ready(network, ProcessEvent.WORK_ARRIVED, self._tick)
         elif network.state is ProcessState.WAITING:
             timeout = network.timeout_tick()
             if timeout is not None and self._tick >= timeout:
-                self._ready(network, ProcessEvent.WOKEN)
-
-    def _wake_qubit_waiters(self) -> None:
-        while self._qubit_queue and self._qubit_queue.may_wake(len(self.qmmu.free_qubits())):
-            process = self.processes[self._qubit_queue.wake()]
-            if process.state is ProcessState.WAITING:
-                self._ready(process, ProcessEvent.WOKEN)
-            else:
-                self._qubit_queue.leave(process.pid)
-
-    # --- scheduling -------------------------------------------------------------------
-
-    def _ready(self, process: Process, event: ProcessEvent) -> None:
-        process.handle(event)
-        prepared_tick = None
-        if isinstance(process, UserProcess):
-            process.expected_ticks = self._blocks.expected(process)
-            if process.current is None:
-                prepared_tick = process.pending[0].prepared_tick
-        self.scheduler.arrive(process, self._tick, prepared_tick)
-        arrived = (
-            Event.SCHEDULER_ARRIVE_NET_PROCESS
-            if process.is_network
-            else Event.SCHEDULER_ARRIVE_USER_PROCESS
-        )
-        self._record(self._tick, arrived, process.pid)
-        if self._running is not None and process.priority > self._running.priority:
-            self._record(
-                self._tick, Event.SCHEDULER_HIGH_PRIO_PROCESS_WAITS_ON_LOWER_PRIO, process.pid
-            )
-
-    def _network_tick(self) -> int | None:
-        """When the network process will want the QNPU, for policies that spare its bins."""
-        if not self._policy.spares_bins:
-            return None
-        if self.network.state is ProcessState.IDLE:
-            return self.network.next_due(self._tick)
-        return self._tick  # it has a heralded qubit, and waits for the announcement
-
-    def _dispatch(self) -> Process | None:
-        process = self.scheduler.choose(self._tick, self._network_tick())
-        if process is None:
-            return None
-        process.handle(ProcessEvent.DISPATCHED)
-        self._running = process
-        if isinstance(process, UserProcess):
-            self._qubit_queue.leave(process.pid)
-            self._resume_tick = self.scheduler.start_tick(process, self._tick)
-            self._blocks.begin(process, self._resume_tick)
-            self._block_is_begun = False
-            self._release_tick = self._resume_tick + self._limits.activation_ticks
-            process.execution.renew_budget()
-            self._record(self._tick, Event.SCHEDULER_SCHEDULE_USER_PROCESS, process.pid)
-            self._record(self._tick, Event.PROCESSOR_START_USER_PROCESS, process.pid)
-        else:
-            self._resume_tick = self._tick
-            self._record(self._tick, Event.SCHEDULER_SCHEDULE_NET_PROCESS, process.pid)
-            self._record(self._tick, Event.PROCESSOR_START_NET_PROCESS, process.pid)
-        return process
-
-    # --- the processor ----------------------------------------------------------------
-
-    def _advance(self, process: Process) -> PhysicalInstruction | None:
-        """Run the running process until it needs the device, waits, ends or yields."""
-        if not isinstance(process, UserProcess):
-            if not self.network.queue:
-                self._after_network(self.network.run(self._tick))
-            return self.network.queue.pop(0) if self.network.queue else None
-        execution = process.execution
-        if not execution.queue:
-            try:
-                if process.current is None:
-                    self._begin(process)
-                elif self._tick > self._release_tick:
-                    raise SubroutineFault(execution.pc, self._held_too_long())
-                code = execution.run()
-            except SubroutineFault as fault:
-                self.abort(process, fault.error, fault.pc)
-                return None
-            except QNodeOSError as error:
-                self.abort(process, error)
-                return None
-            self._after_user(process, code)
-        return execution.queue.pop(0) if execution.queue else None
-
-    def _held_too_long(self) -> InstructionBudgetError:
-        return InstructionBudgetError(
-            f"the subroutine held the QNPU for more than activation_ticks="
-            f"{self._limits.activation_ticks} ticks without a wait; is a loop endless?"
-        )
-
-    def _begin(self, process: UserProcess) -> None:
-        process.current = process.pending.popleft()
-        body = process.current.body
-        operations = process.compiled.get(body)
-        if operations is None:
-            operations = self._compile(process, body)
-        process.execution.start(operations)
-
-    def _compile(self, process: UserProcess, body: bytes) -> list[Operation]:
-        self._compiled += len(body) // INSTRUCTION_BYTES
-        instructions = decode_subroutine(body, self._config.flavour)
-        context = CompileContext(
-            process.memory,
-            process.execution,
-            Services(self, process),
-            self._driver,
-            len(instructions),
-        )
-        operations = compile_subroutine(instructions, context)
-        process.compiled_bytes += len(body)
-        while process.compiled and (
-            len(process.compiled) >= self._limits.compiled_subroutines
-            or process.compiled_bytes > self._limits.compiled_bytes
-        ):
-            oldest = next(iter(process.compiled))
-            del process.compiled[oldest]
-            process.compiled_bytes -= len(oldest)
-        process.compiled[body] = operations
-        return operations
-
-    def _after_user(self, process: UserProcess, code: int) -> None:
-        if code == DEVICE:
-            return
-        if code == FINISHED:
-            self._blocks.end(self._tick)
-            self._finish(process)
-        elif code == WAIT:
-            self._blocks.end(self._tick)
-            process.handle(ProcessEvent.BLOCKED)
-            self._running = None
-            self._record(self._tick, Event.PROCESSOR_WAIT_USER_PROCESS, process.pid)
-        elif code == PAUSE:
-            process.handle(ProcessEvent.PAUSED)
-            self._running = None
-            self.scheduler.pause(process, self._tick)
-            self._record(self._tick, Event.PROCESSOR_WAIT_USER_PROCESS, process.pid)
-            self._record(self._tick, Event.SCHEDULER_ARRIVE_USER_PROCESS, process.pid)
-        else:  # YIELD: go on at the next tick
-            self._resume_tick = self._tick + 1
-
-    def _finish(self, process: UserProcess) -> None:
-        done = process.current
-        assert done is not None
-        self._done += 1
-        self.host_outbox.append(
-            HostReply(
-                done.client, done.request, tuple(process.execution.results), serial=done.serial
-            )
-        )
-        process.current = None
-        self._running = None
-        process.handle(ProcessEvent.WORK_DONE)
-        self._record(self._tick, Event.PROCESSOR_FINISH_USER_PROCESS, process.pid)
-        self._record(self._tick, Event.PROCMGR_SUBROUTINE_DONE, process.pid, done.serial)
-        if process.pending:
-            self._ready(process, ProcessEvent.WORK_ARRIVED)
-
-    def _after_network(self, code: int) -> None:
-        if code == FINISHED:
-            self._running = None
-            self.network.handle(ProcessEvent.WORK_DONE)
-            self._record(self._tick, Event.PROCESSOR_FINISH_NET_PROCESS, NETWORK_PID)
-        elif code == WAIT:
-            self._running = None
-            self.network.handle(ProcessEvent.BLOCKED)
-
-    def _consume(self, outcome: Outcome, herald: BellState | None) -> None:
-        self._device_busy = False
-        process, self._in_flight = self._in_flight, None
-        self._record(
-            self._tick,
-            Event.PROCESSOR_CONSUME_OUTCOME,
-            process.pid if process is not None else NETWORK_PID,
-            outcome,
-        )
-        if process is self.network:
-            self._after_network(self.network.consume(outcome, herald, self._tick))
-        elif isinstance(process, UserProcess):
-            execution = process.execution
-            if not outcome.is_success:
-                self.abort(
-                    process,
-                    DeviceFailureError(
-                        f"the device answered {outcome.name} to a physical instruction of "
-                        f"process {process.pid}"
-                    ),
-                    max(execution.pc - 1, 0),
-                )
-            elif execution.result_register is not None and not execution.queue:
-                process.memory.registers[execution.result_register] = int(
-                    outcome is Outcome.SUCCESS_ONE
-                )
-                execution.result_register = None
+                self._processor.ready(network, ProcessEvent.WOKEN, self._tick)
 
     # --- how things are ---------------------------------------------------------------
 
@@ -797,7 +574,7 @@ class Kernel:
         return KernelStatistics(
             subroutines_done=self._done,
             subroutines_failed=self._failed,
-            physical_instructions=self._instructions,
+            physical_instructions=self._processor.instructions,
             pairs={peer: self.network.pairs[peer] for peer in links},
             bins_used=self.network.bins_used,
             bins_missed=self.network.bins_missed,
@@ -815,28 +592,9 @@ class Kernel:
         self._record(self._tick, Event.EGPD_CREATE, request.socket.process.pid, request.create_id)
         self.link_layer.offer(request, self.network.start_bin(self._tick), self._tick)
 
-    def wait_for_qubit(self, process: UserProcess) -> None:
-        """Wake a process when a physical qubit becomes free."""
-        self._qubit_queue.join(process.pid, process.priority)
-
-    def should_pause(self, process: UserProcess, pc: int) -> bool:
-        """Whether a process is to give way before an instruction, if it holds no qubit.
-
-        Only between two blocks that used the device, so that pausing makes a difference.
-        """
-        policy = self._policy
-        if not policy.spares_bins or process.qubit_tick is not None or not self._block_is_begun:
-            return False
-        tick = self._tick
-        self._blocks.end(tick)
-        process.expected_ticks = self._blocks.expected(process, pc)
-        if self.scheduler.prefers_another(process) or not policy.may_start(
-            process, tick, self._network_tick()
-        ):
-            return True
-        self._blocks.begin(process, tick, pc)
-        self._block_is_begun = False
-        return False
+    def _running_pid(self) -> int | None:
+        running = self._processor.running
+        return None if running is None else running.pid
 
     @property
     def limits(self) -> Limits:

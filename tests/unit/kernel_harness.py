@@ -233,7 +233,7 @@ class Node:
         assert self.device.busy is None
         assert len(self.replies) == self.sent
         # Nothing public shows these; a leak in them would show only after hours.
-        assert not kernel._qubit_queue
+        assert not kernel._processor.qubit_queue
         assert not kernel.entanglement._sockets
         assert not kernel.entanglement._sockets_of
         assert not kernel.entanglement._keepers
