@@ -8,11 +8,14 @@ tests and the fault injection all drive the same `kernel.Kernel`.
     isa, decoder         NetQASM bytes -> instructions
     compiler, classical, quantum, execution
                          instructions -> closures, and running them
-    process, process_manager, processor, scheduler
+    process, process_manager, scheduler
                          processes and their states, whose they are, who runs next
+    processor, blocks, qubit_queue
+                         running the chosen one; how long it may take; who waits for a qubit
     memory, qmmu         registers and arrays; virtual and physical qubits
     entanglement         ER sockets, requests and their results
-    link_layer           agreement with the peer on requests and pairs
+    link_layer, link_queue
+                         agreement with the peer on requests and pairs
     network_process      the kernel process that makes entanglement in its time bins
     kernel               all of it behind one front
 """

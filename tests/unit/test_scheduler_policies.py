@@ -256,7 +256,7 @@ def test_the_highest_priority_is_woken_first_then_who_came_first(waiters):
         queue.join(pid, priority)
         queue.join(pid, priority)
     expected = [pid for pid, priority in sorted(waiters, key=lambda waiter: -waiter[1])]
-    woken = []
+    woken: list[int] = []
     while queue.may_wake(free_qubits=len(woken) + 1):
         woken.append(queue.wake())
     assert woken == expected
