@@ -31,6 +31,7 @@ from qnodeos.cli import (
     serve,
     sweep,
     timing,
+    trace,
     up,
 )
 from qnodeos.errors import ConfigurationError, QNodeOSError
@@ -63,6 +64,7 @@ app = typer.Typer(
 )
 app.add_typer(experiment.app, name="experiment")
 app.add_typer(bench.app, name="bench")
+app.add_typer(trace.app, name="trace")
 app.add_typer(results.app, name="results")
 app.command("demo")(experiment.demo)
 app.command("config")(configuration.config)

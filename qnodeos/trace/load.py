@@ -17,6 +17,7 @@ FILES_MAX: Final = 64
 """Most trace files read at once."""
 
 _FILE_NAME: Final = re.compile(r"(?:trace_)?([A-Za-z0-9][A-Za-z0-9._-]{0,63}?)_(cnpu|qnpu)\.csv")
+_PART_OF_DESCRIPTION: Final = re.compile(r", [CQ]NPU of the [A-Za-z0-9._-]{1,64}$")
 _HOST_UNIT_NS: Final = 1_000
 _TICK_NS: Final = 10_000
 
@@ -76,7 +77,8 @@ def load_traces(paths: Sequence[Path]) -> LoadedTraces:
             raise MalformedTraceError(f"{file}: is the second {part.upper()} trace of node {node}")
         parts[node][part] = trace
     nodes = [_node(name, parts[name]) for name in sorted(parts)]
-    return LoadedTraces(tuple(nodes), loaded[0].description, loaded[0].created, tuple(files))
+    description = _PART_OF_DESCRIPTION.sub("", loaded[0].description)
+    return LoadedTraces(tuple(nodes), description, loaded[0].created, tuple(files))
 
 
 def _files(path: Path) -> list[Path]:
