@@ -10,7 +10,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 if TYPE_CHECKING:
+    from qnodeos.cnpu.remote import RemoteCnpu
     from qnodeos.cnpu.runner import ProgramRun, ProgramRunner, ProgramTask
     from qnodeos.service.node_file import NodeFile
     from qnodeos.transport import Address
@@ -56,7 +57,9 @@ def run(
     input_: Annotated[
         list[str] | None,
         typer.Option(
-            "--input", metavar="NAME=VALUE", help="An input of the programs (repeatable)."
+            "--input",
+            metavar="[PROGRAM.]NAME=VALUE",
+            help="An input of the programs, or of one of them (repeatable).",
         ),
     ] = None,
     inputs: Annotated[
@@ -67,7 +70,9 @@ def run(
     ] = 1,
     number_input: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Input that gets the number of the copy: 0, 1, ..."),
+        typer.Option(
+            metavar="[PROGRAM.]NAME", help="Input that gets the number of the copy: 0, 1, ..."
+        ),
     ] = None,
     pool: Annotated[
         int,
@@ -185,6 +190,8 @@ def run(
             )
         )
         warm_up(cnpu.flavour)  # and see that the QNPU is there, and the right one
+        pool = min(pool or len(apps), len(tasks))
+        _check_pool(pool, cnpu)
         gc.collect()
         gc.freeze()
         cleanup.callback(gc.unfreeze)
@@ -193,8 +200,8 @@ def run(
         runner = ProgramRunner(
             cnpu,
             tasks,
-            pool=pool or len(apps),
-            trace_capacity=_trace_capacity(pool or len(apps)),
+            pool=pool,
+            trace_capacity=_trace_capacity(pool),
             realtime_priority=realtime,
             on_end=_report,
         )
@@ -239,8 +246,10 @@ def _inputs(path: Path | None, pairs: list[str]) -> dict[str, Any]:
         given |= data
     for pair in pairs:
         name, equals, value = pair.partition("=")
-        if not (equals and name.isidentifier()):
-            raise typer.BadParameter(f"{pair!r} is not NAME=VALUE", param_hint="--input")
+        if not (equals and name.rpartition(".")[2].isidentifier()):
+            raise typer.BadParameter(
+                f"{pair!r} is neither NAME=VALUE nor PROGRAM.NAME=VALUE", param_hint="--input"
+            )
         given[name] = parse_document(value, f"--input {name}").data
     return given
 
@@ -262,23 +271,66 @@ def _tasks(
 
     tasks = []
     loaded = [load_program(spec) for spec in apps]
+    _check_programs((*given, number_input or ""), [name for name, _ in loaded])
     for copy in range(copies):
         for name, function in loaded:
-            inputs = dict(given)
+            inputs = _inputs_of(name, given)
             if number_input is not None:
-                inputs[number_input] = copy
+                inputs |= _inputs_of(name, {number_input: copy})
             if "app_config" not in inputs and _takes(function, "app_config"):
                 inputs["app_config"] = AppConfig(
                     app_name=role if role is not None else name,
                     node_name=node.name,
                     main_func=function,
                     log_config=LogConfig(log_subroutines_dir=logs, comm_log_dir=logs, log_dir=logs),
-                    inputs=dict(given),
+                    inputs=_inputs_of(name, given),
                 )
             check_inputs(name, function, inputs)
             title = name if copies == 1 else f"{name} {copy}"
             tasks.append(ProgramTask(title, function, inputs))
     return tasks
+
+
+def _check_programs(names: Sequence[str], programs: list[str]) -> None:
+    """See that inputs are for programs that run.
+
+    Raises:
+        ConfigurationError: one is not.
+    """
+    from qnodeos.errors import ConfigurationError
+
+    for name in names:
+        program = name.rpartition(".")[0]
+        if program and program not in programs:
+            raise ConfigurationError(
+                f"input {name} is for a program {program!r}, which does not run here; there are "
+                + ", ".join(sorted(set(programs)))
+            )
+
+
+def _inputs_of(program: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Those for all programs, and those for this one, which win."""
+    own = f"{program}."
+    return {name: value for name, value in given.items() if "." not in name} | {
+        name.removeprefix(own): value for name, value in given.items() if name.startswith(own)
+    }
+
+
+def _check_pool(pool: int, cnpu: RemoteCnpu) -> None:
+    """Fail before any program runs, not when the QNPU refuses some of them.
+
+    Raises:
+        ConfigurationError: the QNPU does not serve so many programs.
+    """
+    from qnodeos.errors import ConfigurationError
+
+    most = cnpu.most_programs
+    if most is not None and pool > most:
+        raise ConfigurationError(
+            f"{pool} programs at once are more than the QNPU of {cnpu.node_name} serves: at most "
+            f"{most} (limits.processes and limits.connections of the node file); with "
+            f"--pool {most} the others wait for their turn"
+        )
 
 
 def _takes(function: Any, name: str) -> bool:

@@ -7,7 +7,7 @@ happens is recorded as in virtual time, with the machine's monotonic clock.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 from threading import Event as Flag
 from threading import Lock, Thread
@@ -72,6 +72,7 @@ class RemoteCnpu:
         self._mutex = Lock()
         self._clients: set[QnpuClient] = set()
         self._flavour: Flavour | None = None
+        self._limits: Mapping[str, int] = {}
         self._keeper: Thread | None = None
         self._stopped = Flag()
 
@@ -92,6 +93,22 @@ class RemoteCnpu:
             self.close_client(self.open_client(count()))
         assert self._flavour is not None
         return self._flavour
+
+    @property
+    def most_programs(self) -> int | None:
+        """Programs of one connection each that the QNPU serves at once; None if it does not say.
+
+        Raises:
+            ConfigurationError: the QNPU is another node's, or speaks a flavour we do not know.
+            QnpuUnavailableError: it does not answer.
+        """
+        if self._flavour is None:
+            self.close_client(self.open_client(count()))
+        limits = self._limits
+        if not {"processes", "connections"} <= limits.keys():
+            return None
+        connections = limits["connections"] + limits.get("reserved_connections", 0)
+        return min(limits["processes"], connections)
 
     def open_client(self, numbers: Iterator[int]) -> QnpuClient:
         """Connect to the QNPU.
@@ -119,6 +136,7 @@ class RemoteCnpu:
                     f"the QNPU speaks the NetQASM flavour {welcome.flavour!r}, which this version "
                     "does not know"
                 ) from None
+            self._limits = welcome.limits
             if self._rehearsals is not None:
                 self._rehearsals.begin(self._flavour)
                 client.rehearsals = self._rehearsals

@@ -62,6 +62,7 @@ class FakeQnpu:
         address: where it listens.
         received: every message, with its client's number.
         closed: numbers of the clients that have gone.
+        limits: that it tells of.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class FakeQnpu:
         self.before = before
         self.received: list[tuple[int, Any]] = []
         self.closed: list[int] = []
+        self.limits: dict[str, int] = {}
         self._changed = threading.Condition()
         self._flavour, self._name, self._node_id = flavour, name, node_id
         self._idle_timeout_s = idle_timeout_s
@@ -232,7 +234,7 @@ class FakeQnpu:
             "incarnation": 1,
             "flavour": self._flavour.value,
             "device": DeviceInfo("fake", (0,), (), (), 10_000, 1),
-            "limits": {},
+            "limits": self.limits,
             "idle_timeout_s": self._idle_timeout_s,
         }
         return Welcome(**(fields | changes))

@@ -198,6 +198,44 @@ def test_inputs_from_a_file_and_copies(run, folder):
     }
 
 
+def test_inputs_of_one_program(run, folder):
+    (folder / "other.py").write_text("def main(number, text, copy=None): return number, text, copy")
+    (folder / "inputs.yaml").write_text("{text: for all, other.number: 5, local.number: 6}")
+    result = run(
+        f"{folder / 'app_local.py'}:numbered", str(folder / "other.py"),
+        "--inputs", str(folder / "inputs.yaml"), "--input", "other.text=for one",
+        "--programs", "2", "--number-input", "other.copy", "--json", str(folder / "r.json"),
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    results = [each["result"] for each in json.loads((folder / "r.json").read_text())["programs"]]
+    local = {"number": 6, "text": "for all", "7": [1, 2.5, None, True], "extra": None}
+    assert results == [local, [5, "for one", 0], local, [5, "for one", 1]]
+
+
+@pytest.mark.parametrize(
+    ("limits", "fits"),
+    [
+        ({"processes": 2, "connections": 9}, False),
+        ({"processes": 9, "connections": 2}, False),
+        ({"processes": 9, "connections": 1, "reserved_connections": 1}, False),
+        ({"processes": 3, "connections": 2, "reserved_connections": 1}, True),
+        ({}, True),
+    ],
+)
+def test_more_programs_at_once_than_the_qnpu_serves(run, folder, qnpu, limits, fits):
+    qnpu.limits = limits
+    local = str(folder / "app_local.py")
+    result = run(local, "--programs", "3", "--pool", "8")
+    if fits:
+        assert result.code == 0, result.err
+        return
+    assert result.code == 2
+    assert "3 programs at once are more than the QNPU of here serves: at most 2" in result.err
+    assert "--pool 2" in result.err
+    assert "local" not in result.out
+    assert run(local, "--programs", "3", "--pool", "2").code == 0
+
+
 def test_programs_of_one_node_talk_to_each_other(run, folder):
     talking = folder / "talking.py"
     result = run(
@@ -428,6 +466,9 @@ def test_no_more_than_the_pool_run_at_once(folder):
         (["{local}", "--input", "cheese=1"], "unexpected keyword argument 'cheese'"),
         (["{local}:numbered"], "missing a required argument: 'number'"),
         (["{local}", "--input", "flips"], "NAME=VALUE"),
+        (["{local}", "--input", "a.b-c=1"], "PROGRAM.NAME=VALUE"),
+        (["{local}", "--input", "lgt.flips=1"], "'lgt', which does not run here; there are local"),
+        (["{local}", "--number-input", "lgt.flips"], "'lgt', which does not run here"),
         (["{local}", "--inputs", "{folder}/none.yaml"], "cannot be read"),
         (["{local}", "--inputs", "{folder}/list.yaml"], "inputs by name"),
         (["{local}", "--reach", "there"], "NODE=ADDRESS"),
