@@ -21,6 +21,7 @@ from qnodeos.cli import (
     controller,
     doctor,
     experiment,
+    figures,
     install_service,
     lab,
     metrics,
@@ -67,6 +68,7 @@ app.add_typer(bench.app, name="bench")
 app.add_typer(trace.app, name="trace")
 app.add_typer(results.app, name="results")
 app.command("demo")(experiment.demo)
+app.command("figures")(figures.figures)
 app.command("config")(configuration.config)
 app.command("calibrate")(calibrate.calibrate)
 app.command("run")(run.run)

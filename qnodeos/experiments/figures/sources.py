@@ -1,0 +1,129 @@
+"""The data that figures are drawn from: where it is found, and what makes it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from qnodeos.errors import ConfigurationError, MalformedTraceError
+from qnodeos.experiments.figures.results import (
+    DqcResult,
+    LgtResult,
+    MultitaskingResult,
+    load_result,
+)
+from qnodeos.trace.load import load_traces
+from qnodeos.trace.node_traces import NodeTraces
+
+FOLDERS_MAX: Final = 1000
+_OF_A_PART: Final = re.compile(r", [CQ]NPU of the [A-Za-z0-9._-]+$")
+
+
+@dataclass(frozen=True)
+class StoredTraces:
+    """Traces of an experiment, read back.
+
+    Attributes:
+        nodes: traces of each node.
+        description: of the experiment, as the files give it.
+    """
+
+    nodes: tuple[NodeTraces, ...]
+    description: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """One kind of data.
+
+    Attributes:
+        files: what it consists of, for people.
+        command: that makes it, ``{data}`` standing for the directory.
+        find: the path of this data in one folder, None if it is not there.
+        load: read and check what was found.
+    """
+
+    files: str
+    command: str
+    find: Callable[[Path], Path | None]
+    load: Callable[[Path], Any]
+
+    def find_below(self, directory: Path) -> Path | None:
+        """The data in a directory or else in the first folder in it, by name, that has it.
+
+        Raises:
+            ConfigurationError: the directory has too many folders, or cannot be read.
+        """
+        try:
+            folders = sorted(path for path in directory.iterdir() if path.is_dir())
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot read this directory: {error.strerror}; choose another --data",
+                file=str(directory),
+            ) from error
+        if len(folders) > FOLDERS_MAX:
+            raise ConfigurationError(
+                f"more than {FOLDERS_MAX} folders in it; choose another --data",
+                file=str(directory),
+            )
+        return next(filter(None, map(self.find, [directory, *folders])), None)
+
+    def how_to_make(self, directory: Path) -> str:
+        """The command that makes it."""
+        return self.command.format(data=directory)
+
+
+def load_stored_traces(folder: Path) -> StoredTraces:
+    """Read the CSV traces in a folder.
+
+    Raises:
+        ConfigurationError: a file cannot be read or does not follow the format.
+    """
+    try:
+        loaded = load_traces([folder])
+    except MalformedTraceError as error:
+        raise ConfigurationError(f"{error}; make the traces anew") from error
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot read it: {error.strerror}", file=str(error.filename or folder)
+        ) from error
+    return StoredTraces(loaded.nodes, _OF_A_PART.sub("", loaded.description))
+
+
+def _find_traces(folder: Path) -> Path | None:
+    return folder if next(folder.glob("trace_*.csv"), None) is not None else None
+
+
+def _find_file(name: str) -> Callable[[Path], Path | None]:
+    return lambda folder: folder / name if (folder / name).is_file() else None
+
+
+DQC: Final = Source(
+    "dqc.json",
+    "qnodeos experiment dqc --json {data}/dqc.json --out {data}",
+    _find_file("dqc.json"),
+    lambda path: load_result(path, DqcResult),
+)
+LGT: Final = Source(
+    "lgt.json",
+    "qnodeos experiment lgt --json {data}/lgt.json",
+    _find_file("lgt.json"),
+    lambda path: load_result(path, LgtResult),
+)
+MULTITASKING: Final = Source(
+    "multitasking.json",
+    "qnodeos experiment multitasking --scheduler fcfs,combined --json {data}/multitasking.json",
+    _find_file("multitasking.json"),
+    lambda path: load_result(path, MultitaskingResult),
+)
+TRACES: Final = Source(
+    "trace_client_*.csv and trace_server_*.csv",
+    "qnodeos experiment dqc --out {data}/traces",
+    _find_traces,
+    load_stored_traces,
+)
