@@ -86,7 +86,7 @@ def run_and_report(
         result["latency_bound_ms"] = latency_bound_ms(settings.network)
         result["complete"] = interrupted is None
         result["settings"] = _metadata(settings)
-        _report(console, result, sets, json_path, out)
+        _report(console, result, settings, sets, json_path, out)
     if interrupted is not None:
         console.print(
             f"Interrupted: {sum(block.circuits for block in parts)} of {circuits} circuits "
@@ -125,6 +125,7 @@ def _merged(settings: DqcSettings, parts: dict[Block, DqcSetData]) -> list[DqcSe
 def _report(
     console: Console,
     result: dict[str, Any],
+    settings: DqcSettings,
     sets: list[DqcSetData],
     json_path: Path | None,
     out: Path | None,
@@ -140,7 +141,8 @@ def _report(
         for figure in save_dqc_figures(result, sets, out):
             console.print(f"Plot: {figure}")
         console.print(f"Dataset: {out / DATABASE} (QCoDeS)")
-        console.print(f"Traces of the first block: {out}/trace_*.csv")
+        if settings.trace_formats:
+            console.print(f"Traces of the first block: {out}/trace*")
 
 
 def _metadata(settings: DqcSettings) -> dict[str, Any]:

@@ -77,6 +77,14 @@ def dqc(
         Path | None,
         typer.Option(help="Directory for plots, dataset and traces; none are made without."),
     ] = None,
+    trace: Annotated[
+        str | None,
+        typer.Option(
+            help="Formats of the traces in --out, with commas: csv, perfetto, otel; or none. "
+            "\\[default: csv,perfetto]",
+            show_default=False,
+        ),
+    ] = None,
     workers: Annotated[
         int, typer.Option(min=0, max=MAX_WORKERS, help="Processes; 0: one per core.")
     ] = 0,
@@ -87,6 +95,7 @@ def dqc(
         raise typer.BadParameter("nothing would be kept: add --json or --out", param_hint="--quiet")
     from qnodeos.assembly import NetworkConfig, load_network
     from qnodeos.cli.dqc_run import run_and_report
+    from qnodeos.cli.run_support import trace_formats
     from qnodeos.experiments.dqc import DqcSettings
 
     network = (
@@ -98,6 +107,7 @@ def dqc(
         profile=profile.value,
         network=network,
         trace_directory=out,
+        trace_formats=trace_formats(trace, out),
         backend=backend.value,
     )
     run_and_report(
@@ -213,7 +223,15 @@ def lgt(
     json: Annotated[Path | None, typer.Option(help="Write the result here.")] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Directory for plot and dataset; none are made without."),
+        typer.Option(help="Directory for plot, dataset and traces; none are made without."),
+    ] = None,
+    trace: Annotated[
+        str | None,
+        typer.Option(
+            help="Formats of the traces in --out, with commas: csv, perfetto, otel; or none. "
+            "\\[default: csv,perfetto]",
+            show_default=False,
+        ),
     ] = None,
     workers: Annotated[
         int, typer.Option(min=0, max=MAX_WORKERS, help="Processes; 0: one per core.")
@@ -224,7 +242,8 @@ def lgt(
     if quiet and json is None and out is None:
         raise typer.BadParameter("nothing would be kept: add --json or --out", param_hint="--quiet")
     from qnodeos.assembly import NetworkConfig, load_network
-    from qnodeos.cli.lgt_run import run_and_report
+    from qnodeos.cli.lgt_run import LGT_TRACES, run_and_report
+    from qnodeos.cli.run_support import trace_formats
     from qnodeos.experiments.lgt import LgtSettings
 
     network = (
@@ -239,6 +258,8 @@ def lgt(
         ),
         scheduler=scheduler,
         backend=backend.value,
+        trace_directory=out and out / LGT_TRACES,
+        trace_formats=trace_formats(trace, out),
     )
     run_and_report(
         settings, workers=workers or os.cpu_count() or 1, json_path=json, out=out, quiet=quiet
@@ -256,6 +277,7 @@ def demo() -> None:
         config=None,
         json=DEMO_DIRECTORY / "dqc.json",
         out=DEMO_DIRECTORY,
+        trace=None,
         workers=0,
         quiet=False,
     )

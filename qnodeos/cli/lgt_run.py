@@ -6,7 +6,7 @@ import json
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 
@@ -30,6 +30,9 @@ from qnodeos.experiments.lgt_storage import add_block, open_lgt_run
 from qnodeos.experiments.lgt_table import lgt_table
 from qnodeos.experiments.storage import DATABASE
 
+LGT_TRACES: Final = "lgt_traces"
+"""Directory of the traces in the directory of results."""
+
 
 def run_and_report(
     settings: LgtSettings, *, workers: int, json_path: Path | None, out: Path | None, quiet: bool
@@ -43,7 +46,7 @@ def run_and_report(
         settings: the experiment.
         workers: processes.
         json_path: where to write the result as JSON, None for nowhere.
-        out: directory for plot and dataset, None for none.
+        out: directory for plot and dataset (and of the traces), None for none.
         quiet: no table and no progress bar.
     """
     console = Console(quiet=quiet)
@@ -79,7 +82,7 @@ def run_and_report(
         )
         result["complete"] = interrupted is None
         result["settings"] = _metadata(settings)
-        _report(console, result, json_path, out)
+        _report(console, result, settings, json_path, out)
     if interrupted is not None:
         done = sum(data.state.size for data in parts.values())
         console.print(
@@ -89,7 +92,11 @@ def run_and_report(
 
 
 def _report(
-    console: Console, result: dict[str, Any], json_path: Path | None, out: Path | None
+    console: Console,
+    result: dict[str, Any],
+    settings: LgtSettings,
+    json_path: Path | None,
+    out: Path | None,
 ) -> None:
     console.print(lgt_table(result))
     if json_path is not None:
@@ -100,6 +107,8 @@ def _report(
 
         console.print(f"Plot: {save_lgt_figure(result, out)}")
         console.print(f"Dataset: {out / DATABASE} (QCoDeS)")
+        if settings.trace_formats:
+            console.print(f"Traces of the first block beside DQC: {settings.trace_directory}")
 
 
 def _metadata(settings: LgtSettings) -> dict[str, Any]:

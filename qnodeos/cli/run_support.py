@@ -59,6 +59,30 @@ def check_destinations(json_path: Path | None, out: Path | None) -> None:
         )
 
 
+def trace_formats(text: str | None, out: Path | None) -> tuple[str, ...]:
+    """The formats in which traces are to be written.
+
+    Args:
+        text: as given on the command line, with commas; None for the default.
+        out: directory for everything, None for none.
+
+    Raises:
+        ConfigurationError: a format is unknown, its packages are missing, or there is nowhere
+            to write to.
+    """
+    from qnodeos.experiments.run_traces import DEFAULT_FORMATS
+    from qnodeos.trace.export import load_otel, parse_formats
+
+    if text is None:
+        return DEFAULT_FORMATS
+    formats = parse_formats(text)
+    if formats and out is None:
+        raise ConfigurationError("traces are written to a directory: add --out to --trace")
+    if "otel" in formats:
+        load_otel()
+    return formats
+
+
 def write_whole(path: Path, text: str) -> None:
     """Write a file as a whole or not at all; what is in /dev, and a pipe, is written to.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -18,7 +17,6 @@ import numpy as np
 
 from qnodeos.assembly import (
     NetworkConfig,
-    NodeHandles,
     TwoNodeSystem,
     build_two_nodes,
     load_profile,
@@ -28,7 +26,7 @@ from qnodeos.cnpu.latency import LatencyProfile
 from qnodeos.experiments.dqc_analysis import DqcSetData
 from qnodeos.experiments.dqc_segments import NodeTrace, circuit_segments_ms
 from qnodeos.experiments.pool import freeze_imports, run_jobs
-from qnodeos.trace.csvformat import write_trace_csv
+from qnodeos.experiments.run_traces import DEFAULT_FORMATS, node_traces, write_run_traces
 from sim.charge import ChargeCheck
 from sim.network import ProgramSpec
 
@@ -57,6 +55,7 @@ class DqcSettings:
         profile: name of the latency profile.
         network: nodes, link and schedule.
         trace_directory: where to write the traces of the first block, None for nowhere.
+        trace_formats: of `qnodeos.trace.export.FORMATS`.
         backend: depth of the simulation, see `qnodeos.assembly.BACKENDS`.
         sets: (alpha, theta) in units of pi/16.
         latency: instead of the named latency profile.
@@ -68,6 +67,7 @@ class DqcSettings:
     profile: str
     network: NetworkConfig
     trace_directory: Path | None = None
+    trace_formats: Sequence[str] = DEFAULT_FORMATS
     backend: str = "behavioural"
     sets: Sequence[tuple[int, int]] = SETS
     latency: LatencyProfile | None = None
@@ -138,7 +138,12 @@ def run_block(
         client_outcomes, outcomes = system.network.run(programs)
         charge_ok = _charge_ok(system, block.circuits)
     if settings.trace_directory is not None and (block.set_index, block.number) == (0, 0):
-        _write_traces(settings.trace_directory, system)
+        write_run_traces(
+            settings.trace_directory,
+            node_traces(system, lambda node, _: f"dqc_{node}"),
+            settings.trace_formats,
+            "simulated DQC, first block",
+        )
     client = NodeTrace.from_recorders("client", system.client.host_trace, system.client.qnpu_trace)
     server = NodeTrace.from_recorders("server", system.server.host_trace, system.server.qnpu_trace)
     return DqcSetData(
@@ -172,22 +177,6 @@ def _charge_ok(system: TwoNodeSystem, circuits: int) -> Any:
         # Each circuit reads each node out once, and each readout logs the check after it.
         passed &= np.array([check.passed for check in checks[-circuits:]])
     return passed
-
-
-def _write_traces(directory: Path, system: TwoNodeSystem) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
-    nodes: list[tuple[str, NodeHandles]] = [("client", system.client), ("server", system.server)]
-    for name, handles in nodes:
-        for part, recorder in (("cnpu", handles.host_trace), ("qnpu", handles.qnpu_trace)):
-            path = directory / f"trace_{name}_{part}.csv"
-            with path.open("w", encoding="utf-8", newline="\n") as stream:
-                write_trace_csv(
-                    stream,
-                    recorder.columns(),
-                    unit_ns=recorder.unit_ns,
-                    created=datetime.now(UTC),
-                    description=f"simulated DQC, first block, {part.upper()} of the {name}",
-                )
 
 
 def merge(parts: Sequence[DqcSetData]) -> DqcSetData:

@@ -7,9 +7,10 @@ share the work.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -21,6 +22,7 @@ from qnodeos.errors import ConfigurationError, IncompleteTraceError
 from qnodeos.experiments.dqc import SETS
 from qnodeos.experiments.lgt_analysis import MODES, RESULTS_PER_SUBROUTINE, STATES, LgtData, merge
 from qnodeos.experiments.pool import freeze_imports, run_jobs
+from qnodeos.experiments.run_traces import DEFAULT_FORMATS, node_traces, write_run_traces
 from qnodeos.experiments.schedulers import SCHEDULERS
 from qnodeos.trace.events import Event
 from qnodeos.trace.recorder import TraceRecorder
@@ -51,6 +53,9 @@ class LgtSettings:
         network: nodes, link and schedule.
         scheduler: a name of `SCHEDULERS`.
         backend: depth of the simulation, see `qnodeos.assembly.BACKENDS`.
+        trace_directory: where to write the traces of the first block beside DQC, None for
+            nowhere.
+        trace_formats: of `qnodeos.trace.export.FORMATS`.
 
     Raises:
         ConfigurationError: there is no such scheduler, or not so many repetitions can be run.
@@ -62,6 +67,8 @@ class LgtSettings:
     network: NetworkConfig
     scheduler: str = "fcfs"
     backend: str = "behavioural"
+    trace_directory: Path | None = None
+    trace_formats: Sequence[str] = DEFAULT_FORMATS
 
     def __post_init__(self) -> None:
         if not 1 <= self.repetitions <= REPETITIONS_MAX:
@@ -171,6 +178,17 @@ def run_block(
     ) as system:
         system.network.run([program], background=background)
         charge_ok = charge_checks(system.client)
+    if settings.trace_directory is not None and (block.mode, block.number) == ("multitasked", 0):
+        process = lgt_process(system.client.qnpu_trace.columns())
+        write_run_traces(
+            settings.trace_directory,
+            node_traces(
+                system,
+                lambda node, pid: "lgt" if (node, pid) == (_NODE, process) else f"dqc_{node}",
+            ),
+            settings.trace_formats,
+            "simulated LGT beside DQC, first block",
+        )
     qnpu_ms, elapsed_ms = _times_ms(system.client.qnpu_trace)
     return LgtData(
         state=np.array(states, dtype=np.int8),

@@ -58,9 +58,9 @@ def _caption(result: Mapping[str, Any]) -> str:
     parts = [
         "\nFidelities are from the two bases of the state's axis, all readouts, corrected for "
         "readout errors; ± is 1 sigma, and the readout calibration is taken as exact in "
-        "simulation. With few readouts they may exceed 1. + CR: without readouts after which the node "
-        "failed its charge-resonance check, alone and multitasked. Most likely: fidelity of the "
-        "state of maximum likelihood of all six bases, alone and multitasked."
+        "simulation. With few readouts they may exceed 1. + CR: without readouts after which the "
+        "node failed its charge-resonance check, alone and multitasked. Most likely: fidelity of "
+        "the state of maximum likelihood of all six bases, alone and multitasked."
     ]
     comparison = result["comparison"]
     if comparison:
