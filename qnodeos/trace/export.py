@@ -23,6 +23,8 @@ from qnodeos.trace.node_traces import NodeTraces
 from qnodeos.trace.perfetto import write_perfetto
 from qnodeos.trace.timeline import build_timeline
 
+__all__ = ["FORMATS", "NodeTraces", "load_otel", "parse_formats", "write_together", "write_traces"]
+
 FORMATS: Final = ("csv", "perfetto", "otel")
 PERFETTO_FILE: Final = "trace.json"
 OTEL_FILE: Final = "trace.otlp.jsonl"

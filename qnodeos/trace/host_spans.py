@@ -122,11 +122,10 @@ def _add_program(
     waiting: dict[int, deque[HostSubroutine]] = defaultdict(deque)
     number = 0
     for place, (time_ns, event, detail) in enumerate(rows):
-        # An arrow touches what follows the event, or ends with what led to it.
         following, leading = after[place], before[place]
         step = timeline.step_into(following)
         if step is None and leading is not None:
-            step = Step(leading, time_ns - 1)
+            step = Step(leading, time_ns)
         key = detail if node.has_details else 0
         if event == Event.SUBROUTINE_SENT:
             serial = detail if node.has_details else number
@@ -143,7 +142,7 @@ def _add_program(
             is_sent = event == Event.CLAS_MSG_SENT
             timeline.add_mark(track, time_ns, "message sent" if is_sent else "message received")
             if is_sent and leading is not None:
-                step = Step(leading, time_ns - 1)
+                step = Step(leading, time_ns)
             send = None
             if not is_sent and place + 2 < len(rows) and rows[place + 2][1] == _SENT:
                 send = timeline.step_into(before[place + 2])

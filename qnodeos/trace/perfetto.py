@@ -2,7 +2,7 @@
 
 A process of the format is one part of a node (``client QDevice``), a thread one track of it.
 Spans are complete events (``X``), marks instants (``i``), arrows flows (``s``, ``t``, ``f``)
-that lie within the spans they touch. Times are in microseconds, and exact to the ns as long
+at the moment of the mark or within the span that they touch. Times are in microseconds, and exact to the ns as long
 as they stay below 100 days.
 
 Source of the format: "Trace Event Format", the document of the Catapult project.
@@ -48,7 +48,7 @@ def trace_events(timeline: Timeline) -> Iterator[_Event]:
     spans = sorted(_spans(timeline, places), key=_order)
     marks = sorted(_marks(timeline, places), key=_order)
     flows = sorted(_flows(timeline, places), key=_order)
-    # Of one moment: spans first, so that arrows and marks find them open.
+    # Of one moment: spans and marks first; an arrow touches what was begun last on its track.
     yield from merge(spans, marks, flows, key=_order)
 
 

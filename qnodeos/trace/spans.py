@@ -64,7 +64,10 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Where an arrow touches a span: the span's number, and a time within the span."""
+    """Where an arrow touches a span: the span's number, and a time within the span.
+
+    At the end of the span it touches the mark that is there.
+    """
 
     span: int
     time_ns: int
