@@ -2,8 +2,8 @@
 
 A process of the format is one part of a node (``client QDevice``), a thread one track of it.
 Spans are complete events (``X``), marks instants (``i``), arrows flows (``s``, ``t``, ``f``)
-at the moment of the mark or within the span that they touch. Times are in microseconds, and exact to the ns as long
-as they stay below 100 days.
+at the moment of the mark or within the span that they touch. Times are in microseconds, and
+exact to the ns as long as they stay below 100 days.
 
 Source of the format: "Trace Event Format", the document of the Catapult project.
 """
