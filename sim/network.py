@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from random import Random
-from typing import Any
+from typing import Any, Final
 
 from qnodeos.api.peer import PeerMessage
 from qnodeos.cnpu.latency import LatencyProfile
@@ -14,6 +14,9 @@ from qnodeos.cnpu.virtual import VirtualCnpu, VirtualProgram
 from qnodeos.errors import ConfigurationError, ProgramError, StalledProgramsError
 from sim.clock import VirtualClock
 from sim.node import VirtualNode
+
+_WAITS_SHOWN: Final = 8
+"""Programs that a message names."""
 
 
 @dataclass(frozen=True)
@@ -104,8 +107,12 @@ class VirtualNetwork:
             ended_by_error = failed[:1]
         _raise_first(ended_by_error)
         if stalled:
-            waits = "; ".join(f"{program.name} for {program.waiting_for}" for program in stalled)
-            raise StalledProgramsError(f"nothing more can happen, but programs wait: {waits}")
+            waits = [f"{program.name} for {program.waiting_for}" for program in stalled]
+            if len(waits) > _WAITS_SHOWN:
+                waits[_WAITS_SHOWN:] = [f"and {len(waits) - _WAITS_SHOWN} more"]
+            raise StalledProgramsError(
+                f"nothing more can happen, but programs wait: {'; '.join(waits)}"
+            )
         return [program.result for program in running]
 
     def run_for(self, programs: Sequence[ProgramSpec], duration_ns: int) -> None:

@@ -32,6 +32,9 @@ _SUBROUTINE_TYPE = 2
 _BODY_OFFSET = 5
 _S_IN_NS = 1_000_000_000
 _US_IN_NS = 1_000
+MESSAGES_MAX = 65_536
+"""Messages on the way, or not taken yet, from one application to another on one socket."""
+
 _POLL_NS = 10_000
 """Time to find that no message is there (assumed: a system call)."""
 
@@ -84,10 +87,21 @@ class MessageBoard:
         self._last_arrival_ns: dict[tuple[str, str, int], int] = {}
 
     def post(self, key: tuple[str, str, int], arrival_ns: int, message: Any) -> None:
-        """A message that will arrive; never before the one sent before it."""
+        """A message that will arrive; never before the one sent before it.
+
+        Raises:
+            LimitError: nobody takes the messages there.
+        """
+        queue = self._queues.setdefault(key, deque())
+        if len(queue) >= MESSAGES_MAX:
+            source, destination, socket_id = key
+            raise LimitError(
+                f"{MESSAGES_MAX} messages from {source} to {destination} on socket {socket_id} "
+                "have not been received, the limit; does the program there receive them?"
+            )
         arrival_ns = max(arrival_ns, self._last_arrival_ns.get(key, 0))
         self._last_arrival_ns[key] = arrival_ns
-        self._queues.setdefault(key, deque()).append((arrival_ns, message))
+        queue.append((arrival_ns, message))
         wake = self._waiting.pop(key, None)
         if wake is not None:
             wake(arrival_ns)

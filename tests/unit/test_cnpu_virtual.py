@@ -10,6 +10,7 @@ import pytest
 
 from qnodeos.api.host import HostReply
 from qnodeos.api.netqasm import Flavour
+from qnodeos.cnpu import virtual
 from qnodeos.cnpu.host import NetworkDirectory, current_host, find_host
 from qnodeos.cnpu.latency import Delay, LatencyProfile
 from qnodeos.cnpu.virtual import MessageBoard, VirtualCnpu, VirtualProgram
@@ -380,6 +381,19 @@ def test_the_board_keeps_the_order_of_every_socket():
     assert board.take(KEY) == "second"
     assert board.peek(KEY) is None
     assert board.peek(("alice", "bob", 1)) == 7
+
+
+def test_the_board_keeps_a_bounded_number_of_messages(monkeypatch):
+    monkeypatch.setattr(virtual, "MESSAGES_MAX", 3)
+    board = MessageBoard()
+    for number in range(3):
+        board.post(KEY, 0, number)
+    board.post(("alice", "bob", 1), 0, "elsewhere")
+    with pytest.raises(LimitError, match="3 messages from alice to bob on socket 0 have not been"):
+        board.post(KEY, 0, 3)
+    assert board.take(KEY) == 0
+    board.post(KEY, 0, 3)
+    assert [board.take(KEY) for _ in range(3)] == [1, 2, 3]
 
 
 def test_the_board_wakes_whoever_waits_once():
