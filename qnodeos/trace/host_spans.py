@@ -93,7 +93,7 @@ def add_host(timeline: Timeline, node: NodeTraces) -> HostActivity:
         chosen = chosen[np.argsort(columns["time"][chosen], kind="stable")]
         rows = list(
             zip(
-                (columns["time"][chosen] * node.unit_ns).tolist(),
+                [time * node.unit_ns for time in columns["time"][chosen].tolist()],
                 columns["event"][chosen].tolist(),
                 columns["detail"][chosen].tolist(),
                 strict=True,

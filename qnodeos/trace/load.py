@@ -16,6 +16,9 @@ from qnodeos.trace.node_traces import NodeTraces, empty_columns
 FILES_MAX: Final = 64
 """Most trace files read at once."""
 
+TIME_NS_MAX: Final = 1 << 61
+"""Times of a trace lie within +- this, so that sums and differences of them fit 64 bits."""
+
 _FILE_NAME: Final = re.compile(r"(?:trace_)?([A-Za-z0-9][A-Za-z0-9._-]{0,63}?)_(cnpu|qnpu)\.csv")
 _PART_OF_DESCRIPTION: Final = re.compile(r", [CQ]NPU of the [A-Za-z0-9._-]{1,64}$")
 _HOST_UNIT_NS: Final = 1_000
@@ -98,7 +101,7 @@ def _files(path: Path) -> list[Path]:
 def _read(file: Path) -> TraceFile:
     try:
         with file.open(encoding="utf-8", newline="\n") as stream:
-            return read_trace_csv(stream)
+            trace = read_trace_csv(stream)
     except MalformedTraceError as error:
         raise MalformedTraceError(f"{file}: {error}") from error
     except UnicodeDecodeError as error:
@@ -106,6 +109,15 @@ def _read(file: Path) -> TraceFile:
             f"{file}: is not text in UTF-8 ({error.reason} at byte {error.start} of a block); "
             "only CSV traces can be read"
         ) from error
+    times = trace.columns["time"]
+    if (
+        times.size
+        and max(abs(int(times.min())), abs(int(times.max()))) > TIME_NS_MAX // trace.unit_ns
+    ):
+        raise MalformedTraceError(
+            f"{file}: has times beyond {TIME_NS_MAX} ns, which is 73 years; is the file damaged?"
+        )
+    return trace
 
 
 def _part_of(file: Path, trace: TraceFile) -> str:
