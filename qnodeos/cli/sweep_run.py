@@ -119,10 +119,9 @@ def run_and_report(
         typer.Exit: points failed.
     """
     console = Console(quiet=quiet)
-    journal_path = out.with_name(out.name + ".points.jsonl")
     place.check()
     check_destinations(json_path, None)
-    _check_out(out, journal_path, restart=restart)
+    journal_path = _journal_beside(out, restart=restart)
     if restart:
         for path in (journal_path, out):
             kept = set_aside(path)
@@ -192,25 +191,33 @@ def _progress(
         yield lambda result: progress.advance(task)
 
 
-def _check_out(out: Path, journal: Path, *, restart: bool) -> None:
-    problem = None
+def _journal_beside(out: Path, *, restart: bool) -> Path:
+    """The journal of a result, when both can be written; makes their folder.
+
+    Raises:
+        ConfigurationError: they cannot, or a file is in the way.
+    """
+
+    def refusal(problem: str) -> ConfigurationError:
+        return ConfigurationError(f"cannot write the result there: {problem}", file=str(out))
+
     if out.is_dir():
-        problem = "it is a directory; name a file"
-    else:
-        try:
-            out.parent.mkdir(exist_ok=True)
-        except OSError as error:
-            problem = f"{out.parent}: {error.strerror}; make it, or choose another --out"
-        else:
-            if not os.access(out.parent, os.W_OK):
-                problem = f"{out.parent}: permission denied; choose another --out"
-    if problem is None and out.exists() and not journal.exists() and not restart:
-        problem = (
+        raise refusal("it is a directory; name a file")
+    try:
+        out.parent.mkdir(exist_ok=True)
+    except OSError as error:
+        raise refusal(
+            f"{out.parent}: {error.strerror}; make it, or choose another --out"
+        ) from error
+    if not os.access(out.parent, os.W_OK):
+        raise refusal(f"{out.parent}: permission denied; choose another --out")
+    journal = out.with_name(out.name + ".points.jsonl")
+    if out.exists() and not journal.exists() and not restart:
+        raise refusal(
             f"it exists, and {journal.name}, which would say what it is, does not; choose another "
             "--out, or --restart, which keeps it under another name"
         )
-    if problem is not None:
-        raise ConfigurationError(f"cannot write the result there: {problem}", file=str(out))
+    return journal
 
 
 def _summary(plan: SweepPlan, results: SweepResults) -> dict[str, Any]:

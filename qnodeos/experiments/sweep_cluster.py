@@ -9,6 +9,7 @@ certificate. Connecting to a scheduler is trusting it.
 from __future__ import annotations
 
 import logging
+import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -274,7 +275,7 @@ def remote_cluster(address: str, tls: TlsFiles | None) -> Iterator[SweepCluster]
         tls.client_context()
         security = Security(
             require_encryption=True,
-            tls_min_version="1.3",
+            tls_min_version=ssl.TLSVersion.TLSv1_3,
             tls_ca_file=str(tls.authority),
             tls_client_cert=str(tls.certificate),
             tls_client_key=str(tls.key),
