@@ -136,7 +136,7 @@ def _report(
         write_whole(json_path, json.dumps(result, indent=1, allow_nan=False) + "\n")
         console.print(f"Result: {json_path}")
     if out is not None:
-        from qnodeos.experiments.dqc_plots import save_dqc_figures
+        from qnodeos.experiments.figures.saving import save_dqc_figures
 
         for figure in save_dqc_figures(result, sets, out):
             console.print(f"Plot: {figure}")

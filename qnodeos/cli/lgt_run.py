@@ -103,9 +103,10 @@ def _report(
         write_whole(json_path, json.dumps(result, indent=1, allow_nan=False) + "\n")
         console.print(f"Result: {json_path}")
     if out is not None:
-        from qnodeos.experiments.lgt_plots import save_lgt_figure
+        from qnodeos.experiments.figures.saving import save_lgt_figures
 
-        console.print(f"Plot: {save_lgt_figure(result, out)}")
+        for figure in save_lgt_figures(result, out):
+            console.print(f"Plot: {figure}")
         console.print(f"Dataset: {out / DATABASE} (QCoDeS)")
         if settings.trace_formats:
             console.print(f"Traces of the first block beside DQC: {settings.trace_directory}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,14 @@ from qnodeos.experiments.multitasking import (
     run_block,
 )
 from qnodeos.experiments.multitasking_analysis import summarise
+from qnodeos.experiments.multitasking_storage import add_block, open_multitasking_run
 from qnodeos.experiments.multitasking_table import (
     comparison_table,
     published_table,
     runs_table,
 )
 from qnodeos.experiments.pool import run_jobs
+from qnodeos.experiments.storage import DATABASE
 
 
 def run_and_report(
@@ -53,7 +56,7 @@ def run_and_report(
         settings: the experiment.
         workers: processes.
         json_path: where to write the result as JSON, None for nowhere.
-        out: directory for plots, None for none.
+        out: directory for plots and dataset, None for none.
         quiet: no tables and no progress bar.
     """
     console = Console(quiet=quiet)
@@ -62,7 +65,11 @@ def run_and_report(
     blocks = blocks_of(settings)
     parts: dict[Block, BlockResult] = {}
     interrupted: KeyboardInterrupt | None = None
-    with progress_bar(console, "steps", BLOCK_STEPS * len(blocks)) as on_progress:
+    with ExitStack() as stack:
+        on_progress = stack.enter_context(progress_bar(console, "steps", BLOCK_STEPS * len(blocks)))
+        stored = None
+        if out is not None:
+            stored = stack.enter_context(open_multitasking_run(out / DATABASE, _metadata(settings)))
         try:
             for block, found in run_jobs(
                 blocks,
@@ -72,8 +79,12 @@ def run_and_report(
                 lambda: console.print(STOPPING),
             ):
                 parts[block] = found
+                if stored is not None:
+                    add_block(stored, block, found)
         except KeyboardInterrupt as interrupt:
             interrupted = interrupt
+            if stored is not None:
+                stored.mark_interrupted()
     if parts:
         result = {
             **analyse_multitasking(settings, parts),
@@ -122,16 +133,21 @@ def analyse_multitasking(
         "seed": settings.seed,
         "seconds": settings.seconds,
         "runs": runs,
-        "settings": run_metadata(
-            settings.backend,
-            settings.seed,
-            settings.profile,
-            settings.network,
-            n=",".join(map(str, settings.pairs)),
-            scheduler=",".join(settings.schedulers),
-            seconds=settings.seconds,
-        ),
+        "settings": _metadata(settings),
     }
+
+
+def _metadata(settings: MultitaskingSettings) -> dict[str, Any]:
+    """What was run, as text and numbers."""
+    return run_metadata(
+        settings.backend,
+        settings.seed,
+        settings.profile,
+        settings.network,
+        n=",".join(map(str, settings.pairs)),
+        scheduler=",".join(settings.schedulers),
+        seconds=settings.seconds,
+    )
 
 
 def _report(
@@ -144,7 +160,8 @@ def _report(
         write_whole(json_path, json.dumps(result, indent=1, allow_nan=False) + "\n")
         console.print(f"Result: {json_path}")
     if out is not None:
-        from qnodeos.experiments.multitasking_plots import save_multitasking_figures
+        from qnodeos.experiments.figures.saving import save_multitasking_figures
 
         for figure in save_multitasking_figures(result, out):
             console.print(f"Plot: {figure}")
+        console.print(f"Dataset: {out / DATABASE} (QCoDeS)")

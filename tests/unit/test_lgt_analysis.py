@@ -11,6 +11,8 @@ import pytest
 
 from calibration.readout import Estimate, ReadoutFidelity
 from qnodeos.errors import InsufficientDataError
+from qnodeos.experiments.figures.lgt import lgt_figure
+from qnodeos.experiments.figures.results import LgtResult
 from qnodeos.experiments.lgt_analysis import (
     BASES,
     MODES,
@@ -23,7 +25,6 @@ from qnodeos.experiments.lgt_analysis import (
     merge,
     state_fidelity,
 )
-from qnodeos.experiments.lgt_plots import lgt_figure
 from qnodeos.experiments.lgt_storage import add_block, open_lgt_run
 from qnodeos.experiments.lgt_table import lgt_table
 from tests.unit.stored_runs import read
@@ -170,7 +171,7 @@ def test_one_mode_is_reported_without_a_comparison():
     table = lgt_table(result)
     assert table.row_count == 7
     assert list(table.columns[2].cells) == ["-"] * 7
-    assert lgt_figure(result).axes
+    assert lgt_figure(LgtResult.model_validate(result)).axes
 
 
 def test_without_a_passed_charge_check_there_is_no_fidelity_of_those():
@@ -191,7 +192,7 @@ def test_the_table_and_the_figure_show_both_modes():
     caption = str(table.caption)
     assert "beside 17 DQC circuits" in caption
     assert "agree within their errors" in caption
-    (axes,) = lgt_figure(result).axes
+    (axes,) = lgt_figure(LgtResult.model_validate(result)).axes
     assert [label.get_text() for label in axes.get_xticklabels()] == [*STATES, "mean"]
 
 

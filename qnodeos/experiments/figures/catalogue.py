@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from matplotlib.figure import Figure
 
-from qnodeos.errors import ConfigurationError
+from qnodeos.errors import ConfigurationError, IncompleteTraceError, LimitError
 from qnodeos.experiments.figures.dqc import fidelity_figure, latency_figure
 from qnodeos.experiments.figures.lgt import lgt_figure
 from qnodeos.experiments.figures.multitasking import utilisation_figure
@@ -43,7 +43,11 @@ class PaperFigure:
 
 
 def _draw_sequence(traces: StoredTraces) -> Figure:
-    return sequence_figure(sequence_diagram(traces.nodes), traces.description)
+    try:
+        diagram = sequence_diagram(traces.nodes)
+    except (IncompleteTraceError, LimitError) as error:
+        raise ConfigurationError(str(error), file=str(traces.folder)) from error
+    return sequence_figure(diagram, traces.description)
 
 
 FIGURES: Final[Mapping[str, PaperFigure]] = MappingProxyType(

@@ -100,7 +100,7 @@ def fidelity_figure(result: DqcResult) -> Figure:
     axes.set_xlim(-0.6, positions[-1] + 0.6)
     axes.set_xlabel(r"$\alpha$ (upper) and $\theta$ (lower) of each set")
     axes.set_ylabel("fidelity")
-    figure.legend(loc="outside upper center", ncols=4, columnspacing=1.2, handletextpad=0.3)
+    figure.legend(loc="outside upper center", ncols=4)
     add_footer(
         figure,
         f"{circuits_text(result)} SSRO: corrected for the server's readout; + CR: charge checks "
@@ -115,7 +115,7 @@ def latency_figure(result: DqcResult) -> Figure:
     figure = new_figure(COLUMN_INCHES, 3.0)
     axes = figure.add_subplot()
     draw_latency_split(axes, result)
-    figure.legend(handles=latency_legend(), loc="outside upper center", ncols=3, columnspacing=1.2)
+    figure.legend(handles=latency_legend(), loc="outside upper center", ncols=3)
     add_footer(figure, f"{circuits_text(result)} {LATENCY_NOTE}")
     return figure
 

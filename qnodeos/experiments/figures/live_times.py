@@ -54,7 +54,7 @@ def live_time_figure(
     split, histogram = figure.subplots(2, 1, height_ratios=[1.15, 1])
     draw_latency_split(split, result)
     _draw_live_times(histogram, sets, latency_limit_ms)
-    figure.legend(handles=latency_legend(), loc="outside upper center", ncols=3, columnspacing=1.2)
+    figure.legend(handles=latency_legend(), loc="outside upper center", ncols=3)
     add_footer(figure, f"{circuits_text(result)} {LATENCY_NOTE} Distribution: all circuits.")
     return figure
 

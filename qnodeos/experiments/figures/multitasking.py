@@ -66,7 +66,6 @@ def _figure(result: MultitaskingResult, panels: tuple[_Panel, ...]) -> Figure:
         handles=_legend(schedulers, is_published=any(p.quantity in PUBLISHED for p in panels)),
         loc="outside upper center",
         ncols=3,
-        columnspacing=1.2,
     )
     profile = result.settings.profile
     add_footer(

@@ -94,7 +94,7 @@ def sequence_figure(diagram: SequenceDiagram, description: str) -> Figure:
             for kind, (_, line, colour) in _ARROW.items()
         ),
     ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=4, columnspacing=1.2)
+    figure.legend(handles=handles, loc="outside upper center", ncols=4)
     add_footer(
         figure,
         f"{description[:1].upper()}{description[1:]}. Circuit {diagram.circuit + 1} of the "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +16,9 @@ from qnodeos.experiments.figures.results import (
     MultitaskingResult,
     load_result,
 )
-from qnodeos.trace.load import load_traces
+from qnodeos.trace.csvformat import CHANNELS_MAX, LINE_CHARS_MAX
+from qnodeos.trace.events import Event
+from qnodeos.trace.load import FILES_MAX, load_traces
 from qnodeos.trace.node_traces import NodeTraces
 
 FOLDERS_MAX: Final = 1000
@@ -27,10 +30,12 @@ class StoredTraces:
     """Traces of an experiment, read back.
 
     Attributes:
+        folder: where they are.
         nodes: traces of each node.
         description: of the experiment, as the files give it.
     """
 
+    folder: Path
     nodes: tuple[NodeTraces, ...]
     description: str
 
@@ -92,11 +97,27 @@ def load_stored_traces(folder: Path) -> StoredTraces:
         raise ConfigurationError(
             f"cannot read it: {error.strerror}", file=str(error.filename or folder)
         ) from error
-    return StoredTraces(loaded.nodes, _OF_A_PART.sub("", loaded.description))
+    return StoredTraces(folder, loaded.nodes, _OF_A_PART.sub("", loaded.description))
 
 
 def _find_traces(folder: Path) -> Path | None:
-    return folder if next(folder.glob("trace_*.csv"), None) is not None else None
+    files = list(islice(folder.glob("trace_*_qnpu.csv"), FILES_MAX))
+    return folder if files and not any(map(_shows_several_programs, files)) else None
+
+
+def _shows_several_programs(path: Path) -> bool:
+    """Whether a trace is not of DQC alone, by its header; not for one that cannot be read."""
+    programs = 0
+    try:
+        with path.open(encoding="utf-8") as stream:
+            for _ in range(CHANNELS_MAX):
+                line = stream.readline(LINE_CHARS_MAX)
+                if not line.startswith("#"):
+                    break
+                programs += f"={Event.PROCMGR_SUBROUTINE_ADDED.name}_P" in line
+    except (OSError, UnicodeDecodeError):
+        return False
+    return programs > 1
 
 
 def _find_file(name: str) -> Callable[[Path], Path | None]:
@@ -122,7 +143,7 @@ MULTITASKING: Final = Source(
     lambda path: load_result(path, MultitaskingResult),
 )
 TRACES: Final = Source(
-    "trace_client_*.csv and trace_server_*.csv",
+    "trace_*.csv of DQC alone",
     "qnodeos experiment dqc --out {data}/traces",
     _find_traces,
     load_stored_traces,

@@ -40,7 +40,7 @@ PAGE_INCHES: Final = 7.2
 """Widths of a column and of a page in print: 89 and 183 mm."""
 
 FOOTER_POINTS: Final = 5.5
-_FOOTER_CHARS_PER_INCH: Final = 25
+_FOOTER_CHARS_PER_INCH: Final = 23
 
 _STYLE: Final[dict[str, Any]] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib
@@ -59,11 +59,15 @@ _STYLE: Final[dict[str, Any]] = {
     "ytick.minor.width": 0.4,
     "legend.fontsize": 6.5,
     "legend.frameon": False,
+    "legend.handlelength": 1.6,
+    "legend.handletextpad": 0.5,
+    "legend.columnspacing": 1.0,
     "lines.linewidth": 1.0,
     "lines.markersize": 3.5,
     "errorbar.capsize": 1.8,
     "hatch.linewidth": 0.5,
     "patch.linewidth": 0.6,
+    "figure.dpi": 300,
     "savefig.dpi": 300,
     "pdf.fonttype": 42,  # text stays text
 }
