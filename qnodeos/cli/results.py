@@ -105,7 +105,8 @@ def _table(runs: list[StoredRun]) -> Table:
     table = Table(box=SIMPLE_HEAD)
     table.add_column("run", justify="right")
     for column in ("experiment", "name", "started (UTC)", "state"):
-        table.add_column(column)
+        # Only the name may be long: where there is no room, it takes a second line.
+        table.add_column(column, no_wrap=column != "name", overflow="fold")
     for column in ("rows", "seed"):
         table.add_column(column, justify="right")
     for run in runs:
