@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from qnodeos.assembly import NetworkConfig, NodeHandles, build_two_nodes, load_profile
 from qnodeos.cnpu.external import install
+from qnodeos.cnpu.latency import LatencyProfile
 from qnodeos.errors import ConfigurationError, IncompleteTraceError
 from qnodeos.experiments.dqc import SETS
 from qnodeos.experiments.lgt_analysis import MODES, RESULTS_PER_SUBROUTINE, STATES, LgtData, merge
@@ -56,6 +57,7 @@ class LgtSettings:
         trace_directory: where to write the traces of the first block beside DQC, None for
             nowhere.
         trace_formats: of `qnodeos.trace.export.FORMATS`.
+        latency: instead of the named latency profile.
 
     Raises:
         ConfigurationError: there is no such scheduler, or not so many repetitions can be run.
@@ -69,6 +71,7 @@ class LgtSettings:
     backend: str = "behavioural"
     trace_directory: Path | None = None
     trace_formats: Sequence[str] = DEFAULT_FORMATS
+    latency: LatencyProfile | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.repetitions <= REPETITIONS_MAX:
@@ -170,7 +173,7 @@ def run_block(
     background = _dqc(on_circuit) if block.mode == "multitasked" else []
     with build_two_nodes(
         settings.network,
-        load_profile(settings.profile),
+        settings.latency or load_profile(settings.profile),
         f"{settings.seed}/lgt {block.mode}/block {block.number}",
         _trace_capacity(settings.network, block.repetitions),
         settings.backend,

@@ -21,6 +21,7 @@ from typing import Final
 
 from qnodeos.assembly import NetworkConfig, TwoNodeSystem, build_two_nodes, load_profile
 from qnodeos.cnpu.external import install
+from qnodeos.cnpu.latency import LatencyProfile
 from qnodeos.errors import ConfigurationError
 from qnodeos.experiments.dqc import SETS
 from qnodeos.experiments.multitasking_analysis import (
@@ -70,6 +71,7 @@ class MultitaskingSettings:
         profile: name of the latency profile.
         network: nodes, link and schedule.
         backend: depth of the simulation, see `qnodeos.assembly.BACKENDS`.
+        latency: instead of the named latency profile.
 
     Raises:
         ConfigurationError: a number, a name or the time is not one that can be run.
@@ -82,6 +84,7 @@ class MultitaskingSettings:
     profile: str = "paper"
     network: NetworkConfig = field(default_factory=lambda: NetworkConfig.preset("prompt"))
     backend: str = "behavioural"
+    latency: LatencyProfile | None = None
 
     def __post_init__(self) -> None:
         if not SECONDS_MIN <= self.seconds <= SECONDS_MAX:
@@ -289,7 +292,7 @@ class _Nodes:
 def _built_nodes(settings: MultitaskingSettings, block: Block, kind: str) -> Iterator[_Nodes]:
     with build_two_nodes(
         settings.network,
-        load_profile(settings.profile),
+        settings.latency or load_profile(settings.profile),
         f"{settings.seed}/{block.n} pairs/block {block.number}/{kind}",
         _trace_capacity(block),
         settings.backend,
