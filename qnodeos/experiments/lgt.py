@@ -281,12 +281,20 @@ def _times_ms(trace: TraceRecorder) -> tuple[NDArray[np.floating[Any]], float]:
     columns = _whole(trace)
     process = lgt_process(columns)
     unit_ms = trace.unit_ns / _MS_IN_NS
-    started = trace.times(Event.PROCESSOR_START_USER_PROCESS, process)
     added = trace.times(Event.PROCMGR_SUBROUTINE_ADDED, process)
     done = trace.times(Event.PROCMGR_SUBROUTINE_DONE, process)
-    # A subroutine that had to wait for a qubit starts more than once.
-    last_start = started[np.searchsorted(started, done) - 1]
-    return (done - last_start) * unit_ms, float(done[-1] - added[0]) * unit_ms
+    started = trace.times(Event.PROCESSOR_START_USER_PROCESS, process)
+    waits = trace.times(Event.PROCESSOR_WAIT_USER_PROCESS, process)
+    ends = trace.times(Event.PROCESSOR_FINISH_USER_PROCESS, process)
+    stopped = np.sort(np.concatenate([waits, ends]))
+    if stopped.size != started.size:
+        raise IncompleteTraceError(
+            f"LGT was started {started.size} times at the {_NODE}, and stopped {stopped.size} times"
+        )
+    # A subroutine that has to wait, or lets others run, is started more than once.
+    subroutine = np.searchsorted(done, stopped)
+    busy = np.bincount(subroutine, stopped - started, minlength=done.size)[: done.size]
+    return busy * unit_ms, float(done[-1] - added[0]) * unit_ms
 
 
 def _whole(trace: TraceRecorder) -> dict[str, NDArray[Any]]:
