@@ -113,8 +113,8 @@ def _silence() -> Iterator[None]:
 
 
 def _check_reachable(endpoint: str) -> None:
-    parts = urlsplit(endpoint)
     try:
+        parts = urlsplit(endpoint)
         host, port = parts.hostname, parts.port
     except ValueError as error:
         raise ConfigurationError(f"endpoint {endpoint!r}: {error}") from error

@@ -90,9 +90,12 @@ def _add_subroutine_flows(
                 if pair.attempt in qnpu.requests
                 and qnpu.requests.get(attempt) == qnpu.requests[pair.attempt]
             ]
-            if attempts:
-                steps += map(timeline.step_into, (attempts[0], attempts[-1], pair.span))
-                parts += attempts + ([] if pair.span is None else [pair.span])
+            steps += map(timeline.step_into, [*attempts[:1], *attempts[-1:]])
+            if pair.herald_ns >= since_ns:
+                steps.append(timeline.step_into(pair.span))
+            # The peer may have asked first, and a pair may come before the subroutine does.
+            parts += attempts
+            parts += [span for span in (pair.attempt, pair.span) if span is not None]
         runs = [span for span in states if timeline.spans[span].name == RUNNING]
         steps += map(timeline.step_into, runs[-1:])
         if sent is not None:
