@@ -39,6 +39,8 @@ _UNITS: Final = {
     "hz": "Hz",
     "deg": "degree",
     "rad": "radian",
+    "s": "s",
+    "seconds": "s",
 }
 
 

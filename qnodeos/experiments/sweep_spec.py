@@ -271,13 +271,16 @@ class _Reader:
             self._axis(self._named(parameters, ("grid", key)), ("grid", key), values)
             for key, values in file.grid.items()
         )
+        defaults = {
+            path: value for path, value in experiment.defaults.items() if path not in self._places
+        }
         plan = SweepPlan(
             name=self._document.name,
             text=text,
             experiment=experiment,
             seed=file.seed,
             repetitions=file.repetitions,
-            settings=settings,
+            settings=defaults | settings,
             axes=axes,
             outputs=self._outputs(experiment),
         )

@@ -31,9 +31,14 @@ from qnodeos.experiments.sweep_cluster import (
     local_cluster,
     remote_cluster,
 )
-from qnodeos.experiments.sweep_experiments import DqcOptions, SweepExperiment
+from qnodeos.experiments.sweep_experiments import (
+    DqcOptions,
+    SweepExperiment,
+    number_at,
+    sweep_experiment,
+)
 from qnodeos.experiments.sweep_journal import Journal
-from qnodeos.experiments.sweep_results import PointResult, Status, versions
+from qnodeos.experiments.sweep_results import PointResult, Status, run_point, versions
 from qnodeos.experiments.sweep_spec import PointTask, parse_sweep
 from qnodeos.transport import TlsFiles
 
@@ -464,6 +469,29 @@ def test_mistakes_on_the_command_line(here, command, arguments, told):
     assert told in " ".join(result.err.replace("│", " ").split())
     left = [each for each in sorted(here.rglob("*")) if each not in before]
     assert left in ([], [here / "results"])
+
+
+SAME_ALONE: dict[str, tuple[dict[str, Any], str]] = {
+    "dqc": ({"circuits_per_set": 2, "link": "prompt"}, "mean_fidelity.ssro.value"),
+    "lgt": ({"repetitions": 1, "scheduler": "queue-ahead"}, "mean_fidelity.multitasked.value"),
+    "multitasking": ({"seconds": 1, "n": 1}, "alone.utilisation"),
+}
+
+
+@pytest.mark.parametrize("name", SAME_ALONE)
+def test_a_point_is_the_experiment_with_the_seed_of_the_point(name, tmp_path, command):
+    values, path = SAME_ALONE[name]
+    point = run_point(
+        PointTask(0, name, 12345, {**sweep_experiment(name).defaults, **values}, (path,))
+    )
+    options = [f"--{key.replace('_', '-')}={value}" for key, value in values.items()]
+    file = tmp_path / "result.json"
+    done = command("experiment", name, "--seed=12345", *options, f"--json={file}", "--workers=1")
+    assert done.code == 0
+    result = json.loads(file.read_text("utf-8"))
+    if name == "multitasking":
+        result = {"multitasked": result["runs"][0], "alone": result["runs"][1]}
+    assert point.values == (number_at(result, path),)
 
 
 def test_names_are_listed(command):

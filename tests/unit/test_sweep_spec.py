@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from itertools import product
 from pathlib import Path
 
@@ -212,7 +213,12 @@ MISTAKES = {
     "unknown scale": ("scale: log", "scale: lgo", 10, "scale: should be 'linear' or 'log'"),
     "word in a range": ("num: 3", "nmu: 3", 10, "num: is required but missing"),
     "unknown preset": ("profile: zero", "profile: none", 5, "should be 'paper' or 'zero'"),
-    "unknown experiment": ("experiment: dqc", "experiment: dqk", 1, "choose one of: dqc"),
+    "unknown experiment": (
+        "experiment: dqc",
+        "experiment: dqk",
+        1,
+        "choose one of: dqc, lgt, multitasking",
+    ),
     "unknown field": ("repetitions", "repetition", 12, "did you mean 'repetitions'"),
     "unknown output": (
         "live_time_ms.mean",
@@ -267,15 +273,44 @@ def numbers_in(result, prefix=""):
             yield f"{prefix}{key}"
 
 
-def test_outputs_of_dqc_are_the_numbers_of_its_result():
-    dqc = sweep_experiment("dqc")
-    values: dict[str, Value] = {"circuits_per_set": 2, "link": "prompt", "profile": "zero"}
-    result = dqc.run(dqc.parameters.settings(values, "test"), 1)
-    angles = {f"sets.{index}.{name}" for index in range(6) for name in ("alpha", "theta")}
-    # The bound is that of the default network; the time it took is no result.
-    others = {"seed", "wall_s", "latency_bound_ms"}
-    assert set(numbers_in(result)) - angles - others == set(dqc.outputs)
-    assert number_at(result, "sets.5.kept.ssro") == 2.0
+SMALL: dict[str, dict[str, Value]] = {
+    "dqc": {"circuits_per_set": 2, "link": "prompt", "profile": "zero"},
+    "lgt": {"repetitions": 1, "scheduler": "combined"},
+    "multitasking": {"seconds": 1.0, "n": 2},
+}
+# The bound is that of the default network, counts are raw data, and the rest is no result.
+NO_OUTPUT = re.compile(
+    r"seed|wall_s|latency_bound_ms|sets\.\d\.(alpha|theta)|.*\.(zeros|shots)\..*"
+    r"|comparison\.degrees_of_freedom"
+)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_outputs_are_the_numbers_of_the_result(name):
+    experiment = sweep_experiment(name)
+    result = experiment.run(experiment.parameters.settings(SMALL[name], "test"), 1)
+    found = {path for path in numbers_in(result) if not NO_OUTPUT.fullmatch(path)}
+    # A missing statistic of several numbers is one None.
+    groups = {path for path in found - set(experiment.outputs) if number_at(result, path) is None}
+    known = set(experiment.outputs)
+    assert found - groups == {path for path in known if not path.startswith(tuple(groups))}
+    for path in experiment.outputs:
+        number_at(result, path)
+
+
+def test_numbers_are_found_by_path():
+    result = {"a": [{"b": 3}, {"b": None}], "c": None, "d": True}
+    paths = ("a.0.b", "a.1.b", "c.value.deep", "d")
+    assert [number_at(result, path) for path in paths] == [3.0, None, None, 1.0]
+
+
+def test_entanglement_beside_lgt_is_mocked_unless_the_sweep_says_otherwise():
+    text = "experiment: lgt\ngrid: {repetitions: [1, 2]}\n"
+    assert parse_sweep(text, "s").task(0).values["link.mocked"] is True
+    off = parse_sweep(text + "settings: {link.mocked: false}\n", "s")
+    assert off.task(0).values["link.mocked"] is False
+    swept = parse_sweep(text.replace("{rep", "{link.mocked: [false, true], rep"), "s")
+    assert [swept.task(n).values["link.mocked"] for n in range(4)] == [False, False, True, True]
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS.values(), ids=EXPERIMENTS.keys())
@@ -290,7 +325,8 @@ def test_units():
     assert parameters.by_path["client.timing.gate_ticks"].unit == "ticks"
     assert parameters.by_path["link.protocol.alpha_a"].unit == "1"
     assert output_unit("live_time_ms.mean") == "ms"
-    assert output_unit("dqc_per_s") == "s-1"
+    assert output_unit("alone.dqc_per_s") == output_unit("subroutines_per_s.alone") == "s-1"
+    assert output_unit("alone.virtual_s") == "s"
     assert output_unit("mean_fidelity.ssro.value") == "1"
 
 
