@@ -142,7 +142,7 @@ def run_block(
             settings.trace_directory,
             node_traces(system, lambda node, _: f"dqc_{node}"),
             settings.trace_formats,
-            "simulated DQC, first block",
+            f"simulated DQC, seed {settings.seed}, profile {settings.profile}, first block",
         )
     client = NodeTrace.from_recorders("client", system.client.host_trace, system.client.qnpu_trace)
     server = NodeTrace.from_recorders("server", system.server.host_trace, system.server.qnpu_trace)

@@ -144,7 +144,8 @@ def _undrawn_tick_labels(figure: Figure) -> list[Text]:
         for axis in (axes.xaxis, axes.yaxis):
             low, high = sorted(axis.get_view_interval())
             ticks = [*axis.get_major_ticks(), *axis.get_minor_ticks()]
-            labels += [tick.label1 for tick in ticks if not low <= tick.get_loc() <= high]
+            undrawn = [tick for tick in ticks if not low <= tick.get_loc() <= high]
+            labels += [label for tick in undrawn for label in (tick.label1, tick.label2)]
     return labels
 
 
