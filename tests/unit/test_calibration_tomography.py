@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calibration.readout import ReadoutFidelity
-from calibration.tomography import QubitState, density_matrix, reconstruct
+from calibration.tomography import QubitState, density_matrix, most_likely, reconstruct
 from qnodeos.errors import InsufficientDataError
 from tests.unit.test_calibration_readout import assert_coverage
 
@@ -109,3 +109,33 @@ def test_fidelity_with_a_target() -> None:
 def test_impossible_counts_are_refused(zeros: list[int], shots: list[int]) -> None:
     with pytest.raises(InsufficientDataError):
         reconstruct(zeros, shots, READOUT)
+
+
+@pytest.mark.parametrize("counts", [(38, 1, 20, 19, 22, 20), (40, 0, 40, 1, 20, 20)])
+def test_the_most_likely_state_of_both_directions_of_three_axes(counts: tuple[int, ...]) -> None:
+    axes = np.concatenate([[axis, -axis] for axis in np.eye(3)])
+    bloch = most_likely(axes, counts, [40] * 6, READOUT)
+    assert np.linalg.norm(bloch) <= 1 + 1e-9
+
+    def likelihood(vectors: np.ndarray) -> np.ndarray:
+        along = vectors @ axes.T
+        return log_likelihood(along, np.array(counts), np.full(6, 40), READOUT)
+
+    assert likelihood(bloch) >= likelihood(ball(400)).max() - 1e-4
+
+
+@pytest.mark.parametrize(
+    ("axes", "zeros", "shots", "message"),
+    [
+        (np.eye(3), [1, 2], [3, 3], "do not fit 2 and 2 counts"),
+        (np.eye(2), [1, 2], [3, 3], "three components"),
+        (2 * np.eye(3), [1, 2, 3], [3, 3, 3], "not Bloch unit vectors"),
+        (np.eye(3), [1, 2, 4], [3, 3, 3], "4 of 3 shots"),
+        (np.eye(3), [0, 0, 0], [3, 3, 0], "0 of 0 shots"),
+    ],
+)
+def test_impossible_measurements_along_axes_are_refused(
+    axes: np.ndarray, zeros: list[int], shots: list[int], message: str
+) -> None:
+    with pytest.raises(InsufficientDataError, match=message):
+        most_likely(axes, zeros, shots, READOUT)
