@@ -35,7 +35,7 @@ _CAUSES: Final = {
     sqlite3.SQLITE_READONLY: f"it cannot be written; look at its permissions, or {_ELSEWHERE}",
     sqlite3.SQLITE_PERM: f"permission denied; {_ELSEWHERE}",
     sqlite3.SQLITE_CANTOPEN: "it cannot be opened; look at the permissions of the file and of its "
-    f"directory, or {_ELSEWHERE}",
+    "directory (SQLite writes beside it, even to read it), or use a copy elsewhere",
     sqlite3.SQLITE_BUSY: "another program has it locked; end that program, or wait for it",
     sqlite3.SQLITE_LOCKED: "another program has it locked; end that program, or wait for it",
     sqlite3.SQLITE_NOTADB: f"this is not a database; {_ELSEWHERE}",

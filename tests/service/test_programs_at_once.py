@@ -34,11 +34,12 @@ DQC: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory) -> Iterator[TwoNodes]:
-    """Nodes whose physics makes no errors."""
+    """Nodes whose physics makes no errors, with another scheduler than the paper's."""
     folder = tmp_path_factory.mktemp("n")
     lab = LAB | {"network": PERFECT}
+    node = NODE | {"scheduler": "combined"}
     with running_two_nodes(
-        folder, lab=lab, node=NODE, controller=BINS, timeout_s=DEADLINE_S
+        folder, lab=lab, node=node, controller=BINS, timeout_s=DEADLINE_S
     ) as system:
         yield system
 
