@@ -142,7 +142,16 @@ def multitasking(
     ] = False,
     json: Annotated[Path | None, typer.Option(help="Write the result here.")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Directory for plots; none are made without.")
+        Path | None,
+        typer.Option(help="Directory for plots, dataset and traces; none are made without."),
+    ] = None,
+    trace: Annotated[
+        str | None,
+        typer.Option(
+            help="Formats of the traces in --out, with commas: csv, perfetto, otel; or none. "
+            "\\[default: csv,perfetto]",
+            show_default=False,
+        ),
     ] = None,
     workers: Annotated[
         int, typer.Option(min=0, max=MAX_WORKERS, help="Processes; 0: one per core.")
@@ -153,7 +162,8 @@ def multitasking(
     if quiet and json is None and out is None:
         raise typer.BadParameter("nothing would be kept: add --json or --out", param_hint="--quiet")
     from qnodeos.assembly import NetworkConfig
-    from qnodeos.cli.multitasking_run import run_and_report
+    from qnodeos.cli.multitasking_run import MULTITASKING_TRACES, run_and_report
+    from qnodeos.cli.run_support import trace_formats
     from qnodeos.experiments.multitasking import MultitaskingSettings
 
     network = NetworkConfig.preset(link.value)
@@ -168,6 +178,8 @@ def multitasking(
         seed=seed,
         profile=profile.value,
         network=network,
+        trace_directory=out and out / MULTITASKING_TRACES,
+        trace_formats=trace_formats(trace, out),
     )
     run_and_report(
         settings, workers=workers or os.cpu_count() or 1, json_path=json, out=out, quiet=quiet

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 
@@ -22,6 +22,7 @@ from qnodeos.cli.run_support import (
 )
 from qnodeos.experiments.multitasking import (
     BLOCK_STEPS,
+    TRACE_S,
     Block,
     BlockResult,
     MultitaskingSettings,
@@ -37,6 +38,9 @@ from qnodeos.experiments.multitasking_table import (
 )
 from qnodeos.experiments.pool import run_jobs
 from qnodeos.experiments.storage import DATABASE
+
+MULTITASKING_TRACES: Final = "multitasking_traces"
+"""Directory of the traces in the directory of results."""
 
 
 def run_and_report(
@@ -56,7 +60,7 @@ def run_and_report(
         settings: the experiment.
         workers: processes.
         json_path: where to write the result as JSON, None for nowhere.
-        out: directory for plots and dataset, None for none.
+        out: directory for plots and dataset (and of the traces), None for none.
         quiet: no tables and no progress bar.
     """
     console = Console(quiet=quiet)
@@ -91,7 +95,7 @@ def run_and_report(
             "complete": interrupted is None,
             "wall_s": time.perf_counter() - started_s,
         }
-        _report(console, result, json_path, out)
+        _report(console, result, settings, json_path, out)
     if interrupted is not None:
         console.print(
             f"Interrupted: {len(parts)} of {len(blocks)} blocks of virtual time are done and kept."
@@ -151,7 +155,11 @@ def _metadata(settings: MultitaskingSettings) -> dict[str, Any]:
 
 
 def _report(
-    console: Console, result: Mapping[str, Any], json_path: Path | None, out: Path | None
+    console: Console,
+    result: Mapping[str, Any],
+    settings: MultitaskingSettings,
+    json_path: Path | None,
+    out: Path | None,
 ) -> None:
     for table in (runs_table(result), comparison_table(result), published_table(result)):
         if table is not None:
@@ -165,3 +173,5 @@ def _report(
         for figure in save_multitasking_figures(result, out):
             console.print(f"Plot: {figure}")
         console.print(f"Dataset: {out / DATABASE} (QCoDeS)")
+        if settings.trace_formats:
+            console.print(f"Traces of the first {TRACE_S:g} s: {settings.trace_directory}")

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from functools import reduce
 from itertools import count
 from operator import add
+from pathlib import Path
 from typing import Final
 
 from qnodeos.assembly import NetworkConfig, TwoNodeSystem, build_two_nodes, load_profile
@@ -31,6 +32,7 @@ from qnodeos.experiments.multitasking_analysis import (
     refuse_incomplete,
 )
 from qnodeos.experiments.pool import freeze_imports
+from qnodeos.experiments.run_traces import DEFAULT_FORMATS, node_traces, write_run_traces
 from qnodeos.experiments.schedulers import SCHEDULERS
 from qnodeos.limits import Limits
 from qnodeos.qnpu.process import NETWORK_PID
@@ -49,6 +51,9 @@ BLOCK_STEPS: Final = 20
 SECONDS_MIN: Final = 1.0
 SECONDS_MAX: Final = 100_000.0
 """Fewest and most virtual seconds of a run."""
+
+TRACE_S: Final = 1.0
+"""Virtual seconds of the traces that are written; more is too much for a viewer."""
 
 _EVENTS_PER_S: Final = 40_000
 """Room in a recorder: a QNPU busy all the time with LGT records about 23,000 per second."""
@@ -72,6 +77,9 @@ class MultitaskingSettings:
         network: nodes, link and schedule.
         backend: depth of the simulation, see `qnodeos.assembly.BACKENDS`.
         latency: instead of the named latency profile.
+        trace_directory: where to write traces of each multitasked run's first `TRACE_S`, in a
+            directory for each run; None for nowhere.
+        trace_formats: of `qnodeos.trace.export.FORMATS`.
 
     Raises:
         ConfigurationError: a number, a name or the time is not one that can be run.
@@ -85,6 +93,8 @@ class MultitaskingSettings:
     network: NetworkConfig = field(default_factory=lambda: NetworkConfig.preset("prompt"))
     backend: str = "behavioural"
     latency: LatencyProfile | None = None
+    trace_directory: Path | None = None
+    trace_formats: Sequence[str] = DEFAULT_FORMATS
 
     def __post_init__(self) -> None:
         if not SECONDS_MIN <= self.seconds <= SECONDS_MAX:
@@ -236,6 +246,23 @@ class _Nodes:
         programs = [ProgramSpec("client", f"lgt {number}", lgt.main, inputs)]
         return programs, Roles(lgt=[next(self._client_pids)])
 
+    def write_traces(
+        self, directory: Path, formats: Sequence[str], programs: Sequence[ProgramSpec]
+    ) -> None:
+        """Write the traces of programs that were the first on these nodes."""
+        names = {
+            node: [program.name for program in programs if program.node == node]
+            for node, _ in self._handles
+        }
+        traces = node_traces(self.system, lambda node, pid: names[node][pid - NETWORK_PID - 1])
+        write_run_traces(
+            directory / f"{self._block.scheduler}_n{self._block.n}",
+            [node.until(round(TRACE_S * _S_IN_NS)) for node in traces],
+            formats,
+            f"simulated multitasking, scheduler {self._block.scheduler}, n = {self._block.n}, "
+            f"first {TRACE_S:g} s",
+        )
+
     def observe(
         self, start: int, stop: int, roles: Roles, outcomes: Sequence[Sequence[int]]
     ) -> Observed:
@@ -324,9 +351,10 @@ def _run_multitasked(
         for pair in range(block.n):
             started.append(nodes.dqc(pair, None, outcomes[pair], step))
             started.append(nodes.lgt(pair, None, step))
-        nodes.system.network.run_for(
-            [program for programs, _ in started for program in programs], duration_ns
-        )
+        programs = [program for programs, _ in started for program in programs]
+        nodes.system.network.run_for(programs, duration_ns)
+        if settings.trace_directory is not None and not block.number:
+            nodes.write_traces(settings.trace_directory, settings.trace_formats, programs)
         stop = duration_ns // nodes.tick_ns
         return outcomes, nodes.observe(
             0, stop, Roles.together(roles for _, roles in started), outcomes

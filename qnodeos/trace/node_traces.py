@@ -53,6 +53,15 @@ class NodeTraces:
         """The traces two recorders hold."""
         return cls(name, host.columns(), host.unit_ns, qnpu.columns(), qnpu.unit_ns, programs or {})
 
+    def until(self, time_ns: int) -> NodeTraces:
+        """The events before a time."""
+
+        def kept(columns: Columns, unit_ns: int) -> Columns:
+            early = columns["time"] < time_ns // unit_ns
+            return {name: column[early] for name, column in columns.items()}
+
+        return replace(self, host=kept(self.host, self.unit_ns), qnpu=kept(self.qnpu, self.tick_ns))
+
     def processes(self) -> list[int]:
         """Ids of the QNPU processes that were given subroutines."""
         chosen = np.isin(self.qnpu["event"], list(PER_PROCESS_EVENTS))

@@ -11,6 +11,13 @@ import pytest
 
 from qnodeos.experiments.dqc_recognition import find_circuits
 from qnodeos.experiments.dqc_segments import SEGMENTS, NodeTrace, circuit_segments_ms
+from qnodeos.experiments.multitasking import (
+    SECONDS_MIN,
+    TRACE_S,
+    MultitaskingSettings,
+    blocks_of,
+    run_block,
+)
 from qnodeos.experiments.trace_summary import summarise
 from qnodeos.trace import Event
 from qnodeos.trace.export import NodeTraces, write_traces
@@ -171,3 +178,29 @@ def test_a_damaged_file_is_named_with_the_line(command, directory: Path) -> None
     assert done.code == 1
     assert f"{path}: trace file, line 1: expected" in done.err
     assert done.err.count("\n") == 1
+
+
+# --- the traces of programs that run at once --------------------------------------------
+
+
+def test_multitasking_writes_its_first_second_with_the_names_of_programs(tmp_path: Path) -> None:
+    settings = MultitaskingSettings(
+        pairs=[2],
+        schedulers=["fcfs"],
+        seconds=SECONDS_MIN,
+        seed=1,
+        trace_directory=tmp_path,
+        trace_formats=("perfetto", "csv"),
+    )
+    (block,) = blocks_of(settings)
+    run_block(settings, block, lambda: None)
+    directory = tmp_path / "fcfs_n2"
+    events = json.loads((directory / "trace.json").read_text("utf-8"))["traceEvents"]
+    tracks = {each["args"]["name"] for each in events if each["name"] == "thread_name"}
+    names = {"dqc_client 0", "lgt 0", "dqc_client 1", "lgt 1", "dqc_server 0", "dqc_server 1"}
+    assert names <= tracks
+    assert {f"P{pid} {name}" for pid, name in enumerate(["dqc_client 0", "lgt 0"], 1)} <= tracks
+    assert max(each["ts"] for each in events if "ts" in each) <= TRACE_S * 1e6
+    (client, server) = load_traces([directory]).nodes
+    assert client.processes() == [1, 2, 3, 4]
+    assert server.processes() == [1, 2]
