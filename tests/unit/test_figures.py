@@ -293,6 +293,8 @@ def edited(change: Any) -> dict[str, Any]:
         (edited(lambda r: r["segments_ms"].pop("s2_qnpu")), "segments_ms.s2_qnpu"),
         (edited(lambda r: r["live_time_ms"].update(mean="5")), "live_time_ms.mean"),
         (edited(lambda r: r.update(circuits=0)), "circuits"),
+        (edited(lambda r: r["live_time_ms"].update(sd=1e300)), "live_time_ms.sd"),
+        (edited(lambda r: r["settings"].update(profile="$x")), "settings.profile"),
     ],
 )
 def test_a_damaged_result_is_refused_with_file_and_field(result, field, tmp_path):

@@ -14,6 +14,7 @@ from matplotlib.patches import FancyArrowPatch
 from qnodeos.assembly import NetworkConfig, build_two_nodes, load_profile
 from qnodeos.cnpu.external import install
 from qnodeos.errors import IncompleteTraceError
+from qnodeos.experiments.dqc_segments import NodeTrace, circuit_segments_ms
 from qnodeos.experiments.figures.sequence import (
     ArrowKind,
     BoxKind,
@@ -32,7 +33,7 @@ from tests.unit.figure_data import assert_nothing_cut_off, texts
 CIRCUITS = 3
 
 
-def run_dqc() -> list[NodeTraces]:
+def run_dqc(profile: str) -> list[NodeTraces]:
     """The traces of a few circuits, with details."""
     install()
     from qnodeos.experiments.programs import dqc_client, dqc_server
@@ -48,8 +49,8 @@ def run_dqc() -> list[NodeTraces]:
             "server", "dqc_server", dqc_server.main, {"alpha_steps": 8, "circuits": CIRCUITS}
         ),
     ]
-    network, profile = NetworkConfig.preset("fast"), load_profile("paper")
-    with build_two_nodes(network, profile, "figures", 1 << 16, "behavioural") as system:
+    network, latency = NetworkConfig.preset("fast"), load_profile(profile)
+    with build_two_nodes(network, latency, "figures", 1 << 16, "behavioural") as system:
         system.network.run(programs)
         return [
             NodeTraces.from_recorders(name, handles.host_trace, handles.qnpu_trace)
@@ -59,7 +60,7 @@ def run_dqc() -> list[NodeTraces]:
 
 @pytest.fixture(name="nodes", scope="module")
 def _nodes() -> list[NodeTraces]:
-    return run_dqc()
+    return run_dqc("paper")
 
 
 def boxes(diagram: SequenceDiagram, lane: Lane, kind: BoxKind) -> list[tuple[int, int, str]]:
@@ -177,6 +178,28 @@ def test_files_read_back_give_the_same_diagram(nodes, tmp_path):
         assert replace(stored, boxes=()) == replace(recorded, boxes=())
 
 
+def test_without_latencies_programs_take_no_time(tmp_path):
+    # All events of a CNPU between two waits happen at once, and a file keeps no order of them.
+    nodes = run_dqc("zero")
+    write_traces(tmp_path, nodes, ["csv"], "simulated", datetime(2025, 1, 1, tzinfo=UTC))
+    for traces in (nodes, load_traces([tmp_path]).nodes):
+        diagram = sequence_diagram(traces, 1)
+        assert Counter(box.kind for box in diagram.boxes if box.lane.name.endswith("CNPU")) == {}
+        assert Counter(box.text for box in diagram.boxes if box.kind == BoxKind.SUBROUTINE) == {
+            "C1": 1,
+            "S1": 1,
+            "S2": 1,
+        }
+
+
+def test_the_live_time_is_that_of_the_analysis(nodes):
+    client, server = (NodeTrace.from_traces(node) for node in nodes)
+    segments = circuit_segments_ms(client, server, CIRCUITS)
+    for circuit, live_ms in enumerate(segments["live_time"]):
+        start_ns, stop_ns = sequence_diagram(nodes, circuit).live_ns
+        assert stop_ns - start_ns == round(live_ms * 1e6)
+
+
 def test_who_sends_messages_is_the_client(nodes):
     assert sequence_diagram(nodes[::-1], 0) == sequence_diagram(nodes, 0)
 
@@ -255,7 +278,7 @@ def test_traces_of_two_runs_do_not_go_together(nodes):
 
 @pytest.fixture(name="figure", scope="module")
 def _figure(nodes: list[NodeTraces]) -> Figure:
-    return sequence_figure(sequence_diagram(nodes, 1), "simulated DQC, seed 1")
+    return sequence_figure(sequence_diagram(nodes, 1), "simulated DQC, seed $1_{")
 
 
 def test_the_figure_has_six_lanes_mirrored_about_the_devices(figure):
@@ -307,6 +330,6 @@ def test_the_figure_names_its_parts_and_fits(figure, nodes):
     for name in ("C1", "S1", "S2", "MSR", f"server qubit live: {live_ms:.2f} ms"):
         assert name in written
     footer = figure.get_supxlabel()
-    assert footer.startswith("Simulated DQC, seed 1. Circuit 2 of the 3")
+    assert footer.startswith("Simulated DQC, seed $1_{. Circuit 2 of the 3")
     assert_nothing_cut_off(figure)
     assert figure.get_figwidth() == 7.2

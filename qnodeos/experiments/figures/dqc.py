@@ -122,8 +122,7 @@ def latency_figure(result: DqcResult) -> Figure:
 
 LATENCY_NOTE: Final = (
     "Means, in ms, of the circuits within the latency filter; whiskers: standard deviation. "
-    "Published: 77 circuits of one set. * published as one number, their sum: "
-    f"{PUBLISHED_TRANSFERS_MS} ms."
+    f"Published: 77 circuits of one set. * published as their sum, {PUBLISHED_TRANSFERS_MS} ms."
 )
 
 

@@ -18,10 +18,15 @@ RESULT_BYTES_MAX: Final = 1 << 26
 SETS_MAX: Final = 64
 RUNS_MAX: Final = 4096
 
+LARGEST: Final = 1e9
+"""Of any number: more than an experiment can give, and still something that can be drawn."""
+
+Count = Annotated[int, Field(ge=0, le=10**15)]
+Number = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]
+NonNegative = Annotated[float, Field(ge=0, le=LARGEST)]
 Share = Annotated[float, Field(ge=0, le=1)]
-NonNegative = Annotated[float, Field(ge=0)]
-Sigma = Annotated[float, Field(ge=0)]
-Name = Annotated[str, Field(min_length=1, max_length=64)]
+Angle = Annotated[float, Field(ge=-100, le=100)]
+Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][\w ().-]*$")]
 
 
 class _Part(BaseModel):
@@ -31,14 +36,14 @@ class _Part(BaseModel):
 class Estimate(_Part):
     """A value with its standard error."""
 
-    value: float
-    sigma: Sigma
+    value: Number
+    sigma: NonNegative
 
 
 class Statistics(_Part):
     """Mean and standard deviation in ms, None for those of too few values."""
 
-    mean: float | None
+    mean: Number | None
     sd: NonNegative | None
 
 
@@ -46,9 +51,6 @@ class Settings(_Part):
     """What of the settings is said below a figure."""
 
     profile: Name | None = None
-    backend: Name | None = None
-    circuits_per_set: Annotated[int, Field(ge=1)] | None = None
-    repetitions: Annotated[int, Field(ge=1)] | None = None
 
 
 class _Result(_Part):
@@ -68,8 +70,8 @@ class Stages(_Part):
 class DqcSet(_Part):
     """The result of one pair of angles, in radians."""
 
-    alpha: float
-    theta: float
+    alpha: Angle
+    theta: Angle
     fidelity: Stages
 
 
@@ -90,7 +92,7 @@ class DqcResult(_Result):
     """Of `qnodeos experiment dqc`."""
 
     experiment: Literal["dqc"]
-    circuits: Annotated[int, Field(ge=1)]
+    circuits: Annotated[int, Field(ge=1, le=10**15)]
     sets: Annotated[list[DqcSet], Field(min_length=1, max_length=SETS_MAX)]
     mean_fidelity: Stages
     live_time_ms: Statistics
@@ -111,8 +113,8 @@ class LgtResult(_Result):
     alone: Annotated[list[LgtState], Field(max_length=len(STATES))]
     multitasked: Annotated[list[LgtState], Field(max_length=len(STATES))]
     mean_fidelity: dict[Literal["alone", "multitasked"], Estimate] = Field(default_factory=dict)
-    results: Annotated[int, Field(ge=0)]
-    results_multitasked: Annotated[int, Field(ge=0)] = 0
+    results: Count
+    results_multitasked: Count = 0
 
     @model_validator(mode="after")
     def _every_state_once(self) -> Self:
@@ -128,26 +130,26 @@ class LgtResult(_Result):
 class MultitaskingRun(_Part):
     """One run; None for what was not observed."""
 
-    n: Annotated[int, Field(ge=1)]
+    n: Annotated[int, Field(ge=1, le=100_000)]
     scheduler: Name
     multitasking: bool
     utilisation: Share | None
-    utilisation_sigma: Sigma | None = None
+    utilisation_sigma: NonNegative | None = None
     other_process_scheduled: Share | None
-    other_process_scheduled_sigma: Sigma | None = None
+    other_process_scheduled_sigma: NonNegative | None = None
     consecutive_lgt: NonNegative | None
-    consecutive_lgt_sigma: Sigma | None = None
+    consecutive_lgt_sigma: NonNegative | None = None
     dqc_per_s: NonNegative
     lgt_per_s: NonNegative
-    dqc_fidelity: float | None
-    dqc_fidelity_sigma: Sigma | None = None
+    dqc_fidelity: Number | None
+    dqc_fidelity_sigma: NonNegative | None = None
 
 
 class MultitaskingResult(_Result):
     """Of `qnodeos experiment multitasking`."""
 
     experiment: Literal["multitasking"]
-    seconds: Annotated[float, Field(gt=0)]
+    seconds: Annotated[float, Field(gt=0, le=LARGEST)]
     runs: Annotated[list[MultitaskingRun], Field(min_length=1, max_length=RUNS_MAX)]
 
     @model_validator(mode="after")

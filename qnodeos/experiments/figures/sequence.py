@@ -135,6 +135,7 @@ class _Subroutine:
     """A subroutine as program and QNPU see it; times in ns."""
 
     attempt_ns: int
+    sent_ns: int
     added_ns: int
     done_ns: int
     result_ns: int
@@ -145,7 +146,8 @@ class _Side:
     """What the traces of one node show."""
 
     name: str
-    spans: dict[Part, list[tuple[str, Span]]]
+    runs: list[Span]
+    instructions: list[Span]
     subroutines: list[_Subroutine]
     pairs: list[DeliveredPair]
     sent: list[Message]
@@ -165,16 +167,12 @@ class _Side:
         matched = match_subroutines(
             host.subroutines, qnpu.subroutines, node.tick_ns, by_serial=node.has_details
         )
-        spans: dict[Part, list[tuple[str, Span]]] = {part: [] for part in Part}
         (pid,) = node.processes()
-        own = set(qnpu.states[pid])
-        for number, span in enumerate(timeline.spans):
-            part = timeline.tracks[span.track].part
-            if part != Part.QNPU or (number in own and span.name == RUNNING):
-                spans[part].append((span.name, span))
+        own = [timeline.spans[number] for number in qnpu.states[pid]]
         return cls(
             node.name,
-            spans,
+            [span for span in own if span.name == RUNNING],
+            [span for span in timeline.spans if timeline.tracks[span.track].part == Part.QDEVICE],
             _complete(matched),
             [pair for pair in qnpu.pairs if pair.delivered_ns is not None],
             [message for message in host.messages if message.is_sent],
@@ -183,12 +181,16 @@ class _Side:
 
 
 def _complete(matched: Iterable[tuple[HostSubroutine, QnpuSubroutine]]) -> list[_Subroutine]:
-    """Those that have all four times, up to the first that has not."""
+    """Those that were done, up to the first that was not."""
     found = []
     for sent, added in matched:
-        if sent.send is None or sent.result_ns is None or added.done_ns is None:
+        if sent.result_ns is None or added.done_ns is None:
             break
-        found.append(_Subroutine(sent.send.time_ns, added.added_ns, added.done_ns, sent.result_ns))
+        # Sending that takes no time leaves no span.
+        attempt_ns = sent.sent_ns if sent.send is None else sent.send.time_ns
+        found.append(
+            _Subroutine(attempt_ns, sent.sent_ns, added.added_ns, added.done_ns, sent.result_ns)
+        )
     return found
 
 
@@ -270,7 +272,8 @@ def _diagram(
     sent_ns, received_ns = circuit.message_ns
     since_ns = previous.s2.done_ns if previous is not None else 0
     boxes = [
-        *_host_boxes(client, Lane.CLIENT_CNPU, c1.attempt_ns, sent_ns),
+        *_box(Lane.CLIENT_CNPU, c1.attempt_ns, c1.sent_ns, BoxKind.SEND),
+        *_box(Lane.CLIENT_CNPU, c1.result_ns, sent_ns, BoxKind.COMPUTE),
         Box(Lane.CLIENT_QNPU, c1.added_ns, c1.done_ns, BoxKind.SUBROUTINE, "C1"),
         *_running_boxes(client, Lane.CLIENT_QNPU, [c1]),
         *_device_boxes(client, Lane.CLIENT_QDEVICE, c1.added_ns, c1.done_ns),
@@ -278,7 +281,14 @@ def _diagram(
         Box(Lane.SERVER_QNPU, s1.added_ns, s1.done_ns, BoxKind.SUBROUTINE, "S1"),
         Box(Lane.SERVER_QNPU, s2.added_ns, s2.done_ns, BoxKind.SUBROUTINE, "S2"),
         *_running_boxes(server, Lane.SERVER_QNPU, [s1, s2]),
-        *_host_boxes(server, Lane.SERVER_CNPU, s1.attempt_ns, s2.result_ns),
+        *_box(Lane.SERVER_CNPU, s1.attempt_ns, s1.sent_ns, BoxKind.SEND),
+        *_box(
+            Lane.SERVER_CNPU,
+            max(s1.result_ns, received_ns),
+            s2.attempt_ns,
+            BoxKind.COMPUTE,
+        ),
+        *_box(Lane.SERVER_CNPU, s2.attempt_ns, s2.sent_ns, BoxKind.SEND),
     ]
     if len(boxes) > BOXES_MAX:
         raise IncompleteTraceError(
@@ -315,21 +325,15 @@ def _calls(subroutine: _Subroutine, cnpu: Lane, qnpu: Lane) -> list[Arrow]:
     ]
 
 
-_HOST_KINDS: Final = {"compute": BoxKind.COMPUTE, "send subroutine": BoxKind.SEND}
-
-
-def _host_boxes(side: _Side, lane: Lane, start_ns: int, stop_ns: int) -> list[Box]:
-    return [
-        Box(lane, span.start_ns, span.stop_ns, _HOST_KINDS[name])
-        for name, span in side.spans[Part.CNPU]
-        if name in _HOST_KINDS and start_ns <= span.start_ns and span.stop_ns <= stop_ns
-    ]
+def _box(lane: Lane, start_ns: int, stop_ns: int, kind: BoxKind) -> list[Box]:
+    """A box, unless it would last no time."""
+    return [Box(lane, start_ns, stop_ns, kind)] if stop_ns > start_ns else []
 
 
 def _running_boxes(side: _Side, lane: Lane, subroutines: Sequence[_Subroutine]) -> list[Box]:
     return [
         Box(lane, span.start_ns, span.stop_ns, BoxKind.RUNNING)
-        for _, span in side.spans[Part.QNPU]
+        for span in side.runs
         if any(
             each.added_ns <= span.start_ns and span.stop_ns <= each.done_ns for each in subroutines
         )
@@ -338,8 +342,8 @@ def _running_boxes(side: _Side, lane: Lane, subroutines: Sequence[_Subroutine]) 
 
 def _device_boxes(side: _Side, lane: Lane, start_ns: int, stop_ns: int) -> list[Box]:
     return [
-        Box(lane, span.start_ns, span.stop_ns, _device_kind(name), name)
-        for name, span in side.spans[Part.QDEVICE]
+        Box(lane, span.start_ns, span.stop_ns, _device_kind(span.name), span.name)
+        for span in side.instructions
         if start_ns <= span.start_ns and span.stop_ns <= stop_ns
     ]
 

@@ -22,6 +22,7 @@ from qnodeos.trace.load import FILES_MAX, load_traces
 from qnodeos.trace.node_traces import NodeTraces
 
 FOLDERS_MAX: Final = 1000
+DESCRIPTION_CHARS_MAX: Final = 300
 _OF_A_PART: Final = re.compile(r", [CQ]NPU of the [A-Za-z0-9._-]+$")
 
 
@@ -97,7 +98,9 @@ def load_stored_traces(folder: Path) -> StoredTraces:
         raise ConfigurationError(
             f"cannot read it: {error.strerror}", file=str(error.filename or folder)
         ) from error
-    return StoredTraces(folder, loaded.nodes, _OF_A_PART.sub("", loaded.description))
+    return StoredTraces(
+        folder, loaded.nodes, _OF_A_PART.sub("", loaded.description)[:DESCRIPTION_CHARS_MAX]
+    )
 
 
 def _find_traces(folder: Path) -> Path | None:

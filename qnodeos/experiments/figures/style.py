@@ -102,7 +102,14 @@ def new_figure(width_inches: float, height_inches: float) -> Figure:
 def add_footer(figure: Figure, text: str) -> None:
     """Say below a figure what it was made from, in as many lines as that takes."""
     width = int(figure.get_figwidth() * _FOOTER_CHARS_PER_INCH)
-    figure.supxlabel(fill(text, width), fontsize=FOOTER_POINTS, x=0.01, ha="left", color="0.25")
+    figure.supxlabel(
+        fill(text, width),
+        x=0.01,
+        ha="left",
+        fontsize=FOOTER_POINTS,
+        color="0.25",
+        parse_math=False,  # a footer may quote what somebody wrote
+    )
 
 
 def rendered(figure: Figure, formats: tuple[str, ...] = FORMATS) -> dict[str, bytes]:
