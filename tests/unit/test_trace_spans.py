@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from qnodeos.errors import LimitError
@@ -122,6 +123,15 @@ def test_a_run_that_begins_and_waits_within_a_tick_is_seen_in_any_order() -> Non
         assert on(timeline, "P1") == expected
 
 
+def test_a_run_that_ends_in_the_tick_of_the_next_is_seen_in_any_order() -> None:
+    qnpu = [(3, ADDED, 1, 0), (3, START, 1, 0)]
+    qnpu += [(9, WAIT, 1, 0), (9, ARRIVE, 1, 0), (9, START, 1, 0), (12, FINISH, 1, 0)]
+    expected = [(30, 90, "running"), (90, 120, "running")]
+    for rows in (qnpu, sorted(qnpu, key=lambda row: row[:2])):
+        timeline = build_timeline([traces([], rows, has_details=rows is qnpu)])
+        assert on(timeline, "P1") == expected
+
+
 def test_the_network_process_waits_unseen_while_a_program_runs() -> None:
     qnpu = [
         (0, START_NET, 0, 0),
@@ -238,6 +248,35 @@ def test_programs_are_told_apart_by_when_their_subroutines_were_added() -> None:
     }
 
 
+def test_connections_of_one_program_are_told_apart_by_their_numbers() -> None:
+    # The second connection's first subroutine comes between two of the first connection.
+    sent = [(0, 0), (1_000, 0), (2_000, 1)]
+    host = [(time, ATTEMPT, 0, serial) for time, serial in sent]
+    host = sorted(host + [(time + 10, SENT, 0, serial) for time, serial in sent])
+    qnpu = [(1, ADDED, 1, 0), (101, ADDED, 2, 0), (201, ADDED, 1, 1)]
+    qnpu += [(300, DONE, 1, 0), (300, DONE, 2, 0), (300, DONE, 1, 1)]
+    timeline = build_timeline([traces(host, qnpu)])
+    begins = {flow.name: flow.steps[0].time_ns // 1_000_000 for flow in timeline.flows}
+    assert begins == {"n P1 subroutine 0": 0, "n P2 subroutine 0": 1, "n P1 subroutine 1": 2}
+
+
+def test_a_subroutine_that_was_refused_is_nobody_elses() -> None:
+    # Program 0's subroutine was answered without having been added; program 1's came later.
+    host = [
+        (0, ATTEMPT, 0, 0),
+        (10, SENT, 0, 0),
+        (500, RESULT, 0, 0),
+        (900, ATTEMPT, 1, 0),
+        (1_000, SENT, 1, 0),
+        (5_000, RESULT, 1, 0),
+    ]
+    qnpu = [(101, ADDED, 1, 0), (300, DONE, 1, 0)]
+    timeline = build_timeline([traces(host, qnpu, programs={1: "second"})])
+    (flow,) = timeline.flows
+    assert timeline.tracks[timeline.spans[flow.steps[0].span].track].name == "second"
+    assert flow.steps[0].time_ns == 900_000
+
+
 def test_arrows_point_forward_and_lie_within_what_they_touch() -> None:
     host = sub(0, 0, 0)
     qnpu = [(2, ADDED, 1, 0), (2, START, 1, 0), (80, FINISH, 1, 0), (80, DONE, 1, 0)]
@@ -304,6 +343,17 @@ def test_the_heralds_of_one_pair_are_joined() -> None:
     )
     (group,) = find_groups(timeline)
     assert {timeline.tracks[timeline.spans[span].track].node for span in group.spans} == {"a", "b"}
+
+
+def test_a_pair_delivered_in_the_tick_of_its_herald_is_seen_in_any_order() -> None:
+    recorded = pair_of("a", 9)
+    order = np.lexsort((recorded.qnpu["event"], recorded.qnpu["time"]))
+    columns = {name: column[order] for name, column in recorded.qnpu.items()}
+    columns["detail"] = np.zeros_like(columns["detail"])
+    read = NodeTraces(**{**vars(recorded), "qnpu": columns, "has_details": False})
+    for node, name in ((recorded, "pair 3"), (read, "pair")):
+        marks = [(mark.time_ns, mark.name) for mark in build_timeline([node]).marks]
+        assert marks == [(90_000, f"{name} heralded"), (90_000, f"{name} delivered")]
 
 
 def test_pairs_with_other_numbers_are_not_joined() -> None:
