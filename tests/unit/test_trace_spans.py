@@ -277,6 +277,18 @@ def test_a_subroutine_that_was_refused_is_nobody_elses() -> None:
     assert flow.steps[0].time_ns == 900_000
 
 
+def test_a_process_belongs_to_one_program_even_if_the_beginning_is_lost() -> None:
+    # The first subroutine of program 1 is not in the traces any more.
+    sent = [(0, 0, 0), (1_000, 1, 1), (2_000, 0, 1)]
+    host = [(time, ATTEMPT, program, serial) for time, program, serial in sent]
+    host = sorted(host + [(time + 10, SENT, program, serial) for time, program, serial in sent])
+    qnpu = [(1, ADDED, 1, 0), (101, ADDED, 2, 1), (201, ADDED, 1, 1)]
+    qnpu += [(300, DONE, 1, 0), (300, DONE, 2, 1), (300, DONE, 1, 1)]
+    timeline = build_timeline([traces(host, qnpu)])
+    begins = {flow.name: flow.steps[0].time_ns // 1_000_000 for flow in timeline.flows}
+    assert begins == {"n P1 subroutine 0": 0, "n P2 subroutine 1": 1, "n P1 subroutine 1": 2}
+
+
 def test_arrows_point_forward_and_lie_within_what_they_touch() -> None:
     host = sub(0, 0, 0)
     qnpu = [(2, ADDED, 1, 0), (2, START, 1, 0), (80, FINISH, 1, 0), (80, DONE, 1, 0)]
@@ -314,6 +326,22 @@ def test_messages_of_one_socket_stay_in_order_and_sockets_apart() -> None:
         ("message client to server", 6, 12),
         ("message client to server", 7, 8),
     ]
+
+
+def test_a_message_is_not_received_where_it_was_sent() -> None:
+    out, back = Event.CLAS_MSG_SENT, Event.CLAS_MSG_RCVD
+    client = [(0, ATTEMPT, 0, 0), (6, out, 0, 1), (8, back, 0, 1), (9, ATTEMPT, 0, 1)]
+    server = [(0, ATTEMPT, 0, 0), (5, out, 0, 1), (7, back, 0, 1), (9, ATTEMPT, 0, 1)]
+    timeline = build_timeline([traces(client, [], "client"), traces(server, [], "server")])
+    found = [(flow.name, *(step.time_ns // 1000 for step in flow.steps)) for flow in timeline.flows]
+    assert found == [("message client to server", 6, 7), ("message server to client", 5, 8)]
+
+
+def test_a_message_may_arrive_in_the_microsecond_in_which_it_was_sent() -> None:
+    sender = [(0, ATTEMPT, 0, 0), (5, Event.CLAS_MSG_SENT, 0, 1)]
+    receiver = [(0, ATTEMPT, 0, 0), (5, Event.CLAS_MSG_RCVD, 0, 1)]
+    timeline = build_timeline([traces(receiver, [], "b"), traces(sender, [], "a")])
+    assert [flow.name for flow in timeline.flows] == ["message a to b"]
 
 
 def pair_of(node: str, delivered: int) -> NodeTraces:
