@@ -44,6 +44,9 @@ class Limits:
         result_entries: registers and array entries one subroutine may return in all.
         offer_timeout_ticks: how long a create request waits for the peer to open the ER
             socket it names (10 s at 10 us per tick).
+        lone_attempt_ticks: how long a node attempts entanglement in a time bin without its
+            peer, before it leaves the rest of the bin to programs (3 ms at 10 us: more than
+            one subroutine of the published experiments takes at a peer).
         announcement_timeout_ticks: how long a heralded qubit waits for the creator's
             announcement before it is given up (100 ms at 10 us).
     """
@@ -69,4 +72,5 @@ class Limits:
     unclaimed_pairs: int = 1_024
     result_entries: int = 262_144
     offer_timeout_ticks: int = 1_000_000
+    lone_attempt_ticks: int = 300
     announcement_timeout_ticks: int = 10_000

@@ -43,13 +43,6 @@ NETWORK_PRIORITY: Final = 1_000
 """Above every user process."""
 
 
-_WORTH_ANOTHER_BATCH: Final = (
-    Outcome.ENTANGLEMENT_FAILURE,
-    # The peer's QNPU may still be busy with a program, and start later in this bin.
-    Outcome.ENTANGLEMENT_SYNC_FAILURE,
-)
-
-
 class Phase(Enum):
     """What the current activation is doing."""
 
@@ -86,6 +79,7 @@ class NetworkProcess(Process):
     """
 
     __slots__ = (
+        "_alone_since",
         "_attempt_tick",
         "_basis",
         "_basis_of",
@@ -158,6 +152,7 @@ class NetworkProcess(Process):
         self._basis_of: tuple[LinkRequest, int] | None = None
         self._programmed: tuple[int, Rotations] | None = None  # the qubit, and its basis
         self._attempt_tick = 0
+        self._alone_since: int | None = None  # first of the attempts the peer took no part in
         self.queue: list[PhysicalInstruction] = []
         self.pairs: Counter[int] = Counter()
         self.bins_used = 0
@@ -281,6 +276,8 @@ class NetworkProcess(Process):
             self._count_missed(schedule, due, tick)  # the QNPU was in use until now
         if tick < schedule.attempts_from(number):
             return False  # a wait for an announcement has led into the guard of the next bin
+        if number != self._bin:
+            self._alone_since = None
         self._bin = number
         if tick > schedule.last_start(number):
             return False
@@ -418,8 +415,11 @@ class NetworkProcess(Process):
         self._qmmu.release(self._physical)
         if request.user is None:
             self._link_layer.refuse_announcements(request.peer)
-        if outcome in _WORTH_ANOTHER_BATCH:
+        if outcome is Outcome.ENTANGLEMENT_FAILURE:
+            self._alone_since = None
             return self.run(tick)
+        if outcome is Outcome.ENTANGLEMENT_SYNC_FAILURE:
+            return self._attempted_alone(tick)
         self._programmed = None  # a device that restarted has forgotten its basis
         if request.user is not None:
             self._fault(
@@ -430,6 +430,15 @@ class NetworkProcess(Process):
                 ),
             )
         return FINISHED  # the device is ill: leave the rest of this bin
+
+    def _attempted_alone(self, tick: int) -> int:
+        """The peer has made no attempt; its QNPU may still be busy with a program."""
+        if self._alone_since is None:
+            self._alone_since = self._attempt_tick
+        if tick - self._alone_since < self._limits.lone_attempt_ticks:
+            return self.run(tick)
+        self._alone_since = None
+        return FINISHED  # leave the rest of this bin to programs
 
     # --- the receiver's end -----------------------------------------------------------
 

@@ -592,6 +592,27 @@ def test_a_node_that_is_late_in_a_bin_is_waited_for():
     lab.check_clean()
 
 
+def test_a_node_that_is_left_alone_leaves_the_rest_of_the_bin_to_programs():
+    lab, first, second, _ = pair(Verdict, limits=Limits(lone_attempt_ticks=40))
+    for node, remote in ((first, 2), (second, 1)):
+        start(node, remote)
+    holds = second.post(init_app(1))
+    second.post(submit(1, "".join(f"set Q0 {i}\nqalloc Q0\n" for i in range(3))))
+    first.post(submit(0, create_epr()))
+    lab.run(BIN_TICKS)
+    first.post(init_app(1))
+    lab.at(BIN_TICKS + 10, lambda: first.post(submit(1, "qalloc Q0\n" + "init Q0\n" * 20)))
+    lab.run(BIN_TICKS)
+    opcodes = [instruction.opcode for instruction in first.device.instructions]
+    alone = opcodes.index(Opcode.INI)
+    assert set(opcodes[:alone]) == {Opcode.ENT}
+    assert opcodes[alone:] == [Opcode.INI] * 20
+    starts = [tick % BIN_TICKS for tick, i in first.device.log if i.opcode is Opcode.ENT]
+    assert max(starts) < 5 + 40
+    assert second.replies[holds].error is None
+    lab.check_clean()
+
+
 def test_a_bin_is_sat_out_while_no_communication_qubit_is_free():
     lab, first, second, _ = pair(Verdict)
     start(first, 2)
