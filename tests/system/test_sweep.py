@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import trustme
 import xarray
@@ -96,10 +97,10 @@ def started(*arguments: str):
 
 
 @contextmanager
-def by_hand(*workers_first: str):
+def by_hand():
     """A scheduler and two workers; gives the scheduler's address."""
-    quiet = ("--host", "127.0.0.1", "--no-dashboard")
-    with started("scheduler", "--port", "0", "--dashboard-address", "127.0.0.1:0", *quiet) as head:
+    quiet = ("--host", "127.0.0.1", "--no-dashboard", "--dashboard-address", "127.0.0.1:0")
+    with started("scheduler", "--port", "0", *quiet) as head:
         assert head.stderr is not None
         found = (re.search(r"Scheduler at: +(tcp://\S+)", line) for line in head.stderr)
         address = next(match[1] for match in found if match)
@@ -173,6 +174,14 @@ def test_local_workers_cannot_be_reached_from_elsewhere():
         assert cluster.address.startswith("tls://127.0.0.1:")
         for worker in cluster.client.nthreads():
             assert worker.startswith("tls://127.0.0.1:")
+        us = psutil.Process()
+        listening = {
+            connection.laddr.ip
+            for process in (us, *us.children(recursive=True))
+            for connection in process.net_connections("inet")
+            if connection.status == psutil.CONN_LISTEN
+        }
+        assert listening == {"127.0.0.1"}
         with pytest.raises((OSError, TimeoutError)):
             Client(cluster.address.replace("tls", "tcp"), timeout=5, set_as_default=False)
 

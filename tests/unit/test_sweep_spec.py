@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from qnodeos.assembly import NetworkConfig, load_profile
 from qnodeos.errors import ConfigurationError
+from qnodeos.experiments.sweep_cluster import CONNECT_S, NO_WORKERS_S
 from qnodeos.experiments.sweep_experiments import (
     EXPERIMENTS,
     number_at,
@@ -23,6 +24,7 @@ from qnodeos.experiments.sweep_parameters import Value
 from qnodeos.experiments.sweep_results import run_point
 from qnodeos.experiments.sweep_spec import (
     MAX_AXES,
+    MAX_NUMBERS,
     MAX_POINTS,
     PointTask,
     Range,
@@ -347,3 +349,31 @@ def test_example_sweeps_load(path):
 def test_there_are_examples():
     if (ROOT / "examples").is_dir():
         assert len(list((ROOT / "examples" / "sweeps").glob("*.yaml"))) >= 2
+
+
+# --- the page ---------------------------------------------------------------------------
+
+PAGE = ROOT / "docs" / "sweeps.md"
+needs_page = pytest.mark.skipif(not PAGE.exists(), reason="not installed with the package")
+
+
+@needs_page
+def test_the_file_on_the_page_loads():
+    (text,) = re.findall(r"```yml\n(.*?)```", PAGE.read_text("utf-8"), re.S)
+    assert parse_sweep(text, "page").shape == (8, 3, 2)
+
+
+@needs_page
+def test_the_error_on_the_page_is_a_real_one():
+    (message,) = re.findall(r"```\n(sweep\.yaml.*)\n```", PAGE.read_text("utf-8"))
+    text = "experiment: dqc\nseed: 1\ngrid:\n  client.noise.gate_depolarizing: [0, 0.01]\n"
+    with pytest.raises(ConfigurationError) as caught:
+        parse_sweep(text, "sweep.yaml")
+    assert str(caught.value) == message
+
+
+@needs_page
+def test_the_bounds_on_the_page_are_those_of_the_code():
+    text = PAGE.read_text("utf-8")
+    assert f"At most {MAX_AXES} axes, {MAX_POINTS:,} points, and {MAX_NUMBERS:,} numbers" in text
+    assert f"does not answer within {CONNECT_S} s, or has no worker for {NO_WORKERS_S} s" in text
