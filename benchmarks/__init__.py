@@ -12,6 +12,7 @@ reference that anybody has. What a benchmark measures stands in its module:
     frames      a frame each way against a check computed bit by bit
     hdawg       the simulated AWG against real time, and what an instruction costs
     lab         two nodes instrument by instrument against real time; set-up and import
+    scaling     decisions of the kernel, whole systems and memory, among many programs
     experiment  the DQC experiment, from the command line
 
 `measure` does the timing, `report` the tables. See docs/benchmarks.md.

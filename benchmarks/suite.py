@@ -17,6 +17,7 @@ from benchmarks import (
     physics,
     prepare,
     rehearsal,
+    scaling,
     service,
 )
 from benchmarks.measure import Effort, Outcome
@@ -33,6 +34,7 @@ BENCHMARKS: Final[dict[str, Callable[[Effort], Outcome]]] = {
     "hdawg": hdawg.run,
     "lab": lab.run,
     "rehearsal": rehearsal.run,
+    "scaling": scaling.run,
     "service": service.run,
     "experiment": experiment.run,
 }

@@ -113,9 +113,7 @@ class ProcessManager:
                 f"the subroutines that wait in this process would exceed pending_bytes="
                 f"{self._limits.pending_bytes}, the limit"
             )
-        subroutine = PendingSubroutine(
-            client, request, process.next_serial, body, prepared_tick
-        )
+        subroutine = PendingSubroutine(client, request, process.next_serial, body, prepared_tick)
         process.next_serial += 1
         process.pending.append(subroutine)
         return subroutine
