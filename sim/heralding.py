@@ -1,12 +1,13 @@
-"""The simulated heralding station's registers, and the serial line in front of them.
+"""The simulated heralding station's registers.
 
 `SimulatedCpld` is what the driver `instruments.heralding` and the simulated laboratory share:
-the driver sets the window through `SerialLine`, the laboratory asks for it and counts.
+the driver sets the window through `sim.serial_line.SerialLine`, the laboratory asks for it and
+counts.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from instruments.heralding import (
     IDENTITY,
@@ -107,42 +108,3 @@ class SimulatedCpld:
                 self._registers[Register(number)] = value
                 return "OK"
         return "ERR unknown command"
-
-
-class SerialLine:
-    """Takes the place of a pyvisa resource: give it to the driver as `resource=`.
-
-    Attributes:
-        session: None once it is closed.
-
-    Args:
-        cpld: at its other end.
-        address: it pretends to have.
-    """
-
-    timeout: float | None = 1_000.0
-    read_termination: str | None = None
-    write_termination: str | None = None
-    visalib: Any = None
-
-    def __init__(self, cpld: SimulatedCpld, address: str = "ASRL0::INSTR") -> None:
-        self.resource_name = address
-        self.session: int | None = 1
-        self._cpld = cpld
-
-    def query(self, message: str) -> str:
-        """Send a line and receive the answer.
-
-        Raises:
-            OSError: the line was closed.
-        """
-        if self.session is None:
-            raise OSError(f"{self.resource_name} is closed")
-        return self._cpld.answer(message)
-
-    def clear(self) -> None:
-        """Nothing is ever left on the line."""
-
-    def close(self) -> None:
-        """Close the line; more than once does no harm."""
-        self.session = None

@@ -30,7 +30,6 @@ from instruments.station import (
 )
 from qnodeos.errors import ConfigurationError
 from sim.hdawg import HdawgTiming
-from sim.heralding import SerialLine
 from sim.lab.arrivals import PhotonArrivals
 from sim.lab.device import InstrumentNVDevice
 from sim.lab.laboratory import MAX_NODES, Laboratory
@@ -39,6 +38,7 @@ from sim.lab.timing import SAMPLES_PER_NS, LabTiming
 from sim.link import LinkParameters
 from sim.nv.physics import NVPhysics
 from sim.nv.spin import Microwaves
+from sim.serial_line import SerialLine
 from sim.timetagger import SimulatedTaggerLibrary
 from sim.visa import SimulatedSource
 

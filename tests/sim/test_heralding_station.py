@@ -16,7 +16,8 @@ from instruments.errors import (
     InstrumentUnavailable,
 )
 from instruments.heralding import HeraldingStation, Register
-from sim.heralding import SerialLine, SimulatedCpld
+from sim.heralding import SimulatedCpld
+from sim.serial_line import SerialLine
 
 ADDRESS = "ASRL/dev/ttyUSB0::INSTR"
 

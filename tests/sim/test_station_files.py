@@ -35,7 +35,8 @@ from sim.adwin.hardware import InMemoryHardware
 from sim.adwin.options import ProcessorModel
 from sim.adwin.system import AdwinSystem
 from sim.hdawg import SimulatedDataServer, SimulatedHdawg
-from sim.heralding import SerialLine, SimulatedCpld
+from sim.heralding import SimulatedCpld
+from sim.serial_line import SerialLine
 from sim.timetagger import SimulatedTaggerLibrary
 from sim.visa import SimulatedSource
 
