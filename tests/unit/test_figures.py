@@ -191,6 +191,10 @@ def test_figure_5d_has_the_published_values_where_they_belong():
     assert published(other) == [(1, 0.56), (3, 0.99), (5, 0.99)]
     assert published(consecutive) == [(1, 0.83), (5, 1.65)]
     assert published(utilisation) == []
+    for axes in (utilisation, other, consecutive):
+        low, high = axes.get_ylim()
+        values = [y for line in axes.get_lines() for y in np.asarray(line.get_ydata())]
+        assert low == 0 and max(values) < 0.95 * high
 
 
 def test_no_published_values_are_drawn_where_none_belong():

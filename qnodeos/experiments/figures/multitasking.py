@@ -23,6 +23,10 @@ _SHIFT: Final = 0.07
 """Between the points of two schedulers, so that neither hides the other."""
 
 
+_HEADROOM: Final = 1.1
+"""Height of the axes over the largest value, so that no marker is cut."""
+
+
 class _Panel(NamedTuple):
     quantity: str
     label: str
@@ -109,7 +113,7 @@ def _draw(axes: Axes, result: MultitaskingResult, panel: _Panel, schedulers: lis
             label="published",
         )
     if panel.is_from_zero:
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, _HEADROOM * (axes.dataLim.y1 or 1.0))
     axes.set_ylabel(panel.label)
 
 
