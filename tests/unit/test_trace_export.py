@@ -6,7 +6,7 @@ import errno
 import json
 from collections import defaultdict
 from datetime import UTC, datetime
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -30,11 +30,48 @@ QNPU_EVENTS = sorted(set(Event) - HOST_EVENTS)
 Row = tuple[int, Event, int, int]
 
 
-def rows_of(events: list[Event]) -> st.SearchStrategy[list[Row]]:
-    row = st.tuples(
-        st.integers(0, 40), st.sampled_from(events), st.integers(0, 3), st.integers(-1, 3)
+def rows_of(events: list[Event], duration: int) -> st.SearchStrategy[list[Row]]:
+    """Any rows, in no order."""
+    numbers = st.integers(0, 3), st.integers(-1, 3)
+    return st.lists(
+        st.tuples(st.integers(0, duration), st.sampled_from(events), *numbers), max_size=20
     )
-    return st.lists(row, max_size=40)
+
+
+@st.composite
+def nodes_of(draw: st.DrawFn, name: str) -> NodeTraces:
+    """Subroutines as they happen, and whatever else; some of the rows are lost."""
+    host, qnpu = draw(rows_of(sorted(HOST_EVENTS), 600)), draw(rows_of(QNPU_EVENTS, 60))
+    for serial in range(draw(st.integers(0, 4))):
+        program = draw(st.integers(0, 1))
+        pid, pair = program + 1, draw(st.integers(0, 2))
+        steps = draw(st.lists(st.integers(0, 6), min_size=9, max_size=9))
+        ticks = list(accumulate(steps, initial=draw(st.integers(0, 40))))
+        qnpu += [
+            (ticks[0], Event.PROCMGR_SUBROUTINE_ADDED, pid, serial),
+            (ticks[1], Event.PROCESSOR_START_USER_PROCESS, pid, 0),
+            (ticks[2], Event.PROCESSOR_WAIT_USER_PROCESS, pid, 0),
+            (ticks[3], Event.QNETWORK_ENT_PULL, 0, serial),
+            (ticks[3], Event.QDEVICE_PRODUCE_ENT_CMD, 0, 0),
+            (ticks[4], Event.PROCESSOR_CONSUME_OUTCOME, 0, 8),
+            (ticks[4], Event.EGP_ENT_OK, 0, pair),
+            (ticks[5], Event.QNP_BQ_DELIVERED, pid, pair),
+            (ticks[6], Event.PROCESSOR_START_USER_PROCESS, pid, 0),
+            (ticks[7], Event.PROCESSOR_FINISH_USER_PROCESS, pid, 0),
+            (ticks[7], Event.PROCMGR_SUBROUTINE_DONE, pid, serial),
+        ]
+        host += [
+            (10 * ticks[0] - steps[8], Event.SUBROUTINE_SEND_ATTEMPT, program, serial),
+            (10 * ticks[0], Event.SUBROUTINE_SENT, program, serial),
+            (10 * ticks[8], Event.RESULT_RCVD, program, serial),
+            (10 * ticks[9], Event.SUBROUTINE_SEND_ATTEMPT, program, serial + 1),
+        ]
+    lost = draw(st.sets(st.integers(0, 40), max_size=3))
+    return node_of(
+        name,
+        sorted(row for number, row in enumerate(host) if number not in lost),
+        sorted(row for number, row in enumerate(qnpu) if number not in lost),
+    )
 
 
 def recorder_of(unit_ns: int, rows: list[Row]) -> TraceRecorder:
@@ -90,24 +127,11 @@ def check_trace_events(events: list[dict[str, Any]]) -> None:
         assert phases == "s" + "t" * (len(steps) - 2) + "f"
 
 
-@given(
-    host=rows_of(sorted(HOST_EVENTS)),
-    qnpu=rows_of(QNPU_EVENTS),
-    other_host=rows_of(sorted(HOST_EVENTS)),
-    other_qnpu=rows_of(QNPU_EVENTS),
-    has_details=st.booleans(),
-)
+@given(first=nodes_of("a"), second=nodes_of("b"), has_details=st.booleans())
 def test_any_trace_becomes_a_timeline_that_viewers_understand(
-    host: list[Row],
-    qnpu: list[Row],
-    other_host: list[Row],
-    other_qnpu: list[Row],
-    has_details: bool,
+    first: NodeTraces, second: NodeTraces, has_details: bool
 ) -> None:
-    nodes = [
-        NodeTraces(**vars(node) | {"has_details": has_details})
-        for node in (node_of("a", host, qnpu), node_of("b", other_host, other_qnpu))
-    ]
+    nodes = [NodeTraces(**vars(node) | {"has_details": has_details}) for node in (first, second)]
     timeline = build_timeline(nodes)
     check_trace_events(list(trace_events(timeline)))
     for flow in timeline.flows:

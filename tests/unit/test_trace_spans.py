@@ -289,6 +289,24 @@ def test_a_process_belongs_to_one_program_even_if_the_beginning_is_lost() -> Non
     assert begins == {"n P1 subroutine 0": 0, "n P2 subroutine 1": 1, "n P1 subroutine 1": 2}
 
 
+def test_attempts_belong_to_the_subroutine_that_they_were_made_for() -> None:
+    ent, pull = Event.QDEVICE_PRODUCE_ENT_CMD, Event.QNETWORK_ENT_PULL
+    qnpu: list[Row] = [(0, ADDED, 1, 0), (0, ADDED, 2, 0)]
+    for tick, request in ((1, 7), (11, 8), (21, 7)):
+        qnpu += [(tick, pull, 0, request), (tick, ent, 0, 0)]
+        qnpu += [(tick + 5, CONSUME, 0, Outcome.ENTANGLEMENT_FAILURE)]
+    qnpu += [(26, Event.EGP_ENT_OK, 0, 0), (26, Event.QNP_BQ_DELIVERED, 1, 0)]
+    qnpu += [(27, START, 1, 0), (30, FINISH, 1, 0), (30, DONE, 1, 0)]
+    timeline = build_timeline([traces(sub(0, 0, 0), qnpu)])
+    of_first = [number for number, span in enumerate(timeline.spans) if span.name == "subroutine 0"]
+    parts = [
+        (timeline.spans[part].name, timeline.spans[part].start_ns // 10_000)
+        for part, whole in timeline.parents.items()
+        if whole == of_first[0]
+    ]
+    assert sorted(parts) == [("ENT", 1), ("ENT", 21), ("running", 27), ("wait for result", 1)]
+
+
 def test_arrows_point_forward_and_lie_within_what_they_touch() -> None:
     host = sub(0, 0, 0)
     qnpu = [(2, ADDED, 1, 0), (2, START, 1, 0), (80, FINISH, 1, 0), (80, DONE, 1, 0)]
