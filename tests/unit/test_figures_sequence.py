@@ -278,7 +278,7 @@ def test_traces_of_two_runs_do_not_go_together(nodes):
 
 @pytest.fixture(name="figure", scope="module")
 def _figure(nodes: list[NodeTraces]) -> Figure:
-    return sequence_figure(sequence_diagram(nodes, 1), "simulated DQC, seed $1_{")
+    return sequence_figure(sequence_diagram(nodes, 1), "simulated DQC, seed $1_{$")
 
 
 def test_the_figure_has_six_lanes_mirrored_about_the_devices(figure):
@@ -330,6 +330,6 @@ def test_the_figure_names_its_parts_and_fits(figure, nodes):
     for name in ("C1", "S1", "S2", "MSR", f"server qubit live: {live_ms:.2f} ms"):
         assert name in written
     footer = figure.get_supxlabel()
-    assert footer.startswith("Simulated DQC, seed $1_{. Circuit 2 of the 3")
+    assert footer.startswith("Simulated DQC, seed $1_{$. Circuit 2 of the 3")
     assert_nothing_cut_off(figure)
     assert figure.get_figwidth() == 7.2
