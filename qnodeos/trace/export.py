@@ -45,8 +45,8 @@ def load_otel() -> ModuleType:
         return import_module("qnodeos.trace.otel")
     except ModuleNotFoundError as error:
         raise ConfigurationError(
-            f"the trace format otel needs the package {error.name}; install the extra 'otel': "
-            "pip install 'qnodeos[otel]'"
+            f"the trace format otel needs packages that are not installed ({error.name}); install "
+            "the extra 'otel': pip install 'qnodeos[otel]'"
         ) from error
 
 

@@ -104,6 +104,16 @@ def test_a_run_that_was_stopped_shows_the_circuits_that_were_completed(
         assert np.array_equal(values, whole.segments[name][: found.circuits]), name
 
 
+@pytest.mark.parametrize("shift_us", [-100_000, 10_000])
+def test_programs_whose_messages_cannot_be_each_others_are_no_pair(
+    nodes: list[NodeTraces], shift_us: int
+) -> None:
+    client, server = nodes
+    sent = client.host["event"] == Event.CLAS_MSG_SENT
+    host = {**client.host, "time": client.host["time"] + shift_us * sent}
+    assert find_circuits([NodeTraces(**vars(client) | {"host": host}), server]) == []
+
+
 def test_one_node_alone_has_no_circuits(nodes: list[NodeTraces]) -> None:
     assert find_circuits(nodes[:1]) == []
     assert find_circuits([]) == []
