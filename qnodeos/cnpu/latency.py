@@ -73,6 +73,13 @@ class LatencyProfile(BaseModel):
         _NONE, description="from the start of a program to its first subroutine"
     )
     result_to_submit: Delay = Field(_NONE, description="from a result to the next subroutine")
+    result_to_local_submit: Delay | None = Field(
+        None,
+        description=(
+            "the same for a subroutine without entanglement, as those of LGT; `result_to_submit` "
+            "if not given"
+        ),
+    )
     result_to_message: Delay = Field(_NONE, description="from a result to a classical message sent")
     message_to_submit: Delay = Field(
         _NONE,

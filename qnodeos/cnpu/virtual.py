@@ -314,7 +314,9 @@ class VirtualProgram:
         self._next_request += 1
         sent_ns = self._local_ns
         if raw and raw[0] == _SUBROUTINE_TYPE:
-            attempt_ns = self._local_ns + self._compute(Event.SUBROUTINE_SEND_ATTEMPT)
+            attempt_ns = self._local_ns + self._compute(
+                Event.SUBROUTINE_SEND_ATTEMPT, is_local=_is_local(raw)
+            )
             sent_ns = attempt_ns + self._send_delay(raw).sample_ns(cnpu.rng)
             serial = self._serials.get(client, 0)
             self._serials[client] = serial + 1
@@ -425,8 +427,13 @@ class VirtualProgram:
 
     # --- latency and trace ------------------------------------------------------------
 
-    def _compute(self, coming: Event) -> int:
-        """How long the program computes between its last event and the coming one."""
+    def _compute(self, coming: Event, *, is_local: bool = False) -> int:
+        """How long the program computes between its last event and the coming one.
+
+        Args:
+            coming: what it will do.
+            is_local: whether that is to send a subroutine without entanglement.
+        """
         latency, rng = self._cnpu.latency, self._cnpu.rng
         if coming is Event.CLAS_MSG_SENT:
             if self._last_event is Event.RESULT_RCVD:
@@ -435,6 +442,8 @@ class VirtualProgram:
         if self._last_event is None:
             return latency.start_to_submit.sample_ns(rng)
         if self._last_event is Event.RESULT_RCVD:
+            if is_local and latency.result_to_local_submit is not None:
+                return latency.result_to_local_submit.sample_ns(rng)
             return latency.result_to_submit.sample_ns(rng)
         delay_ns = latency.message_to_submit.sample_ns(rng)
         if self._last_event is Event.CLAS_MSG_RCVD:
@@ -443,3 +452,9 @@ class VirtualProgram:
 
     def _record(self, time_ns: int, event: Event, serial_or_socket: int) -> None:
         self._cnpu.trace.record(time_ns // _US_IN_NS, event, self._number, serial_or_socket)
+
+
+def _is_local(raw: bytes) -> bool:
+    """Whether a subroutine neither creates nor receives entanglement."""
+    opcodes = raw[_BODY_OFFSET::INSTRUCTION_BYTES]
+    return CREATE_EPR_OPCODE not in opcodes and RECV_EPR_OPCODE not in opcodes

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from qnodeos.api.host import HostReply
-from qnodeos.api.netqasm import Flavour
+from qnodeos.api.netqasm import CREATE_EPR_OPCODE, RECV_EPR_OPCODE, Flavour
 from qnodeos.cnpu import virtual
 from qnodeos.cnpu.host import NetworkDirectory, current_host, find_host
 from qnodeos.cnpu.latency import Delay, LatencyProfile
@@ -218,6 +218,27 @@ def test_only_subroutines_take_time_to_send_and_are_recorded():
         (36_000, Event.SUBROUTINE_SENT, 0, 1),
         (39_000, Event.RESULT_RCVD, 0, 1),
     ]
+
+
+@pytest.mark.parametrize(
+    ("opcode", "fitted", "expected_ms"),
+    [
+        (0, Delay(mean_ms=5), 5),
+        (CREATE_EPR_OPCODE, Delay(mean_ms=5), 20),
+        (RECV_EPR_OPCODE, Delay(mean_ms=5), 20),
+        (0, None, 20),
+    ],
+)
+def test_a_subroutine_without_entanglement_may_take_another_time(opcode, fitted, expected_ms):
+    def program() -> None:
+        host = find_host()
+        client = host.open_client()
+        for raw in (SUBROUTINE, SUBROUTINE + bytes([opcode]) + bytes(6)):
+            host.await_reply(host.submit(client, raw))
+
+    bench = Bench(result_to_submit=Delay(mean_ms=20), result_to_local_submit=fitted)
+    bench.run(program)
+    assert [time for time, _, _ in bench.qnpu.received] == [0, expected_ms * MS]
 
 
 def test_a_reply_that_is_there_already_is_taken_without_waiting():
