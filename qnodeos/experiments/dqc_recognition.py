@@ -40,7 +40,13 @@ class DqcCircuits:
 
 @dataclass(frozen=True)
 class _Program:
-    """A program on one node, and how often it did what a DQC program does."""
+    """A program on one node, and how often it did what a DQC program does.
+
+    Attributes:
+        done: subroutines that were done, with the result back at the CNPU.
+        sent: messages.
+        received: messages.
+    """
 
     node: NodeTraces
     number: int | None
@@ -108,26 +114,24 @@ def _programs(node: NodeTraces) -> Iterator[_Program]:
     added = find_subroutines(node)
     if not node.has_details:
         if len(node.processes()) == 1:
-            yield _Program(node, None, None, _count_done(added), *_count_messages(node, None))
+            yield _program(node, None, None, added)
         return
     sent = add_host(Timeline(), node).subroutines
     processes: dict[tuple[int, int], list[QnpuSubroutine]] = defaultdict(list)
     for subroutine, each in match_subroutines(sent, added, node.tick_ns, by_serial=True):
         processes[subroutine.program, each.pid].append(each)
     for (number, pid), mine in sorted(processes.items()):
-        yield _Program(node, number, pid, _count_done(mine), *_count_messages(node, number))
+        yield _program(node, number, pid, mine)
 
 
-def _count_done(subroutines: Sequence[QnpuSubroutine]) -> int:
-    return sum(each.done_ns is not None and not each.is_aborted for each in subroutines)
-
-
-def _count_messages(node: NodeTraces, program: int | None) -> tuple[int, int]:
-    """How many a program sent and received."""
-    columns = node.host
-    mine = program is None or columns["process"] == program
-    sent, received = (
-        int(((columns["event"] == event) & mine).sum())
-        for event in (Event.CLAS_MSG_SENT, Event.CLAS_MSG_RCVD)
+def _program(
+    node: NodeTraces, number: int | None, pid: int | None, subroutines: Sequence[QnpuSubroutine]
+) -> _Program:
+    events = node.host["event"]
+    mine = number is None or node.host["process"] == number
+    results, sent, received = (
+        int(((events == event) & mine).sum())
+        for event in (Event.RESULT_RCVD, Event.CLAS_MSG_SENT, Event.CLAS_MSG_RCVD)
     )
-    return sent, received
+    done = sum(each.done_ns is not None and not each.is_aborted for each in subroutines)
+    return _Program(node, number, pid, min(done, results), sent, received)

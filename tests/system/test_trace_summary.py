@@ -76,32 +76,31 @@ def test_the_circuits_of_programs_that_run_at_once_are_told_apart() -> None:
         assert (each.segments["live_time"] < 20).all()
 
 
+@pytest.mark.parametrize("later_ns", [10_000, 5_000_000, 20_000_000])
 def test_a_run_that_was_stopped_shows_the_circuits_that_were_completed(
-    nodes: list[NodeTraces],
+    nodes: list[NodeTraces], later_ns: int
 ) -> None:
-    done = np.flatnonzero(nodes[1].qnpu["event"] == Event.PROCMGR_SUBROUTINE_DONE)
-    end_ns = int(nodes[1].qnpu["time"][done[13]]) * nodes[1].tick_ns  # S2 of the 7th circuit
-    cut = [
-        NodeTraces(
-            **vars(node)
-            | {
-                "host": {
-                    name: column[node.host["time"] * node.unit_ns <= end_ns + 10_000_000]
-                    for name, column in node.host.items()
-                },
-                "qnpu": {
-                    name: column[node.qnpu["time"] * node.tick_ns <= end_ns + 10_000_000]
-                    for name, column in node.qnpu.items()
-                },
-            }
-        )
-        for node in nodes
-    ]
-    (found,) = find_circuits(cut)
+    stopped_ns = done_ns(nodes[1], circuit=7) + later_ns
+    (found,) = find_circuits([node.until(stopped_ns) for node in nodes])
     (whole,) = find_circuits(nodes)
-    assert 7 <= found.circuits < CIRCUITS
+    assert 6 <= found.circuits <= 9
     for name, values in found.segments.items():
         assert np.array_equal(values, whole.segments[name][: found.circuits]), name
+
+
+def test_a_subroutine_that_was_aborted_completes_no_circuit(nodes: list[NodeTraces]) -> None:
+    stopped_ns = done_ns(nodes[1], circuit=7) + nodes[1].tick_ns
+    client, server = (node.until(stopped_ns) for node in nodes)
+    last = np.flatnonzero(server.qnpu["event"] == Event.PROCMGR_SUBROUTINE_DONE)[-1]
+    server.qnpu["event"][last] = Event.PROCMGR_SUBROUTINE_ABORTED
+    (found,) = find_circuits([client, server])
+    assert found.circuits == 6
+
+
+def done_ns(server: NodeTraces, circuit: int) -> int:
+    """When the server's second subroutine of a circuit, counted from 1, was done."""
+    done = np.flatnonzero(server.qnpu["event"] == Event.PROCMGR_SUBROUTINE_DONE)
+    return int(server.qnpu["time"][done[2 * circuit - 1]]) * server.tick_ns
 
 
 @pytest.mark.parametrize("shift_us", [-100_000, 10_000])
