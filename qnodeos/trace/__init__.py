@@ -3,6 +3,10 @@
 `events` names the events, `recorder` keeps them in a preallocated ring, and `csvformat`
 writes and reads the CSV files that the published analysis tools understand. A host trace
 counts microseconds, a QNPU trace counts ticks; latencies are computed from traces only.
+
+`node_traces` holds those of a node, `utilisation` says how much its device was used, and
+`timeline` makes the spans and arrows of which `perfetto` and `otel` are the formats;
+`export` writes them all, `load` reads CSV back.
 """
 
 from qnodeos.trace.events import HOST_EVENTS, PER_PROCESS_EVENTS, PRODUCE_EVENT, Event
