@@ -178,7 +178,11 @@ def _names(words: Sequence[int], labels: Mapping[str, int]) -> dict[int, list[st
             raise SequenceError(
                 f"the word at {address} branches to {instruction.address}, out of the program"
             )
-        names.setdefault(instruction.address, [f"a_{instruction.address}"])
+        if instruction.address not in names:
+            name = f"a_{instruction.address}"
+            while name in labels:
+                name += "_"
+            names[instruction.address] = [name]
     return names
 
 
