@@ -43,3 +43,7 @@ class InstrumentNotReady(InstrumentError):
 
 class DeviceRefused(InstrumentError):
     """The instrument was asked, and said no or did something else."""
+
+
+class CounterOverflow(InstrumentError):
+    """A counter stands at its end: how much there was to count is not known."""
