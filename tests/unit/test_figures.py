@@ -298,6 +298,10 @@ def edited(change: Any) -> dict[str, Any]:
         (edited(lambda r: r["live_time_ms"].update(mean="5")), "live_time_ms.mean"),
         (edited(lambda r: r.update(circuits=0)), "circuits"),
         (edited(lambda r: r["live_time_ms"].update(sd=1e300)), "live_time_ms.sd"),
+        (
+            edited(lambda r: r["mean_fidelity"]["cr"].update(value=-1e300)),
+            "mean_fidelity.cr.value",
+        ),
         (edited(lambda r: r["settings"].update(profile="$x")), "settings.profile"),
     ],
 )
