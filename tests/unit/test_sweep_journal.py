@@ -73,6 +73,9 @@ def test_the_last_result_of_a_point_counts(written):
         journal.append(PointResult(5, (1.0, 2.0)))
     with opened(written) as journal:
         assert_has(journal.results, [*RESULTS, PointResult(5, (1.0, 2.0))])
+        assert journal.results.errors == {}
+        assert journal.results.values[5].tolist() == [1.0, 2.0]
+        assert journal.results.status[5] == Status.DONE
 
 
 def test_every_result_is_on_the_disk_before_the_next(tmp_path, mocker):

@@ -13,14 +13,16 @@ from hypothesis import strategies as st
 
 from qnodeos.assembly import NetworkConfig, load_profile
 from qnodeos.errors import ConfigurationError
+from qnodeos.experiments import sweep_experiments
 from qnodeos.experiments.sweep_cluster import CONNECT_S, NO_WORKERS_S
 from qnodeos.experiments.sweep_experiments import (
     EXPERIMENTS,
+    SweepExperiment,
     number_at,
     output_unit,
     sweep_experiment,
 )
-from qnodeos.experiments.sweep_parameters import Value
+from qnodeos.experiments.sweep_parameters import Options, Value
 from qnodeos.experiments.sweep_results import run_point
 from qnodeos.experiments.sweep_spec import (
     MAX_AXES,
@@ -298,6 +300,46 @@ def test_outputs_are_the_numbers_of_the_result(name):
     assert found - groups == {path for path in known if not path.startswith(tuple(groups))}
     for path in experiment.outputs:
         number_at(result, path)
+
+
+@pytest.mark.parametrize(
+    ("name", "output", "expected"),
+    [
+        # All 12 circuits are over the live time that is allowed.
+        ("dqc", "discarded_latency", 12),
+        # Six subroutines, five delays between them.
+        ("lgt", "subroutines_per_s.alone", pytest.approx(6 / (5 * 0.4), rel=0.1)),
+        ("multitasking", "multitasked.lgt_subroutines", pytest.approx(2 / 0.4, abs=1)),
+    ],
+)
+def test_delays_of_the_profile_reach_the_programs(name, output, expected):
+    values = {
+        **SMALL[name],
+        "scheduler": "fcfs",
+        "profile": "zero",
+        "profile.classical.mean_ms": 400.0,
+        "profile.result.mean_ms": 400.0,
+    }
+    experiment = sweep_experiment(name)
+    result = experiment.run(experiment.parameters.settings(values, "test"), 1)
+    assert number_at(result, output) == expected
+
+
+def test_what_is_no_number_is_none(monkeypatch):
+    def run(settings, seed):
+        return {"a": math.inf, "b": math.nan, "c": 1}
+
+    toy = SweepExperiment("toy", Options, run, ("a", "b", "c"), ("a",))
+    monkeypatch.setitem(sweep_experiments.EXPERIMENTS, "toy", toy)
+    assert run_point(PointTask(0, "toy", 1, {}, ("a", "b", "c"))).values == (None, None, 1.0)
+
+
+def test_too_many_numbers():
+    text = changed("[mean_fidelity.*.value, live_time_ms.mean]", "['*']")
+    with pytest.raises(
+        ConfigurationError, match=r"s\.yaml:9: grid: makes 600000 points of .* outp"
+    ):
+        parse_sweep(text.replace("repetitions: 2", "repetitions: 100000"), "s.yaml")
 
 
 def test_numbers_are_found_by_path():
