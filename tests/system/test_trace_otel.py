@@ -18,7 +18,9 @@ import pytest
 from google.protobuf.json_format import ParseDict
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from qnodeos.assembly import NetworkConfig
 from qnodeos.errors import ConfigurationError, ConnectionLostError
+from qnodeos.experiments.dqc import DqcSettings, blocks_of, run_block
 from qnodeos.trace import otel
 from qnodeos.trace.otel import send_otlp, write_otlp
 from qnodeos.trace.spans import Timeline
@@ -205,10 +207,17 @@ def test_an_endpoint_that_cannot_be_reached_is_one_error(
     assert caplog.records == []
 
 
-def test_an_experiment_writes_spans_too(command, tmp_path: Path) -> None:
-    arguments = ["--circuits-per-set", "2", "--link", "prompt", "--workers", "1", "--quiet"]
-    done = command(
-        "experiment", "dqc", *arguments, "--out", str(tmp_path), "--trace", "otel,perfetto"
+def test_an_experiment_writes_spans_too(tmp_path: Path) -> None:
+    settings = DqcSettings(
+        circuits_per_set=2,
+        seed=1,
+        profile="paper",
+        network=NetworkConfig.preset("prompt"),
+        trace_directory=tmp_path,
+        trace_formats=("otel",),
     )
-    assert done == (0, "", "")
-    assert {path.name for path in tmp_path.glob("trace*")} == {"trace.otlp.jsonl", "trace.json"}
+    run_block(settings, blocks_of(settings)[0])
+    (path,) = tmp_path.iterdir()
+    assert path.name == "trace.otlp.jsonl"
+    lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    assert {resource["service.name"] for resource, _ in spans_of(lines)} >= {"qnodeos server QNPU"}

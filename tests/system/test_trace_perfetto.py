@@ -12,6 +12,7 @@ import pytest
 from qnodeos.experiments.dqc_recognition import find_circuits
 from qnodeos.trace import Event
 from qnodeos.trace.export import NodeTraces, write_traces
+from qnodeos.trace.load import load_traces
 from qnodeos.trace.timeline import build_timeline
 from tests.system.trace_bench import dqc_traces
 from tests.system.trace_processor import Perfetto
@@ -109,15 +110,28 @@ def test_one_circuit_is_shown_as_in_the_paper(tmp_path: Path) -> None:
         assert slices[-1][0] == "MSR"
 
 
-def test_programs_that_run_at_once_have_tracks_and_arrows_of_their_own(tmp_path: Path) -> None:
-    nodes = dqc_traces(circuits=3, pairs=3)
-    perfetto = opened(tmp_path, nodes)
+def test_what_a_csv_file_kept_is_shown_too(tmp_path: Path) -> None:
+    for name, pairs in (("one", 1), ("several", 3)):
+        directory = tmp_path / name
+        write_traces(directory, dqc_traces(circuits=2, pairs=pairs), ["csv"], "a test", CREATED)
+        nodes = list(load_traces([directory]).nodes)
+        check_completeness(opened(directory, nodes), nodes)
+
+
+def check_completeness(perfetto: Perfetto, nodes: list[NodeTraces]) -> None:
+    """Everything on the timeline is in the file."""
     timeline = build_timeline(nodes)
     assert perfetto.rows("select count(*) as n from slice") == [
         (len(timeline.spans) + len(timeline.marks),)
     ]
+    assert arrows(perfetto).total() == sum(len(flow.steps) - 1 for flow in timeline.flows)
+
+
+def test_programs_that_run_at_once_have_tracks_and_arrows_of_their_own(tmp_path: Path) -> None:
+    nodes = dqc_traces(circuits=3, pairs=3)
+    perfetto = opened(tmp_path, nodes)
+    check_completeness(perfetto, nodes)
     found = arrows(perfetto)
-    assert sum(found.values()) == sum(len(flow.steps) - 1 for flow in timeline.flows)
     tracks = perfetto.rows(f"select process as p, thread as t from ({SLICES}) group by 1, 2")
     for node in ("client", "server"):
         for number in range(3):
