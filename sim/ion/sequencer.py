@@ -217,7 +217,7 @@ class SequencerCore:
             step = program[thread.address] if thread.address < len(program) else None
             if step and step.op is Op.P and self._outputs(step.number, step.value) != self.ttl:
                 break
-            if thread.spins(program, inputs):
+            if step and step.slotted and thread.spins(program, inputs):
                 return _Ahead(thread, changes=False)
             try:
                 thread.execute(program, inputs, thread.cycle + 1)

@@ -17,6 +17,8 @@ from sequences.sequencer_isa import (
 )
 
 _BRANCH_CYCLES: Final = 1 + DELAY_SLOTS
+_LOOPS: Final = (Op.J, Op.BTR)
+"""What may branch to itself for ever."""
 
 
 class PulseSequencerFault(RuntimeError):
@@ -32,7 +34,8 @@ class Step(NamedTuple):
         number: register, or group of outputs.
         value: of the outputs or register, or cycles to wait; of btr the level that branches.
         mask: of the trigger input.
-        clean: only nops are in its delay slots.
+        slotted: it has delay slots.
+        clean: only nops are in them.
         nops: number of nops from here on.
         problem: why it is no instruction.
     """
@@ -42,6 +45,7 @@ class Step(NamedTuple):
     number: int = 0
     value: int = 0
     mask: int = 0
+    slotted: bool = False
     clean: bool = False
     nops: int = 0
     problem: str = ""
@@ -62,11 +66,14 @@ def prepared(words: Sequence[int]) -> Prepared:
             steps.append(Step(None, problem=str(error)))
             continue
         op = instruction.op
-        clean = op in SLOTTED and nops >= DELAY_SLOTS
+        slotted = op in SLOTTED
+        clean = slotted and nops >= DELAY_SLOTS
         nops = nops + 1 if op is Op.NOP else 0
         value = 1 - instruction.invert if op is Op.BTR else instruction.value
         number = instruction.group if op is Op.P else instruction.register
-        steps.append(Step(op, instruction.address, number, value, instruction.mask, clean, nops))
+        steps.append(
+            Step(op, instruction.address, number, value, instruction.mask, slotted, clean, nops)
+        )
     return tuple(reversed(steps))
 
 
@@ -95,8 +102,9 @@ class Thread:
     def copy(self) -> Thread:
         """One that can be executed without changing this one."""
         other = Thread(self.cycle)
-        for name in self.__slots__:
-            setattr(other, name, getattr(self, name))
+        other.address, other._slots = self.address, self._slots
+        other._owner, other._target = self._owner, self._target
+        other._registers, other._ways_back = self._registers, self._ways_back
         return other
 
     def spins(self, program: Prepared, inputs: int) -> bool:
@@ -129,67 +137,63 @@ class Thread:
             self._fail(step.problem)
         if self._slots:
             self._execute_slot(step)
-        elif step.op in SLOTTED:
-            self._branch(step, inputs, limit)
+        elif step.slotted:
+            self._branch(step, step.op, inputs, limit)
         else:
-            length = max(step.nops, 1)
-            self._load(step)
+            length = step.nops or 1
+            if step.op is Op.LDC:
+                self._set_register(step.number, step.value)
             self.cycle += length
             self.address += length
         return step
-
-    def _load(self, step: Step) -> None:
-        if step.op is Op.LDC:
-            self._set_register(step.number, step.value)
 
     def _execute_slot(self, step: Step) -> None:
         if step.op in SLOTTED or (self._owner in NOPS_ONLY and step.op is not Op.NOP):
             assert step.op is not None
             self._fail(f"{step.op.name.lower()} is in a delay slot of {self._owner.name.lower()}")
-        self._load(step)
+        if step.op is Op.LDC:
+            self._set_register(step.number, step.value)
         self.cycle += 1
         self._slots -= 1
         self.address = self.address + 1 if self._slots else self._target
 
-    def _branch(self, step: Step, inputs: int, limit: int) -> None:
+    def _branch(self, step: Step, op: Op, inputs: int, limit: int) -> None:
         """Execute an instruction that has delay slots, and these if they are nops."""
         here, straight_on = self.address, self.address + _BRANCH_CYCLES
         target = straight_on
-        match step.op:
-            case Op.HALT:
-                return
-            case Op.J:
+        if op is Op.WAIT:
+            self.cycle += step.value
+        elif op is Op.BDEC:
+            count = self._registers[step.number]
+            if not count:
+                self._fail(f"bdec of r{step.number}, which is 0 already")
+            self._set_register(step.number, count - 1)
+            if count > 1:
                 target = step.address
-            case Op.BTR:
-                if bool(inputs & step.mask) == step.value:
-                    target = step.address
-            case Op.BDEC:
-                count = self._registers[step.number]
-                if not count:
-                    self._fail(f"bdec of r{step.number}, which is 0 already")
-                self._set_register(step.number, count - 1)
-                if count > 1:
-                    target = step.address
-            case Op.CALL:
-                if len(self._ways_back) == CALL_DEPTH:
-                    self._fail(f"more than {CALL_DEPTH} calls within calls")
-                self._ways_back = (*self._ways_back, straight_on)
+        elif op is Op.BTR:
+            if bool(inputs & step.mask) == step.value:
                 target = step.address
-            case Op.RET:
-                if not self._ways_back:
-                    self._fail("ret without a call")
-                *ways_back, target = self._ways_back
-                self._ways_back = tuple(ways_back)
-            case Op.WAIT:
-                self.cycle += step.value
+        elif op is Op.J:
+            target = step.address
+        elif op is Op.CALL:
+            if len(self._ways_back) == CALL_DEPTH:
+                self._fail(f"more than {CALL_DEPTH} calls within calls")
+            self._ways_back = (*self._ways_back, straight_on)
+            target = step.address
+        elif op is Op.RET:
+            if not self._ways_back:
+                self._fail("ret without a call")
+            *ways_back, target = self._ways_back
+            self._ways_back = tuple(ways_back)
+        else:
+            return  # halt
         if not step.clean:
             self.cycle += 1
             self.address += 1
-            assert step.op is not None
-            self._slots, self._owner, self._target = DELAY_SLOTS, step.op, target
+            self._slots, self._owner, self._target = DELAY_SLOTS, op, target
             return
         turns = 1
-        if target == here and step.op in (Op.J, Op.BTR):
+        if target == here and op in _LOOPS:
             turns = -(-(limit - self.cycle) // _BRANCH_CYCLES)
         self.cycle += turns * _BRANCH_CYCLES
         self.address = target
