@@ -4,9 +4,10 @@ While the line PMT_GATE is high the photons are counted. When it falls, the coun
 compared with a threshold: the comparator's line BRIGHT, which the node's board reads, is high for
 more photons than the threshold. It is low again when the next gate opens.
 
-The count has 16 bits. It stops at the last one instead of turning over and sets an overflow flag.
-A gate that overflowed is bright, whatever the threshold, since the threshold is below the last
-count; but its count is not known, so asking for it is `CounterOverflow`.
+The count has 16 bits. It stops at the last one instead of turning over, and the line OVERFLOW
+rises until the next gate opens. A gate that overflowed is bright, whatever the threshold, since
+the threshold is below the last count; but its count is not known, so asking for it is
+`CounterOverflow`.
 
 No public source describes such a counter. Assumed: the lines of text of
 `instruments.serial_registers` with the registers of `Register`, and one more question::
@@ -54,7 +55,7 @@ class Flag(IntEnum):
     """Bits of the register FLAGS."""
 
     OVERFLOW = 1 << 0
-    """The last gate that was closed counted further than 16 bits."""
+    """The line OVERFLOW: the last gate, or this one, counted further than 16 bits."""
     GATE_OPEN = 1 << 1
     BRIGHT = 1 << 2
     """The comparator's line."""

@@ -66,6 +66,11 @@ class SimulatedPmtCounter:
         """Level of the comparator's line: low from the opening of a gate to its end."""
         return self._bright
 
+    @property
+    def overflow(self) -> bool:
+        """Level of the overflow's line: high until the next gate opens."""
+        return self._overflowed
+
     def set_gate(self, level: bool) -> None:
         """Level of PMT_GATE; a rising edge begins a count, a falling one ends it."""
         if level and not self._is_open:
@@ -121,7 +126,7 @@ class SimulatedPmtCounter:
 
     def _readable(self) -> dict[int, int]:
         flags = {
-            Flag.OVERFLOW: bool(self._kept) and self._kept[-1] == _NO_COUNT,
+            Flag.OVERFLOW: self._overflowed,
             Flag.GATE_OPEN: self._is_open,
             Flag.BRIGHT: self._bright,
             Flag.ANY_GATE: bool(self._kept),
