@@ -83,7 +83,8 @@ def test_a_subroutine_takes_the_published_time(scheduler):
     alone, beside = run_block(settings, ALONE), run_block(settings, MULTITASKED)
     assert 2.3 < np.median(alone.qnpu_ms) < 2.6
     assert np.median(beside.qnpu_ms) == pytest.approx(np.median(alone.qnpu_ms), rel=0.05)
-    assert alone.qnpu_ms.sum() < alone.elapsed_ms < beside.elapsed_ms
+    for data in (alone, beside):
+        assert data.qnpu_ms.sum() < data.elapsed_ms
 
 
 # --- with noise, as predicted -----------------------------------------------------------
