@@ -95,6 +95,7 @@ class SequencerCore:
             raise ValueError(f"a word has more than {WORD_BITS} bits")
         self.words = tuple(words)
         self._program = prepared(self.words)
+        self._thread, self._ahead, self.fault = Thread(0), None, ""
         self.state = CoreState.STOPPED if words else CoreState.EMPTY
 
     def start(self) -> None:
@@ -125,6 +126,11 @@ class SequencerCore:
     def inputs(self) -> int:
         """What the program sees on the trigger inputs."""
         return self._lines | self._software
+
+    @property
+    def software_trigger(self) -> int:
+        """The inputs that software holds high."""
+        return self._software
 
     @property
     def address(self) -> int:

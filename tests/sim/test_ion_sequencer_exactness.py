@@ -135,7 +135,7 @@ def core_run(words, schedule):
     return changes, (core.state, time_ns, None)
 
 
-@settings(max_examples=120, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(programs(), inputs)
 def test_programs_run_as_cycle_by_cycle(words, schedule):
     schedule = [*schedule, (2_000, 0, False)]
