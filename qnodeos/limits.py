@@ -22,8 +22,8 @@ class Limits:
         pending_subroutines: subroutines queued in one process.
         pending_bytes: size of all of them together.
         compiled_subroutines: compiled subroutines kept per process for re-use.
-        compiled_bytes: size, as sent, of all of them together; a compiled one takes some
-            hundred times as much.
+        compiled_bytes: size, as sent, of all of them together; a compiled one takes up to
+            two hundred times as much.
         instructions_per_activation: instructions between two waits or the end.
         instructions_per_tick: instructions run, or compiled, before the kernel takes the next
             tick (a subroutine is compiled as a whole). In real time they should fit in one
