@@ -72,14 +72,7 @@ def _draw_live_times(axes: Axes, sets: Sequence[DqcSetData], latency_limit_ms: f
     beyond = int(np.count_nonzero(live > bins[-1]))
     live = np.clip(live, bins[0], bins[-1])
     axes.hist(live[kept], bins=bins, color=BLUE, label=f"kept: {kept.sum()}")
-    axes.hist(
-        live[~kept],
-        bins=bins,
-        color=RED,
-        hatch="//",
-        edgecolor="white",
-        label=f"discarded: {(~kept).sum()}",
-    )
+    axes.hist(live[~kept], bins=bins, color=RED, label=f"discarded: {(~kept).sum()}")
     axes.axvline(
         latency_limit_ms,
         color="black",

@@ -99,7 +99,7 @@ def sequence_figure(diagram: SequenceDiagram, description: str) -> Figure:
         figure,
         f"{description[:1].upper()}{description[1:]}. Circuit {diagram.circuit + 1} of the "
         f"{diagram.circuits} in the traces. "
-        "C1: entangle, rotate and measure; S1: receive the pair; S2: rotate and measure.",
+        "C1: entangle, rotate, measure; S1: receive the pair; S2: rotate, measure.",
     )
     return figure
 

@@ -78,6 +78,11 @@ _METADATA: Final[dict[str, dict[str, None]]] = {
 }
 """What matplotlib writes into files besides the figure: nothing, or the bytes would differ."""
 
+_OPTIONS: Final[dict[str, dict[str, Any]]] = {
+    "png": {"pil_kwargs": {"compress_level": 9}},
+    "pdf": {},
+}
+
 FORMATS: Final = tuple(_METADATA)
 
 
@@ -123,6 +128,6 @@ def rendered(figure: Figure, formats: tuple[str, ...] = FORMATS) -> dict[str, by
     with styled():
         for name in formats:
             buffer = BytesIO()
-            figure.savefig(buffer, format=name, metadata=_METADATA[name])
+            figure.savefig(buffer, format=name, metadata=_METADATA[name], **_OPTIONS[name])
             files[name] = buffer.getvalue()
     return files
