@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from typing import Final, NamedTuple
 
 from qnodeos.qdevice import instructions
@@ -35,6 +36,7 @@ from qnodeos.qdevice.frames import (
     session_word,
 )
 from qnodeos.qdevice.instructions import (
+    ANGLE_STEPS,
     MAX_ARGUMENT,
     MAX_QUBIT,
     NOP,
@@ -131,6 +133,13 @@ def _idle(bench: Bench) -> None:
         bench.watch(bench.idle_frame(), "an idle device changed its answer")
 
 
+def _rotations(bench: Bench) -> list[tuple[Axis, int]]:
+    """The rotations there are, or some about every axis if there are those by any angle."""
+    if bench.expected.rotations is not None:
+        return sorted(bench.expected.rotations)
+    return [(axis, steps) for axis in bench.expected.axes for steps in (0, 1, 8, 16, 31)]
+
+
 def _answers(bench: Bench) -> None:
     bench.enter()
     for qubit in bench.qubits:
@@ -138,9 +147,8 @@ def _answers(bench: Bench) -> None:
             if bench.has(Opcode.INI):
                 bench.succeed(instructions.ini(qubit))
             if bench.has(Opcode.SQG):
-                for axis in bench.expected.axes:
-                    for steps in (0, 1, 8, 16, 31):
-                        bench.succeed(instructions.sqg(axis, steps, qubit))
+                for axis, steps in _rotations(bench):
+                    bench.succeed(instructions.sqg(axis, steps, qubit))
             if bench.has(Opcode.MSR):
                 bench.measure(qubit)
                 bench.watch(bench.idle_frame(), "an answered device changed its answer")
@@ -185,7 +193,7 @@ def _states(bench: Bench) -> None:
     bench.enter()
     for qubit in bench.qubits:
         for pulses, expected in PREPARATIONS:
-            if not {axis for axis, _ in pulses} <= set(bench.expected.axes):
+            if not all(bench.expected.can_rotate(*pulse) for pulse in pulses):
                 continue
 
             def shot(pulses: tuple[tuple[Axis, int], ...] = pulses, qubit: int = qubit) -> int:
@@ -213,6 +221,11 @@ def _unsupported_arguments(bench: Bench) -> None:
         for opcode in (Opcode.SQG, Opcode.PMG):
             if bench.has(opcode):
                 instruction = PhysicalInstruction(opcode, axis << 5 | 16, qubit)
+                bench.refuse(instruction, Outcome.UNSUPPORTED_REQUEST)
+    if bench.has(Opcode.SQG):
+        for axis, steps in product(bench.expected.axes, range(ANGLE_STEPS)):
+            if not bench.expected.can_rotate(axis, steps):
+                instruction = instructions.sqg(axis, steps, qubit)
                 bench.refuse(instruction, Outcome.UNSUPPORTED_REQUEST)
     for opcode in (Opcode.ENT, Opcode.ENM):
         links = bench.device.capabilities.links

@@ -24,11 +24,19 @@ from qnodeos.qdevice.frames import (
     encode_command,
     session_word,
 )
-from qnodeos.qdevice.instructions import MAX_QUBIT, NOP, Axis, Opcode, PhysicalInstruction
+from qnodeos.qdevice.instructions import (
+    ANGLE_STEPS,
+    MAX_QUBIT,
+    NOP,
+    Axis,
+    Opcode,
+    PhysicalInstruction,
+)
 from qnodeos.qdevice.outcomes import Outcome
 from qnodeos.qdevice.protocols import QDevice
 
 Z_SCORE: Final = 4.5
+HALF_TURN: Final = ANGLE_STEPS // 2
 _PATIENCE_TICKS: Final = 20
 """How long a device is watched for doing something it must not do."""
 
@@ -43,6 +51,8 @@ class Expectations:
 
     Attributes:
         axes: axes about which SQG and PMG rotate; others must be refused.
+        rotations: axis and angle (in units of pi/16) of every SQG there is, if the device has
+            some only; others must be refused. None if it rotates by any angle about its axes.
         fidelity: lower bound on the probability that |0> or |1>, prepared by INI and up to
             four rotations, is read as such (all errors included).
         shots: repetitions of every statistical check.
@@ -51,10 +61,12 @@ class Expectations:
             ENTANGLEMENT_SYNC_FAILURE; False leaves ENT and ENM out.
 
     Raises:
-        ValueError: no axis, or so few shots that a device answering at random could pass.
+        ValueError: no axis, rotations without a half turn about the first one, or so few shots
+            that a device answering at random could pass.
     """
 
     axes: tuple[Axis, ...] = (Axis.X, Axis.Y)
+    rotations: frozenset[tuple[Axis, int]] | None = None
     fidelity: float = 0.85
     shots: int = 200
     limit_ticks: int = 10_000
@@ -63,11 +75,19 @@ class Expectations:
     def __post_init__(self) -> None:
         if not self.axes:
             raise ValueError("a device rotates about one axis at least")
+        if not self.can_rotate(self.axes[0], HALF_TURN):
+            raise ValueError(
+                f"a device without a half turn about {self.axes[0].name}, its first axis"
+            )
         if self.least_right < self.shots / 2 + Z_SCORE * sqrt(self.shots) / 2:
             raise ValueError(
                 f"{self.shots} shots at fidelity {self.fidelity} do not tell a device that "
                 "answers at random; take more shots"
             )
+
+    def can_rotate(self, axis: Axis, steps: int) -> bool:
+        """Whether there is an SQG about this axis by ``steps`` * pi/16."""
+        return axis in self.axes and (self.rotations is None or (axis, steps) in self.rotations)
 
     @property
     def least_right(self) -> float:
@@ -266,7 +286,7 @@ class Bench:
         axis = self.expected.axes[0]
         every = [
             instructions.ini(qubit),
-            instructions.sqg(axis, 16, qubit),
+            instructions.sqg(axis, HALF_TURN, qubit),
             instructions.msr(qubit),
             instructions.pmg(axis, 8, qubit),
         ]

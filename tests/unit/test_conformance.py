@@ -554,12 +554,63 @@ def test_a_left_handed_set_of_axes_is_caught():
         check_qdevice(LeftHanded, Expectations(axes=LeftHanded.axes, fidelity=0.97, shots=50))
 
 
+# --- a device with some rotations only ----------------------------------------------------------
+
+
+FIVE = frozenset({(Axis.X, 16), (Axis.Y, 16), (Axis.X, 8), (Axis.Y, 8), (Axis.X, 24)})
+FIVE_EXPECTED = Expectations(rotations=FIVE, fidelity=0.97, shots=50)
+
+
+class FiveRotations(FakeDevice):
+    """Has no others; the variants below do another rotation in place of one of them."""
+
+    instead: ClassVar[dict[tuple[Axis, int], tuple[Axis, int]]] = {}
+
+    def judge(self, instruction: PhysicalInstruction) -> Outcome | None:
+        reason = super().judge(instruction)
+        if reason is None and instruction.opcode is Opcode.SQG:
+            known = (instruction.axis, instruction.steps) in FIVE
+            return None if known else Outcome.UNSUPPORTED_REQUEST
+        return reason
+
+    def rotate(self, axis: Axis, steps: int) -> None:
+        super().rotate(*self.instead.get((axis, steps), (axis, steps)))
+
+
+def test_a_device_with_five_rotations_passes():
+    check_qdevice(FiveRotations, FIVE_EXPECTED)
+
+
+def test_five_rotations_are_not_all():
+    with pytest.raises(ConformanceError, match="UNSUPPORTED_REQUEST"):
+        check_qdevice(FiveRotations, FEW_SHOTS)
+    with pytest.raises(ConformanceError, match="axes and links"):
+        check_qdevice(FakeDevice, FIVE_EXPECTED)
+
+
+@pytest.mark.parametrize(
+    ("asked", "done"),
+    [(asked, done) for asked in sorted(FIVE) for done in sorted(FIVE) if asked != done],
+)
+def test_each_of_five_rotations_in_place_of_another_is_caught(asked, done):
+    class Confused(FiveRotations):
+        instead: ClassVar[dict[tuple[Axis, int], tuple[Axis, int]]] = {asked: done}
+
+    with pytest.raises(ConformanceError, match=STATES):
+        check_qdevice(Confused, FIVE_EXPECTED)
+
+
 # --- what the caller expects --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("arguments", "problem"),
-    [({"axes": ()}, "axis"), ({"shots": 20}, "random"), ({"fidelity": 0.6}, "random")],
+    [
+        ({"axes": ()}, "axis"),
+        ({"rotations": frozenset()}, "half turn about X"),
+        ({"shots": 20}, "random"),
+        ({"fidelity": 0.6}, "random"),
+    ],
 )
 def test_expectations_that_test_nothing_are_refused(arguments, problem):
     with pytest.raises(ValueError, match=problem):
