@@ -34,7 +34,6 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import pyvisa
-from pyvisa.resources import MessageBasedResource
 from qcodes.instrument import VisaInstrument
 from qcodes.parameters import Parameter
 from qcodes.validators import Ints
@@ -135,8 +134,6 @@ class PulseSequencer(VisaInstrument):
         try:
             line = open_resource(address) if resource is None else resource
             try:
-                if isinstance(line, MessageBasedResource):
-                    line.read_termination = line.write_termination = self.default_terminator
                 super().__init__(name, resource=line, **kwargs)
                 self._memory_words = self._check_identity(address)
                 self._add_parameters()

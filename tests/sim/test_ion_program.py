@@ -198,12 +198,12 @@ def test_a_code_without_subroutine_raises_error_and_does_nothing():
 
 
 def test_error_is_up_for_a_while_even_if_the_strobe_was_short():
-    recorder = Recorder(SHORT)
+    recorder = Recorder(SETTINGS)
     recorder.core.set_trigger(5_000, STROBE)
     recorder.core.set_trigger(5_080, 0)
     recorder.core.run_to(100_000)
     risen, fallen = recorder.edges[TtlLine.ERROR]
-    assert fallen - risen >= SHORT.done_ns
+    assert fallen - risen >= SETTINGS.done_ns
 
 
 def test_a_trigger_while_busy_is_never_executed():
