@@ -227,6 +227,8 @@ def test_live_times_of_two_servers() -> None:
 def test_a_measured_qubit_needs_a_herald() -> None:
     with pytest.raises(IncompleteTraceError, match="process 1 of the server ended 1 circuits"):
         live_times(columns((40, DONE, 1, 1)), [1])
+    with pytest.raises(IncompleteTraceError, match="has 0 QNP_BQ_DELIVERED and 1 EGP_ENT_OK"):
+        live_times(columns((5, E.EGP_ENT_OK, 0), (40, DONE, 1, 1)), [1])
     with pytest.raises(IncompleteTraceError, match="process 1 of the server"):
         live_times(columns((5, E.QNP_BQ_DELIVERED, 1), (40, DONE, 1, 1)), [1])
 
