@@ -3,8 +3,8 @@
 The files in `stations` describe the same node twice, with the laboratory's instruments and with
 their simulated twins. They differ in `CONNECTION_FIELDS` only, so what runs on one runs on the
 other. Where a file says ``simulated`` for a field that takes an object (the ADwin's library, the
-AWG's data server, the heralding station's line, the time tagger's library), that object comes
-from `Connections`.
+AWG's data server, a line or port, the time tagger's library), that object comes from
+`Connections`.
 
 Files are checked before anything is opened. A node is opened as a whole: if one instrument
 cannot be opened, those before it are closed again, and the error names file and instrument.
@@ -30,12 +30,16 @@ from qcodes.station import Station
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from instruments.ad9910 import AD9910
 from instruments.adwin import AdwinProII
 from instruments.errors import ConfigurationRefused, InstrumentError
 from instruments.hdawg import HDAWG
 from instruments.heralding import HeraldingStation
+from instruments.ion_board import IonBoard
 from instruments.lasers import AdwinLaser
 from instruments.microwave import MicrowaveSource
+from instruments.pmt_counter import PmtCounter
+from instruments.pulse_sequencer import PulseSequencer
 from instruments.timetagger import TimeTagger
 
 SIMULATED: Final = "simulated"
@@ -86,11 +90,15 @@ class Kind:
 
 
 KINDS: Final[Mapping[str, Kind]] = {
+    "instruments.ad9910.AD9910": Kind(AD9910, "port"),
     "instruments.adwin.AdwinProII": Kind(AdwinProII, "wrapper"),
     "instruments.hdawg.HDAWG": Kind(HDAWG, "connection"),
     "instruments.heralding.HeraldingStation": Kind(HeraldingStation, "resource"),
+    "instruments.ion_board.IonBoard": Kind(IonBoard, "resource"),
     "instruments.lasers.AdwinLaser": Kind(AdwinLaser, has_lock=False),
     "instruments.microwave.MicrowaveSource": Kind(MicrowaveSource),
+    "instruments.pmt_counter.PmtCounter": Kind(PmtCounter, "resource"),
+    "instruments.pulse_sequencer.PulseSequencer": Kind(PulseSequencer, "resource"),
     "instruments.timetagger.TimeTagger": Kind(TimeTagger, "library"),
 }
 
@@ -104,7 +112,8 @@ class Connections:
 
     Attributes:
         simulated: objects for the fields that say ``simulated``: the ADwin's wrapper, the AWG's
-            data server, the heralding station's line, the time tagger's library.
+            data server, the time tagger's library, the lines of heralding station, board, pulse
+            sequencer and photon counter, the port of the DDS.
         shared: instruments that another node has opened, to be used and not opened again nor
             closed.
         without: instruments to leave out.
@@ -171,6 +180,26 @@ class NodeStation:
         return self.one("timetagger", TimeTagger)
 
     @property
+    def board(self) -> IonBoard:
+        """The board between QNPU and pulse sequencer of a trapped-ion node."""
+        return self.one("board", IonBoard)
+
+    @property
+    def sequencer(self) -> PulseSequencer:
+        """The pulse sequencer of a trapped-ion node."""
+        return self.one("sequencer", PulseSequencer)
+
+    @property
+    def dds(self) -> AD9910:
+        """The DDS of the 729 nm laser of a trapped-ion node."""
+        return self.one("dds", AD9910)
+
+    @property
+    def pmt(self) -> PmtCounter:
+        """The photon counter of a trapped-ion node."""
+        return self.one("pmt", PmtCounter)
+
+    @property
     def lasers(self) -> dict[str, AdwinLaser]:
         """All lasers by name."""
         found = self.instruments.items()
@@ -209,7 +238,7 @@ def station_file(node: str, *, simulation: bool) -> Path:
     """The Station file of a node that comes with this package.
 
     Args:
-        node: "client" or "server".
+        node: "client", "server" or "ion".
         simulation: with simulated instruments.
     """
     variant = "simulation" if simulation else "hardware"

@@ -96,6 +96,8 @@ class SimulatedAd9910:
         self._update_since: int | None = None
         self._buffers = dict(DEFAULTS)
         self._active = dict(DEFAULTS)
+        self._written = False
+        self._tones: dict[int, DdsOutput] = {}
         self._changes: deque[tuple[int, DdsOutput]] = deque(maxlen=MAX_CHANGES)
         self._changes.append((0, self._tone()))
 
@@ -156,6 +158,7 @@ class SimulatedAd9910:
     def master_reset(self) -> None:
         """A pulse on MASTER_RESET, now."""
         self._buffers = dict(DEFAULTS)
+        self._written = True
         self._latch()
 
     # --- output -----------------------------------------------------------------------
@@ -202,6 +205,20 @@ class SimulatedAd9910:
         return math.ceil(cycles * 1e9 / self.system_clock_hz)
 
     def _latch(self) -> None:
+        if self._written:
+            self._take_buffers()
+        if self._profile not in self._tones:
+            self._tones[self._profile] = self._tone()
+        last_ns, last = self._changes[-1]
+        tone = self._tones[self._profile]
+        if tone != last:
+            # A slower clock before this one may still have a change in its pipeline.
+            begin_ns = max(last_ns, self._time_ns + self._cycles_ns(self._latency_cycles))
+            if begin_ns == last_ns:
+                self._changes.pop()
+            self._changes.append((begin_ns, tone))
+
+    def _take_buffers(self) -> None:
         for register, modelled in _MODELLED.items():
             if self._buffers[register] & ~modelled:
                 raise Ad9910Fault(
@@ -209,14 +226,8 @@ class SimulatedAd9910:
                     "modelled"
                 )
         self._active = dict(self._buffers)
-        last_ns, last = self._changes[-1]
-        tone = self._tone()
-        if tone != last:
-            # A slower clock before this one may still have a change in its pipeline.
-            begin_ns = max(last_ns, self._time_ns + self._cycles_ns(self._latency_cycles))
-            if begin_ns == last_ns:
-                self._changes.pop()
-            self._changes.append((begin_ns, tone))
+        self._written = False
+        self._tones.clear()
 
     def _tone(self) -> DdsOutput:
         tone = Tone.from_register(self._active[PROFILES[self._profile]])
@@ -253,6 +264,7 @@ class SimulatedAd9910:
             )
         if not instruction & READ:
             self._buffers[register] = int.from_bytes(bytes(data), "big")
+            self._written = True
             return [0] * len(sent)
         if not self._active[Register.CFR1] & CFR1_SDIO_INPUT_ONLY:
             return [0] * len(sent)

@@ -67,7 +67,7 @@ class SimulatedPmtCounter:
         return self._bright
 
     @property
-    def overflow(self) -> bool:
+    def overflowed(self) -> bool:
         """Level of the overflow's line: high until the next gate opens."""
         return self._overflowed
 

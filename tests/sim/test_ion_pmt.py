@@ -89,15 +89,15 @@ def test_levels_that_do_not_change_are_no_edges(chip, counter):
 def test_an_overflow_stops_the_count_and_is_bright(chip, counter):
     counter.threshold(65_534)
     gate(chip, 65_535)
-    assert (counter.count(), counter.is_bright, chip.overflow) == (65_535, True, False)
+    assert (counter.count(), counter.is_bright, chip.overflowed) == (65_535, True, False)
     gate(chip, 65_535, 1)
-    assert (counter.is_bright, chip.overflow, counter.overflows()) == (True, True, 1)
+    assert (counter.is_bright, chip.overflowed, counter.overflows()) == (True, True, 1)
     with pytest.raises(CounterOverflow):
         counter.count()
     with pytest.raises(CounterOverflow):
         counter.histogram(2)
     chip.set_gate(True)
-    assert not chip.overflow
+    assert not chip.overflowed
     chip.set_gate(False)
     assert counter.count() == 0
 
@@ -129,7 +129,7 @@ def test_a_reset_forgets_all_but_the_threshold(chip, counter):
     gate(chip, 70_000)
     counter.reset()
     assert (counter.gates(), counter.bright_gates(), counter.overflows()) == (0, 0, 0)
-    assert (chip.bright, chip.overflow, counter.threshold()) == (False, False, 33)
+    assert (chip.bright, chip.overflowed, counter.threshold()) == (False, False, 33)
     with pytest.raises(InstrumentNotReady, match="0 gates"):
         counter.count()
     with pytest.raises(InstrumentNotReady, match="no gate was closed"):

@@ -185,8 +185,10 @@ def content(path: Path) -> dict[tuple[str, ...], Any]:
     return leaves(YAML(typ="safe").load(path.read_text()))
 
 
-@pytest.mark.parametrize("node", NODES)
-def test_hardware_and_simulation_differ_in_connections_only(node):
+@pytest.mark.parametrize(
+    ("node", "injected"), [("client", "wrapper"), ("server", "wrapper"), ("ion", "port")]
+)
+def test_hardware_and_simulation_differ_in_connections_only(node, injected):
     files = [content(station_file(node, simulation=simulation)) for simulation in (False, True)]
     hardware, simulation = files
     different = {
@@ -196,7 +198,7 @@ def test_hardware_and_simulation_differ_in_connections_only(node):
     }
     assert {path[-1] for path in different} <= CONNECTION_FIELDS
     assert {path[-2] for path in different} == {"init"}
-    assert ("instruments", "adwin", "init", "wrapper") in different
+    assert injected in {path[-1] for path in different}
 
 
 # --- what can go wrong ---------------------------------------------------------------------
