@@ -9,6 +9,7 @@
 `instruments.lasers`         lasers as powers, behind modulators
 `instruments.heralding`      the heralding station between two nodes
 `instruments.timetagger`     the time tagger beside it
+`instruments.pulse_sequencer`  the FPGA pulse sequencer of an ion node
 `instruments.ownership`      one process per instrument
 `instruments.resources`      VISA resources, real and simulated
 `instruments.errors`         what goes wrong

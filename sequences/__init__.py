@@ -7,6 +7,9 @@
 `sequences.waveform_table`  the 170 entries an NV node's AWG plays, as typed columns
 `sequences.nv_seqc`       the sequencer program that plays them, and its DIO words
 `sequences.program`       what is loaded into an AWG core, and the limits of that core
+`sequences.sequencer_isa`  the words of the FPGA pulse sequencer of an ion node
+`sequences.sequencer_assembler`  its assembler, disassembler and listing
+`sequences.ion`           the pulses of an ion node, and the loop that a TTL code selects from
 ========================  ==================================================================
 
 The way from a calibration to an AWG::
