@@ -1,16 +1,16 @@
 """Pulse sequences as pure data and mathematics.
 
-========================  ==================================================================
-`sequences.pulses`        Hermite microwave pulses, calibrated, as samples
-`sequences.hyperfine`     what pulses do to the three 14N lines
-`sequences.decoupling`    XY8 with a pulse spacing exact to one sample
-`sequences.waveform_table`  the 170 entries an NV node's AWG plays, as typed columns
-`sequences.nv_seqc`       the sequencer program that plays them, and its DIO words
-`sequences.program`       what is loaded into an AWG core, and the limits of that core
-`sequences.sequencer_isa`  the words of the FPGA pulse sequencer of an ion node
+===============================  ============================================================
+`sequences.pulses`               Hermite microwave pulses, calibrated, as samples
+`sequences.hyperfine`            what pulses do to the three 14N lines
+`sequences.decoupling`           XY8 with a pulse spacing exact to one sample
+`sequences.waveform_table`       the 170 entries an NV node's AWG plays, as typed columns
+`sequences.nv_seqc`              the sequencer program that plays them, and its DIO words
+`sequences.program`              what is loaded into an AWG core, and the limits of that core
+`sequences.sequencer_isa`        the words of the FPGA pulse sequencer of an ion node
 `sequences.sequencer_assembler`  its assembler, disassembler and listing
-`sequences.ion`           the pulses of an ion node, and the loop that a TTL code selects from
-========================  ==================================================================
+`sequences.ion`                  an ion node's pulses, and the loop that waits for codes
+===============================  ============================================================
 
 The way from a calibration to an AWG::
 
