@@ -12,10 +12,10 @@ hardware. The exchange with whoever commands the sequencer::
 * The code is stable before the strobe rises and until BUSY is high. The strobe falls after DONE
   or ERROR, and rises again when BUSY is low.
 * Code 0 has no subroutine: ERROR rises instead of DONE, and nothing else happens.
-* The strobe is looked at in the dispatch loop only. A code that comes while BUSY is high is
-  never executed: if the strobe fell and rose meanwhile, the sequencer waits after DONE until it
-  falls. (Between that and the dispatch loop lie 13 cycles; a strobe that falls and rises without
-  regard to BUSY can be taken there for the next one.)
+* The strobe is looked at in the dispatch loop only. If it falls and rises again while a code is
+  being executed, the second code is never executed: after DONE the sequencer stays BUSY until the
+  strobe falls. Only in the last 12 cycles of BUSY, when the sequencer has seen it fall already, is
+  a strobe that rises too early taken for the next code.
 
 Every code takes the same way from the loop to its first pulse. By hand, in cycles of 10 ns from
 the `btr` that sees the strobe (`dispatch_cycles`)::

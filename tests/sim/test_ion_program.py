@@ -237,6 +237,19 @@ def test_a_trigger_that_came_and_went_while_busy_leaves_nothing():
     assert not recorder.edges[TtlLine.RF_729]
 
 
+def test_a_trigger_at_the_very_end_of_busy_is_the_next_code():
+    recorder = Recorder(SHORT)
+    core = recorder.core
+    core.set_trigger(5_000, IonOperation.MEASURE | STROBE)
+    core.run_to(1_000_000)
+    core.set_trigger(1_000_000, 0)
+    core.run_to(1_000_070)  # it was looked at
+    assert core.ttl == TtlLine.BUSY.mask
+    core.set_trigger(1_000_070, IonOperation.X_PI | STROBE)
+    core.run_to(2_000_000)
+    assert len(recorder.edges[TtlLine.RF_729]) == 2
+
+
 def test_codes_that_follow_each_other_at_once_are_all_executed():
     recorder = Recorder(SHORT)
     for _ in range(3):
