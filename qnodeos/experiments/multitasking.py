@@ -207,7 +207,7 @@ class _Nodes:
         self._server_pids = count(NETWORK_PID + 1)
         self._handles = ("client", system.client), ("server", system.server)
         self.tick_ns = system.client.qnpu_trace.unit_ns
-        self._bins = [0] * 4
+        self._bins = [0] * 6
 
     def dqc(
         self, pair: int, circuits: int | None, outcomes: list[int], on_circuit: Callable[[], None]
@@ -271,7 +271,7 @@ class _Nodes:
         for name, handles in self._handles:
             refuse_incomplete(f"the QNPU of the {name}", handles.qnpu_trace.dropped)
             statistics = handles.node.kernel.statistics()
-            bins += [statistics.bins_used, statistics.bins_missed]
+            bins += [statistics.bins_used, statistics.bins_missed, statistics.bins_blocked]
         client, server = (handles.qnpu_trace.columns() for _, handles in self._handles)
         observed = observe(
             client,

@@ -109,7 +109,8 @@ class Observed:
         lgt_subroutines: LGT subroutines completed.
         counts: of the server's outcomes: zeros along the target and shots, zeros against it
             and shots, shape (4,).
-        bins: of the client: used, missed; of the server: used, missed; shape (4,).
+        bins: of the client: used, missed, blocked (see `KernelStatistics`); the same of the server;
+            shape (6,).
     """
 
     time_ns: int
@@ -175,7 +176,7 @@ def observe(
         roles: which process is which program.
         outcomes: of each server program, one per circuit, verified along and against the
             target in turn.
-        bins: of the client: used, missed; of the server: used, missed.
+        bins: of the client: used, missed, blocked; the same of the server.
 
     Raises:
         IncompleteTraceError: the traces lack something.
@@ -261,14 +262,12 @@ def summarise(parts: Sequence[Observed], readout: ReadoutFidelity) -> dict[str, 
         "dqc_fidelity": fidelity,
         "dqc_fidelity_sigma": fidelity_sigma,
         "live_time_ms": {"mean": whole.live_time_ms.mean, "sd": whole.live_time_ms.sd},
-        "used_bins": int(whole.bins[0]),
-        "missed_bins": int(whole.bins[1]),
+        **_named_bins(whole.bins[:3]),
         "late_ms": {"mean": whole.late_ms.mean, "max": whole.late_ms.largest},
         "cnpu_wait_ms": {"mean": whole.cnpu_wait_ms.mean, "max": whole.cnpu_wait_ms.largest},
         "server": {
             "utilisation": _share(whole.server_use),
-            "used_bins": int(whole.bins[2]),
-            "missed_bins": int(whole.bins[3]),
+            **_named_bins(whole.bins[3:]),
         },
         "dqc_circuits": whole.circuits,
         "lgt_subroutines": whole.lgt_subroutines,
@@ -280,6 +279,11 @@ def summarise(parts: Sequence[Observed], readout: ReadoutFidelity) -> dict[str, 
 def _share(use: NDArray[np.int64]) -> float | None:
     share = Utilisation(*(int(ticks) for ticks in use)).share
     return None if math.isnan(share) else share
+
+
+def _named_bins(bins: NDArray[np.int64]) -> dict[str, int]:
+    names = ("used_bins", "missed_bins", "blocked_bins")
+    return {name: int(number) for name, number in zip(names, bins, strict=True)}
 
 
 def _standard_error(values: Sequence[float | None]) -> float | None:

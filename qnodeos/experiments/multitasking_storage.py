@@ -51,8 +51,10 @@ _ARRAYS: Final[Mapping[str, Mapping[str, Column]]] = {
     "bins": {
         "client_bins_used": Column("bins used by the client"),
         "client_bins_missed": Column("bins missed by the client"),
+        "client_bins_blocked": Column("bins of the client while a program kept the qubit"),
         "server_bins_used": Column("bins used by the server"),
         "server_bins_missed": Column("bins missed by the server"),
+        "server_bins_blocked": Column("bins of the server while a program kept the qubit"),
     },
 }
 _TALLIES: Final = {

@@ -29,7 +29,7 @@ def pairs_of_runs(result: Mapping[str, Any]) -> list[tuple[Run, Run]]:
 def runs_table(result: Mapping[str, Any]) -> Table:
     """Utilisation, rates, fidelity and missed bins of every run, multitasked and not."""
     table = _table(f"Multitasking, simulated, {result['seconds']:g} s of virtual time per run")
-    for name in ("scheduler", "N", "", "utilisation", "DQC/s", "LGT/s", "DQC fidelity", "missed"):
+    for name in ("scheduler", "N", "", "utilisation", "DQC/s", "LGT/s", "DQC fidelity", "late"):
         table.add_column(name, justify="left" if name == "scheduler" else "right", no_wrap=True)
     for multitasked, alone in pairs_of_runs(result):
         for label, run in (("together", multitasked), ("in turn", alone)):
@@ -42,15 +42,15 @@ def runs_table(result: Mapping[str, Any]) -> Table:
                 _number(run["dqc_per_s"], ".1f"),
                 _number(run["lgt_per_s"], ".1f"),
                 _with_error(run, "dqc_fidelity", ".3f"),
-                _bins(run),
+                _number(run["late_ms"]["mean"], ".2f"),
             )
     table.caption = (
         "\nN pairs of DQC programs and N LGT programs, together or the same work one program "
         "after another. Utilisation is the share of the time outside entanglement attempts in "
         "which the client's device carries out instructions. DQC/s counts circuits, LGT/s "
         "subroutines of six measurements. DQC fidelity is corrected for the server's readout, "
-        "all circuits together. missed: time bins that the client / the server had use for, but "
-        "found its qubit or QNPU in use. ± is the standard error (1 sigma)."
+        "all circuits together. late: mean time in ms from when an attempt was due to when "
+        "the QNPU was free for it. ± is the standard error (1 sigma)."
     )
     return table
 
@@ -59,7 +59,16 @@ def comparison_table(result: Mapping[str, Any]) -> Table | None:
     """Every scheduler relative to `BASELINE` at the same N; None if there is nothing to compare."""
     runs = {(run["scheduler"], run["n"]): run for run, _ in pairs_of_runs(result)}
     table = _table(f"Together, relative to {BASELINE}")
-    for name in ("scheduler", "N", "utilisation", "DQC/s", "LGT/s", "DQC fidelity", "missed"):
+    for name in (
+        "scheduler",
+        "N",
+        "utilisation",
+        "DQC/s",
+        "LGT/s",
+        "DQC fidelity",
+        "missed",
+        "blocked",
+    ):
         table.add_column(name, justify="left" if name == "scheduler" else "right", no_wrap=True)
     for (scheduler, n), run in runs.items():
         base = runs.get((BASELINE, n))
@@ -70,8 +79,14 @@ def comparison_table(result: Mapping[str, Any]) -> Table | None:
             str(n),
             *(_ratio(run[name], base[name]) for name in ("utilisation", "dqc_per_s", "lgt_per_s")),
             _difference(run, base, "dqc_fidelity"),
-            f"{_bins(base)} → {_bins(run)}",
+            _bins(base, run, "missed_bins"),
+            _bins(base, run, "blocked_bins"),
         )
+    table.caption = (
+        "\nmissed: time bins that client and server had use for, but the QNPU was in use for too "
+        "long; blocked: bins in which a program kept the qubit. The baseline's and this "
+        "scheduler's, of both nodes together."
+    )
     return table if table.row_count else None
 
 
@@ -133,8 +148,8 @@ def _with_error(run: Run, name: str, form: str) -> str:
     return f"{value:{form}} ± {sigma:{form}}"
 
 
-def _bins(run: Run) -> str:
-    return f"{run['missed_bins']}/{run['server']['missed_bins']}"
+def _bins(base: Run, run: Run, name: str) -> str:
+    return " → ".join(str(each[name] + each["server"][name]) for each in (base, run))
 
 
 def _ratio(value: float | None, base: float | None) -> str:

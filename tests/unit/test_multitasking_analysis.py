@@ -62,7 +62,7 @@ def observed(
         "start": 0,
         "roles": Roles(dqc=[DQC], lgt=[LGT], servers=[DQC]),
         "outcomes": [[]],
-        "bins": [0, 0, 0, 0],
+        "bins": [0] * 6,
         **other,
     }
     return observe(client, server if server is not None else columns(), stop=stop, **given_)
@@ -285,9 +285,11 @@ def test_utilisation_leaves_entanglement_out() -> None:
 def test_rates_fidelity_and_bins_of_two_blocks() -> None:
     blocks = [
         observed(
-            columns((5, DONE, LGT), (6, DONE, LGT)), outcomes=[[0, 1, 0, 1]], bins=[5, 1, 4, 2]
+            columns((5, DONE, LGT), (6, DONE, LGT)),
+            outcomes=[[0, 1, 0, 1]],
+            bins=[5, 1, 8, 4, 2, 9],
         ),
-        observed(columns((5, DONE, LGT)), outcomes=[[1, 1], [0, 0]], bins=[6, 0, 6, 0]),
+        observed(columns((5, DONE, LGT)), outcomes=[[1, 1], [0, 0]], bins=[6, 0, 0, 6, 0, 1]),
     ]
     found = summarise(blocks, PERFECT)
     assert found["virtual_s"] == pytest.approx(0.02)
@@ -296,8 +298,9 @@ def test_rates_fidelity_and_bins_of_two_blocks() -> None:
     # Along the target 3 of 4 gave 0, against it 1 of 4.
     assert found["dqc_fidelity"] == pytest.approx(0.75)
     assert found["dqc_fidelity_sigma"] > 0
-    assert (found["used_bins"], found["missed_bins"]) == (11, 1)
-    assert (found["server"]["used_bins"], found["server"]["missed_bins"]) == (10, 2)
+    names = ("used_bins", "missed_bins", "blocked_bins")
+    assert [found[name] for name in names] == [11, 1, 8]
+    assert [found["server"][name] for name in names] == [10, 2, 10]
 
 
 def test_readout_errors_are_corrected() -> None:

@@ -13,7 +13,7 @@ from qnodeos.experiments.storage import DATABASE
 from tests.unit.stored_runs import read
 
 TALLIES = ("lgt_runs", "lgt_activations", "lgt_nonzero", "cnpu_wait_ms", "late_ms", "live_time_ms")
-ARRAYS = {"client_use": 3, "server_use": 3, "waits": 2, "counts": 4, "bins": 4}
+ARRAYS = {"client_use": 3, "server_use": 3, "waits": 2, "counts": 4, "bins": 6}
 NUMBERS = ("time_ns", "circuits", "lgt_subroutines")
 
 
@@ -61,7 +61,7 @@ def test_every_sum_of_every_block_is_stored(tmp_path):
             bins = [
                 row[f"{node}_bins_{kind}"]
                 for node in ("client", "server")
-                for kind in ("used", "missed")
+                for kind in ("used", "missed", "blocked")
             ]
             assert bins == list(expected.bins)
 
