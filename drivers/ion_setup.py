@@ -161,11 +161,15 @@ class IonInstruments:
         return self.station.snapshot()
 
     def close(self) -> None:
-        """Stop the sequencer, which takes its lines low, and close the instruments."""
+        """Stop the sequencer, which takes its lines low, and close the instruments.
+
+        More than once does no harm.
+        """
+        started, self._started = self._started, False
         # Whatever fails, the instruments are closed.
         with ExitStack() as stack:
             stack.callback(self.station.close)
-            if self._started:
+            if started:
                 stack.callback(self.sequencer.stop)
 
     def _pulse_update(self) -> None:
