@@ -96,6 +96,7 @@ def test_subroutines_are_boxes_from_their_arrival_to_their_end(nodes, circuit):
         assert boxes(diagram, lane, BoxKind.SUBROUTINE) == expected
         runs = boxes(diagram, lane, BoxKind.RUNNING)
         assert runs
+        assert {start for start, *_ in runs} <= {*times(node, Event.PROCESSOR_START_USER_PROCESS)}
         for start, stop, _ in runs:
             assert any(first <= start < stop <= last for first, last, _ in expected)
 
@@ -201,7 +202,9 @@ def test_the_live_time_is_that_of_the_analysis(nodes):
 
 
 def test_who_sends_messages_is_the_client(nodes):
-    assert sequence_diagram(nodes[::-1], 0) == sequence_diagram(nodes, 0)
+    client, server = nodes
+    renamed = [replace(server, name="a"), replace(client, name="b")]
+    assert sequence_diagram(renamed, 0) == sequence_diagram(nodes, 0)
 
 
 def test_a_typical_circuit_is_chosen(nodes):
