@@ -28,12 +28,13 @@ def doctor(
 
     Exit codes: 0 all is well, or could be better (warnings); 1 there are problems.
     """
+    from qnodeos.assembly import PLATFORMS
     from qnodeos.service.doctor import Level, ThisSystem, check_machine, check_node
 
     system = ThisSystem()
     findings = check_machine(system)
     if node_file is not None:
-        findings += check_node(node_file, system, time.time())
+        findings += check_node(node_file, system, time.time(), PLATFORMS)
     for finding in findings:
         _print(finding)
     counts = {level: sum(f.level is level for f in findings) for level in Level}

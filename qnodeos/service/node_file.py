@@ -323,7 +323,9 @@ class NodeFile(_Section):
     device: DeviceConfig = Field(
         description="the QDevice; its field link says how it is reached: shm, spidev or loopback"
     )
-    platform: Literal["nv"] = Field("nv", description="which QDriver the device needs")
+    platform: NodeName = Field(
+        "nv", description="which QDriver the device needs: nv, or ion for a trapped ion"
+    )
     api: ApiConfig = Field(description="where programs of this node reach the QNPU")
     peers: Annotated[dict[NodeName, PeerConfig], Field(max_length=64)] = Field(
         {}, description="the neighbours by name"

@@ -82,6 +82,7 @@ class QnpuService:
         open_engine: makes the tick engine; raises ChannelError while there is no device.
         make_driver: the QDriver for a device.
         standard: what the platform's devices can do, told to clients until there is one.
+        flavour: NetQASM that the node speaks.
         listeners: where programs connect; owned by this object from now on.
         loop: owned by this object from now on.
         incarnation: number of this start; later ones are larger.
@@ -104,6 +105,7 @@ class QnpuService:
         open_engine: Callable[[], TickEngine],
         make_driver: Callable[[Capabilities], QDriver],
         standard: Capabilities,
+        flavour: Flavour,
         listeners: Sequence[Listener],
         loop: Loop,
         incarnation: int,
@@ -122,6 +124,7 @@ class QnpuService:
         self.trace = TraceRecorder(standard.tick_ns, node.trace.events)
         self._open_engine = open_engine
         self._standard = standard
+        self._flavour = flavour
         self._make_driver = make_driver
         self._make_peers = make_peers
         self._random_choice = random_choice
@@ -196,7 +199,7 @@ class QnpuService:
         kernel = Kernel(
             KernelConfig(
                 node_id=node.node_id,
-                flavour=Flavour.NV,
+                flavour=self._flavour,
                 peers={peer.node_id: peer.device_link for peer in node.peers.values()},
                 limits=self._limits,
             ),
@@ -464,7 +467,7 @@ class QnpuService:
             self.node.name,
             self.node.node_id,
             self.incarnation,
-            Flavour.NV.value,
+            self._flavour.value,
             DeviceInfo(
                 capabilities.name,
                 capabilities.communication_qubits,

@@ -348,6 +348,7 @@ class Bench:
             open_engine=self._open,
             make_driver=NVDriver,
             standard=NV_CAPABILITIES,
+            flavour=Flavour.NV,
             listeners=open_listeners(self.node),
             loop=Loop(lambda: self.clock_ns),
             incarnation=5,

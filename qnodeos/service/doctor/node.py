@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -19,18 +19,29 @@ RENEW_DAYS: Final = 30
 """A certificate that ends sooner should be renewed now (assumed)."""
 
 
-def check_node(path: Path, system: System, now_s: float) -> list[Finding]:
+def check_node(
+    path: Path, system: System, now_s: float, platforms: Collection[str] | None = None
+) -> list[Finding]:
     """All checks of a node file.
 
     Args:
         path: of the file.
         system: the machine.
         now_s: seconds since 1970, for the ends of certificates.
+        platforms: those that there are; None: not checked.
     """
     try:
         node = load_node(path)
     except QNodeOSError as error:
         return [problem("node file", str(error), "correct the file")]
+    if platforms is not None and node.platform not in platforms:
+        return [
+            problem(
+                "node file",
+                f"{path}: there is no platform {node.platform!r}",
+                f"choose one of: {', '.join(platforms)}",
+            )
+        ]
     return [
         ok(
             "node file",

@@ -1,17 +1,14 @@
-"""Putting a system together: from a configuration to nodes that run programs.
+"""Two NV nodes and the link between them, in virtual time.
 
-The one place where drivers, instruments and the simulated laboratory meet the operating
-system. What it reads is `NetworkConfig`, a YAML file or a preset.
+What is put together stands in `NetworkConfig`, a YAML file or a preset.
 """
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
-from importlib.resources import files
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Annotated, Final, Protocol, Self
@@ -19,25 +16,26 @@ from typing import TYPE_CHECKING, Annotated, Final, Protocol, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from drivers.errors import instrument_errors
-from drivers.nv import NV_CAPABILITIES, NVDriver
+from drivers.nv import NVDriver
 from qnodeos.api.netqasm import Flavour
+from qnodeos.assembly.common import (
+    BACKENDS,
+    HOST_TRACE_SHARE,
+    HOST_TRACE_UNIT_NS,
+    TRACE_CAPACITY,
+    below,
+    require_known,
+)
 from qnodeos.cnpu.host import NetworkDirectory
 from qnodeos.cnpu.latency import LatencyProfile
 from qnodeos.cnpu.virtual import MessageBoard, VirtualCnpu
-from qnodeos.config.loader import load_config, parse_config
-from qnodeos.engine import Link, LoopbackLink, ShmLink, SpidevLink, TickEngine, open_engine
+from qnodeos.config.loader import load_config
 from qnodeos.errors import ConfigurationError
 from qnodeos.limits import Limits
 from qnodeos.qdevice.protocols import SimulatedQDevice
 from qnodeos.qnpu.kernel import Kernel, KernelConfig
 from qnodeos.qnpu.schedule import NetworkSchedule
 from qnodeos.qnpu.scheduler import POLICIES
-from qnodeos.service.loop import Loop
-from qnodeos.service.node_file import NodeFile, ShmDevice, SpiDevice
-from qnodeos.service.notify import ActivatedSocket, Notifier
-from qnodeos.service.peer_connections import PeerConnections
-from qnodeos.service.server import close_all, reserve_descriptors
-from qnodeos.service.service import QnpuService, open_listeners
 from qnodeos.trace.recorder import TraceRecorder
 from sim.charge import ChargeCheck
 from sim.clock import VirtualClock
@@ -52,14 +50,8 @@ from sim.nv_timing import NVTiming
 if TYPE_CHECKING:
     from sim.lab.build import NodeSpec
 
-BACKENDS: Final = ("behavioural", "instrument")
-"""Depths of the simulation: devices that answer from a model, or nodes instrument by instrument."""
-
 ROLES: Final = ("client", "server")
 """The nodes of a `NetworkConfig`."""
-
-PROFILES: Final = ("paper", "zero")
-"""Latency profiles that come with the package."""
 
 LINKS: Final[Mapping[str, Callable[[], LinkParameters]]] = {
     "paper": LinkParameters.paper,
@@ -68,10 +60,7 @@ LINKS: Final[Mapping[str, Callable[[], LinkParameters]]] = {
 }
 """Link presets by name."""
 
-_HOST_TRACE_UNIT_NS: Final = 1_000
 _MS_IN_NS: Final = 1_000_000
-TRACE_CAPACITY: Final = 1 << 19
-"""Events kept per recorder."""
 
 
 class NodeConfig(BaseModel):
@@ -141,7 +130,7 @@ class NetworkConfig(BaseModel):
         Raises:
             ConfigurationError: there is no such preset.
         """
-        _require_known("link preset", link, LINKS)
+        require_known("link preset", link, LINKS)
         guard_ms = 0.1 if link == "fast" else 1.0
         return cls(link=LINKS[link](), schedule=ScheduleConfig(guard_ms=guard_ms))
 
@@ -164,17 +153,6 @@ def load_network(path: Path, link: str) -> NetworkConfig:
         ConfigurationError: the file is wrong.
     """
     return load_config(path, NetworkConfig, NetworkConfig.preset(link))
-
-
-def load_profile(name: str) -> LatencyProfile:
-    """A latency profile of the package.
-
-    Raises:
-        ConfigurationError: there is no such profile, or its file is wrong.
-    """
-    _require_known("latency profile", name, PROFILES)
-    text = files("qnodeos.config").joinpath("profiles", f"{name}.yaml").read_text("utf-8")
-    return parse_config(text, LatencyProfile, f"{name}.yaml")
 
 
 class ExperimentDevice(SimulatedQDevice, Protocol):
@@ -256,8 +234,8 @@ def build_two_nodes(
             the configuration cannot be simulated at that depth.
         DeviceError: an instrument cannot be used: one of its name is open already.
     """
-    _require_known("backend", backend, BACKENDS)
-    _require_known("scheduler", scheduler, POLICIES)
+    require_known("backend", backend, BACKENDS)
+    require_known("scheduler", scheduler, POLICIES)
 
     def stream(purpose: str) -> Random:
         return Random(f"{seed}/{purpose}")
@@ -301,7 +279,7 @@ def build_devices(
             configuration cannot be simulated at that depth.
         DeviceError: an instrument cannot be used: one of its name is open already.
     """
-    _require_known("backend", backend, BACKENDS)
+    require_known("backend", backend, BACKENDS)
     if backend != "behavioural":
         return _instrument_devices(config, seed, cleanup)
     link = EntanglementLink(
@@ -399,7 +377,7 @@ def _nodes(
         node_config: NodeConfig = getattr(config, name)
         device = devices[name]
         qnpu_trace = TraceRecorder(tick_ns, trace_capacity)
-        host_trace = TraceRecorder(_HOST_TRACE_UNIT_NS, max(trace_capacity // 16, 1))
+        host_trace = TraceRecorder(HOST_TRACE_UNIT_NS, max(trace_capacity // HOST_TRACE_SHARE, 1))
         other = 1 - number
         kernel = Kernel(
             KernelConfig(
@@ -411,7 +389,7 @@ def _nodes(
             ),
             NVDriver(device.capabilities, short_corrections=node_config.short_corrections),
             qnpu_trace,
-            partial(_below, stream(f"{name}/kernel")),
+            partial(below, stream(f"{name}/kernel")),
             POLICIES[scheduler](),
         )
         kernel.install_schedule(_schedule(config, tick_ns, other))
@@ -437,15 +415,6 @@ def _nodes(
     return handles, network
 
 
-def _require_known(what: str, name: str, known: Collection[str]) -> None:
-    if name not in known:
-        raise ConfigurationError(f"there is no {what} {name!r}; choose one of: {', '.join(known)}")
-
-
-def _below(rng: Random, bound: int) -> int:
-    return rng.randrange(bound)
-
-
 def _schedule(config: NetworkConfig, tick_ns: int, peer: int) -> NetworkSchedule:
     bin_ticks = round(config.schedule.bin_ms * _MS_IN_NS / tick_ns)
     return NetworkSchedule(
@@ -453,84 +422,4 @@ def _schedule(config: NetworkConfig, tick_ns: int, peer: int) -> NetworkSchedule
         guard_ticks=round(config.schedule.guard_ms * _MS_IN_NS / tick_ns),
         batch_ticks=-(-config.link.batch_ns // tick_ns) + 2,
         pattern=(peer,),
-    )
-
-
-# --- the service of one node ------------------------------------------------------------
-
-
-def build_service(
-    node: NodeFile,
-    *,
-    incarnation: int,
-    activated: Iterable[ActivatedSocket] = (),
-    notifier: Notifier | None = None,
-    say: Callable[[str], None] = lambda line: None,
-) -> QnpuService:
-    """The QNPU service of a node, ready to run; close it after use.
-
-    Args:
-        node: the node.
-        incarnation: number of this start; larger than those before, unless the clock was set
-            back.
-        activated: sockets that systemd passed; owned by the service from now on.
-        notifier: to the supervisor; stays the caller's.
-        say: takes lines about what changes, for people.
-
-    Raises:
-        ConfigurationError: the file does not fit this machine or the device.
-        DeviceError: the device cannot be used.
-    """
-    reserve_descriptors(node.limits)
-    listeners = open_listeners(node, activated)
-    try:
-        service = QnpuService(
-            node,
-            open_engine=partial(_open_engine, node),
-            make_driver=NVDriver,
-            standard=NV_CAPABILITIES,
-            listeners=listeners,
-            loop=Loop(),
-            incarnation=incarnation,
-            random_choice=secrets.randbelow,
-            make_peers=partial(_make_peers, say) if node.peers or node.peer else None,
-            notifier=notifier,
-            say=say,
-        )
-    except BaseException:
-        close_all(listeners)
-        raise
-    return service
-
-
-def _make_peers(
-    say: Callable[[str], None], service: QnpuService, kernel: Kernel, engine: TickEngine
-) -> PeerConnections:
-    return PeerConnections(
-        service.node,
-        kernel,
-        loop=service.loop,
-        incarnation=service.incarnation,
-        tick_ns=engine.tick_ns,
-        tick=service.kernel_now,
-        read_tick=engine.now_tick,
-        say=say,
-    )
-
-
-def _open_engine(node: NodeFile) -> TickEngine:
-    device, realtime = node.device, node.realtime
-    link: Link
-    if isinstance(device, ShmDevice):
-        link = ShmLink(device.path)
-    elif isinstance(device, SpiDevice):
-        link = SpidevLink(device.bus, device.device, device.tick_ns, device.speed_hz, device.mode)
-    else:
-        link = LoopbackLink(device.tick_ns)
-    return open_engine(
-        link,
-        mode=realtime.mode,
-        tick_core=realtime.tick_core,
-        tick_priority=realtime.tick_priority,
-        spinning_loops=node.spinning_loops,
     )

@@ -1,0 +1,59 @@
+"""Putting a system together: from a configuration to nodes that run programs.
+
+The one place where drivers, instruments and the simulated laboratory meet the operating
+system.
+
+=======================  ==================================================================
+`assembly.network`       two NV nodes and the link between them, in virtual time
+`assembly.ion`           a trapped-ion node, in virtual time
+`assembly.platforms`     the platforms by name: driver, capabilities, NetQASM flavour
+`assembly.service`       the QNPU service of one node
+`assembly.common`        depths of the simulation and latency profiles
+=======================  ==================================================================
+
+What is imported here is what most users of the package need.
+"""
+
+from __future__ import annotations
+
+from qnodeos.assembly.common import BACKENDS, PROFILES, TRACE_CAPACITY, load_profile
+from qnodeos.assembly.network import (
+    LINKS,
+    ROLES,
+    ExperimentDevice,
+    NetworkConfig,
+    NodeConfig,
+    NodeHandles,
+    ScheduleConfig,
+    TwoDevices,
+    TwoNodeSystem,
+    build_devices,
+    build_two_nodes,
+    instrument_spec,
+    load_network,
+)
+from qnodeos.assembly.platforms import PLATFORMS, Platform
+from qnodeos.assembly.service import build_service
+
+__all__ = [
+    "BACKENDS",
+    "LINKS",
+    "PLATFORMS",
+    "PROFILES",
+    "ROLES",
+    "TRACE_CAPACITY",
+    "ExperimentDevice",
+    "NetworkConfig",
+    "NodeConfig",
+    "NodeHandles",
+    "Platform",
+    "ScheduleConfig",
+    "TwoDevices",
+    "TwoNodeSystem",
+    "build_devices",
+    "build_service",
+    "build_two_nodes",
+    "instrument_spec",
+    "load_network",
+    "load_profile",
+]
