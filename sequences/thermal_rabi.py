@@ -46,8 +46,9 @@ def thermal(mean_phonons: float) -> Floats:
         return np.ones(1)
     ratio = mean_phonons / (mean_phonons + 1)
     levels = min(MAX_LEVELS, math.ceil(math.log(NEGLECTED) / math.log(ratio)) + 1)
-    weights: Floats = ratio ** np.arange(levels)
-    return weights / weights.sum()
+    weights: Floats = np.power(ratio, np.arange(levels, dtype=np.float64))
+    weights /= weights.sum()
+    return weights
 
 
 def carrier_factors(levels: int, eta: float) -> Floats:
