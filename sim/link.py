@@ -124,9 +124,10 @@ class LinkParameters(BaseModel):
         """Heralds within a few ms of the start of a bin, for experiments on the scheduling.
 
         How quickly the mocked entanglement of the published multitasking experiment was
-        heralded is not published. The attempt period is fitted: a mean of 3 ms of attempts to
-        a herald comes closest to what is published for one pair of programs (see the profile
-        `paper`, result_to_local_submit). For more pairs no period does.
+        heralded is not published; the attempt period is assumed. With it, a mean of 3 ms of
+        attempts to a herald, the profile `paper` can be fitted to what is published for one
+        pair of programs (its result_to_local_submit); so it can with a longer period and a
+        longer delay. For more pairs neither fits.
         """
         return cls(
             attempt_period_ns=PROMPT_ATTEMPT_PERIOD_NS,
