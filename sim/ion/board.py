@@ -1,4 +1,4 @@
-"""The simulated board between SPI and TTL, and the serial line to its registers.
+"""The simulated board between SPI and TTL.
 
 It keeps the wire's protocol with `FrameSlave` and the sequencer's handshake with a state
 machine, whose states are left when lines have the levels they wait for, or the time is up
@@ -8,9 +8,11 @@ machine, whose states are left when lines have the levels they wait for, or the 
             lines    code     strobe     BUSY is    strobe low,
             low?     out      high       high       BUSY low?
 
-A change of a line is noticed `reaction_ns` later. Only the gate is watched all the time: that it
-opened is remembered until the instruction has ended. After a failure the strobe is low, and the
+It acts on a change of a line `reaction_ns` later, by the levels of then. Only the gate is watched
+all the time: that it opened is remembered until the instruction has ended. After a failure the strobe is low, and the
 next instruction has to wait in READY until the sequencer has come to rest.
+
+The driver asks it through `sim.serial_line.SerialLine`.
 
 Frames are exchanged at their own time. When the board has been run ahead to the end of an
 instruction, frames of before are still answered as those of a busy board.
@@ -21,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from enum import IntEnum, IntFlag
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from instruments.ion_board import (
     IDENTITY,
@@ -361,42 +363,3 @@ _WRITABLE: Final[Mapping[int, tuple[int, int]]] = MappingProxyType(
         **{code_register(operation): (0, MAX_CODE) for operation in IonOperation},
     }
 )
-
-
-class BoardLine:
-    """Takes the place of a pyvisa resource: give it to the driver as `resource=`.
-
-    Attributes:
-        session: None once it is closed.
-
-    Args:
-        board: at its other end.
-        address: it pretends to have.
-    """
-
-    timeout: float | None = 1_000.0
-    read_termination: str | None = None
-    write_termination: str | None = None
-    visalib: Any = None
-
-    def __init__(self, board: SimulatedBoard, address: str = "ASRL0::INSTR") -> None:
-        self.resource_name = address
-        self.session: int | None = 1
-        self._board = board
-
-    def query(self, message: str) -> str:
-        """Send a line and receive the answer.
-
-        Raises:
-            OSError: the line was closed.
-        """
-        if self.session is None:
-            raise OSError(f"{self.resource_name} is closed")
-        return self._board.answer(message)
-
-    def clear(self) -> None:
-        """Nothing is ever left on the line."""
-
-    def close(self) -> None:
-        """Close the line; more than once does no harm."""
-        self.session = None

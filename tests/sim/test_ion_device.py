@@ -98,6 +98,12 @@ def test_each_pulse_depolarises():
         wire.run(sqg(Axis.X, 16))
     pure = np.diag([0, 1])
     assert np.allclose(ion.state_of(), 0.98**3 * pure + (1 - 0.98**3) * np.eye(2) / 2)
+    wire.run(ini())
+    wire.run(sqg(Axis.Y, 8))
+    assert np.allclose(ion.state_of(), np.array([[1, 0.98], [0.98, 1]]) / 2)
+    wire.run(ini())
+    wire.run(sqg(Axis.X, 8))
+    assert np.allclose(ion.state_of(), np.array([[1, 0.98j], [-0.98j, 1]]) / 2)
 
 
 def test_preparation_leaves_the_stated_error():
