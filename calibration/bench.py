@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.file import NodeCalibration
+from calibration.ion_bench import IonBench
 from qnodeos.qdevice.instructions import PhysicalInstruction
 
 TICK_US: Final = 10
@@ -151,9 +152,9 @@ class ArrivalBench(CalibrationPair, Protocol):
 
 
 @contextmanager
-def restored(*nodes: CalibrationNode) -> Iterator[None]:
+def restored(*nodes: CalibrationNode | IonBench) -> Iterator[None]:
     """Put the calibrations in use back at the end, also after an error or an interrupt."""
-    originals = [node.calibration for node in nodes]
+    originals: list[Any] = [node.calibration for node in nodes]
     try:
         yield
     finally:

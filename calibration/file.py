@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self, TypeVar, overload
 
 from pydantic import (
     BaseModel,
@@ -70,17 +70,41 @@ def _assumed(value: float) -> Any:
     return Field(default_factory=lambda: Calibrated(value=value))
 
 
-class NodeCalibration(BaseModel):
-    """Everything about a node that is measured rather than chosen, and what it rests on.
-
-    Defaults are assumed unless they name a source.
-    """
+class CalibrationFile(BaseModel):
+    """What the calibrations of all kinds of nodes have in common."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: int = Field(FORMAT_VERSION, ge=1, le=FORMAT_VERSION, description="of the format")
     node: NodeName = Field(description="name of the node this belongs to")
     revision: int = Field(0, ge=0, description="counts up with every change of the file")
+
+    def replaced(self, **changes: Any) -> Self:
+        """A copy with other values, checked like a file.
+
+        Raises:
+            CalibrationError: a value is outside its range or cannot be played.
+        """
+        try:
+            return type(self).model_validate({**dict(self), **changes})
+        except ValidationError as error:
+            problems = "; ".join(
+                f"{'.'.join(map(str, detail['loc'])) or 'together'}: {detail['msg']}"
+                for detail in error.errors(include_url=False)
+            )
+            raise CalibrationError(
+                f"calibration of {self.node} cannot take {', '.join(changes)}: {problems}"
+            ) from error
+
+
+FileT = TypeVar("FileT", bound=CalibrationFile)
+
+
+class NodeCalibration(CalibrationFile):
+    """Everything about an NV node that is measured rather than chosen, and what it rests on.
+
+    Defaults are assumed unless they name a source.
+    """
 
     mw_frequency_hz: Calibrated = _assumed(2.0e9)
     mw_power_dbm: Calibrated = _assumed(0.0)
@@ -170,23 +194,6 @@ class NodeCalibration(BaseModel):
         """F0 and F1 for the correction of counts."""
         return ReadoutFidelity(self.f0.value, self.f1.value, self.f0.sigma, self.f1.sigma)
 
-    def replaced(self, **changes: Any) -> Self:
-        """A copy with other values, checked like a file.
-
-        Raises:
-            CalibrationError: a value is outside its range or cannot be played.
-        """
-        try:
-            return type(self).model_validate({**dict(self), **changes})
-        except ValidationError as error:
-            problems = "; ".join(
-                f"{'.'.join(map(str, detail['loc'])) or 'together'}: {detail['msg']}"
-                for detail in error.errors(include_url=False)
-            )
-            raise CalibrationError(
-                f"calibration of {self.node} cannot take {', '.join(changes)}: {problems}"
-            ) from error
-
 
 # --- the file ---------------------------------------------------------------------------
 
@@ -201,18 +208,29 @@ def previous_path(path: Path) -> Path:
     return path.with_name(f"{path.name.removesuffix('.yaml')}.previous.yaml")
 
 
-def load_calibration(path: Path, node: str) -> NodeCalibration:
+@overload
+def load_calibration(path: Path, node: str) -> NodeCalibration: ...
+@overload
+def load_calibration(path: Path, node: str, kind: type[FileT]) -> FileT: ...
+def load_calibration(
+    path: Path, node: str, kind: type[CalibrationFile] = NodeCalibration
+) -> CalibrationFile:
     """Read the calibration file of a node.
+
+    Args:
+        path: the file.
+        node: whose it must be.
+        kind: of calibration.
 
     Raises:
         ConfigurationError: the file cannot be read, is of a newer format, belongs to another
             node, or its content is wrong; names the line and the field.
     """
     load_config(path, _header(node))
-    return load_config(path, NodeCalibration)
+    return load_config(path, kind)
 
 
-def save_calibration(path: Path, calibration: NodeCalibration) -> NodeCalibration:
+def save_calibration(path: Path, calibration: FileT) -> FileT:
     """Write the next revision, and keep the present one beside it.
 
     Args:
@@ -228,7 +246,7 @@ def save_calibration(path: Path, calibration: NodeCalibration) -> NodeCalibratio
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists():
-        present = load_calibration(path, calibration.node)
+        present = load_calibration(path, calibration.node, type(calibration))
         if present.revision != calibration.revision:
             raise ConfigurationError(
                 f"is now revision {present.revision}, and the change rests on revision "

@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from calibration.errors import CalibrationError
-from calibration.file import Calibrated, NodeCalibration
+from calibration.file import Calibrated
 from calibration.fits import Fit
 
 ROWS_MAX: Final = 10_000_000
@@ -179,11 +179,13 @@ class Measurement(ABC, Generic[BenchT]):
         name: in the registry and on the command line.
         columns: of its data.
         on_pair: whether its bench is a pair of nodes.
+        on_ion: whether its bench is a trapped-ion node.
     """
 
     name: ClassVar[str]
     columns: ClassVar[tuple[Column, ...]]
     on_pair: ClassVar[bool] = False
+    on_ion: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         """Check the settings, before anything is opened or recorded for them.
@@ -220,8 +222,8 @@ class Measurement(ABC, Generic[BenchT]):
         """Draw the data, and the result if there is one, into a PNG file."""
 
     @abstractmethod
-    def update(self, calibration: NodeCalibration, result: CalibrationResult) -> NodeCalibration:
-        """The calibration with the values found.
+    def update(self, calibration: Any, result: CalibrationResult) -> Any:
+        """The calibration with the values found, of the kind that the bench has.
 
         Raises:
             CalibrationError: a value cannot be used.

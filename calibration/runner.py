@@ -18,11 +18,14 @@ from calibration.bench import CalibrationNode, CalibrationPair
 from calibration.dataset import Run, open_run, record_result
 from calibration.errors import CalibrationError, FitError
 from calibration.file import calibration_path, save_calibration
+from calibration.ion_bench import IonBench
 from calibration.measurement import CalibrationResult, Data, Measurement
-from calibration.registry import NODE_ORDER, PAIR_ORDER, measurement
+from calibration.registry import ION_ORDER, NODE_ORDER, PAIR_ORDER, measurement
 from qnodeos.errors import InsufficientDataError
 
 Clock = Callable[[], datetime]
+
+Bench = CalibrationNode | CalibrationPair | IonBench
 
 
 @dataclass(frozen=True)
@@ -61,9 +64,7 @@ class Outcome:
     plot_problem: str = ""
 
 
-def calibrate(
-    what: Measurement[Any], bench: CalibrationNode | CalibrationPair, archive: Archive
-) -> Outcome:
+def calibrate(what: Measurement[Any], bench: Bench, archive: Archive) -> Outcome:
     """Measure, and use what was found.
 
     The nodes use the new values afterwards, and with ``archive.calibrations`` their files
@@ -135,6 +136,15 @@ def calibrate_all(
     yield from _series(NODE_ORDER, node, archive, settings or {})
 
 
+def calibrate_ion(
+    node: IonBench,
+    archive: Archive,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Iterator[Outcome]:
+    """Everything about one trapped-ion node; as `calibrate_all`."""
+    yield from _series(ION_ORDER, node, archive, settings or {})
+
+
 def calibrate_pair(
     pair: CalibrationPair,
     archive: Archive,
@@ -146,7 +156,7 @@ def calibrate_pair(
 
 def _series(
     names: tuple[str, ...],
-    bench: CalibrationNode | CalibrationPair,
+    bench: Bench,
     archive: Archive,
     settings: Mapping[str, Mapping[str, Any]],
 ) -> Iterator[Outcome]:
@@ -159,10 +169,14 @@ def _series(
         yield calibrate(what, bench, archive)
 
 
-def _nodes(what: Measurement[Any], bench: Any) -> tuple[CalibrationNode, ...]:
+def _nodes(what: Measurement[Any], bench: Any) -> tuple[Any, ...]:
     if what.on_pair != hasattr(bench, "client"):
         raise CalibrationError(
             f"{what.name} needs {'a pair of nodes' if what.on_pair else 'one node'}"
+        )
+    if what.on_ion != hasattr(bench, "counts"):
+        raise CalibrationError(
+            f"{what.name} needs {'a trapped-ion' if what.on_ion else 'an NV'} node"
         )
     return (bench.client, bench.server) if what.on_pair else (bench,)
 

@@ -32,8 +32,12 @@ NEGLECTED: Final = 1e-8
 """Share of a thermal distribution that may be left out where `MAX_LEVELS` allows it."""
 
 
-def thermal(mean_phonons: float) -> Floats:
-    """Thermal distribution of phonons, normalised, as long as it has to be.
+def thermal(mean_phonons: float, levels: int | None = None) -> Floats:
+    """Thermal distribution of phonons, normalised.
+
+    Args:
+        mean_phonons: its mean.
+        levels: how many there are; None for as many as it takes.
 
     Raises:
         SequenceError: the mean is out of range.
@@ -42,10 +46,10 @@ def thermal(mean_phonons: float) -> Floats:
         raise SequenceError(
             f"a mean of {mean_phonons:g} phonons is outside 0..{MAX_MEAN_PHONONS:g}"
         )
-    if not mean_phonons:
-        return np.ones(1)
     ratio = mean_phonons / (mean_phonons + 1)
-    levels = min(MAX_LEVELS, math.ceil(math.log(NEGLECTED) / math.log(ratio)) + 1)
+    if levels is None:
+        needed = math.ceil(math.log(NEGLECTED) / math.log(ratio)) if ratio else 0
+        levels = min(MAX_LEVELS, needed + 1)
     weights: Floats = np.power(ratio, np.arange(levels, dtype=np.float64))
     weights /= weights.sum()
     return weights

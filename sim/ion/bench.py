@@ -1,0 +1,105 @@
+"""A simulated ion to be calibrated, in the light that its sequences would make.
+
+Without sequencer, DDS and PMT counter between: what a calibration is about is the ion. Durations
+and tones are those of the node's set-up.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.ion_file import IonCalibration
+from drivers.ion_setup import IonSettings
+from sequences.ion import DdsProfile, IonOperation
+from sim.ion.ion import Ion, Light
+from sim.ion.physics import NS_PER_US, IonPhysics
+
+_PROFILES: Final = {
+    IonOperation.X_PI: (DdsProfile.X, 1),
+    IonOperation.Y_PI: (DdsProfile.Y, 1),
+    IonOperation.X_HALF: (DdsProfile.X, 2),
+    IonOperation.Y_HALF: (DdsProfile.Y, 2),
+    IonOperation.X_MINUS_HALF: (DdsProfile.MINUS_X, 2),
+}
+"""Profile of a rotation, and which part of the pi time it takes."""
+
+_DOPPLER: Final = Light(doppler_397=True, repump_866=True, reset_854=True)
+_RESET: Final = Light(repump_866=True, reset_854=True)
+_PUMP: Final = Light(repump_866=True, pump_397=True)
+_DETECTION: Final = Light(doppler_397=True, repump_866=True)
+
+
+class SimulatedIonBench:
+    """A `calibration.ion_bench.IonBench`.
+
+    Args:
+        physics: the truth.
+        calibration: what is believed.
+        seed: of the ion.
+        base: what is not calibrated.
+
+    Attributes:
+        name: of the node.
+        calibration: the values in use.
+        ion: see there.
+    """
+
+    def __init__(
+        self,
+        physics: IonPhysics,
+        calibration: IonCalibration,
+        seed: int,
+        base: IonSettings | None = None,
+    ) -> None:
+        self.name = calibration.node
+        self.calibration = calibration
+        self.ion = Ion(physics, random.Random(f"{seed}/bench/{self.name}"))
+        self._base = base or IonSettings()
+        self._settings = calibration.to_settings(self._base)
+
+    def snapshot(self) -> dict[str, Any]:
+        """The settings in use."""
+        return {"simulated": True, "tones": {p.name: t for p, t in self._settings.tones().items()}}
+
+    def apply(self, calibration: IonCalibration) -> None:
+        """Use other values."""
+        self.calibration = calibration
+        self._settings = calibration.to_settings(self._base)
+
+    def counts(self, operations: Sequence[IonOperation], shots: int) -> NDArray[np.int64]:
+        """Photons of the readout that follows some operations, shape (shots,)."""
+        stretches = [stretch for operation in operations for stretch in self._light(operation)]
+        detection_ns = self._settings.sequences.detection_us * int(NS_PER_US)
+        photons = np.empty(shots, dtype=np.int64)
+        advance = self.ion.advance
+        for shot in range(shots):
+            for duration_ns, light in stretches:
+                advance(duration_ns, light)
+            photons[shot] = advance(detection_ns, _DETECTION)
+        return photons
+
+    def _light(self, operation: IonOperation) -> list[tuple[int, Light]]:
+        """Stretches of constant light."""
+        settings, sequences = self._settings, self._settings.sequences
+
+        def us(duration_us: int, light: Light) -> tuple[int, Light]:
+            return duration_us * int(NS_PER_US), light
+
+        if operation is IonOperation.MEASURE:
+            return [us(sequences.detection_us, _DETECTION)]
+        tones = {
+            profile: Light(False, False, False, False, True, *tone)
+            for profile, tone in settings.tones().items()
+        }
+        reset = [us(sequences.reset_854_us, _RESET), us(sequences.pump_us, _PUMP)]
+        if operation is IonOperation.INITIALISE:
+            turn = [us(sequences.sideband_us, tones[DdsProfile.RED_SIDEBAND]), *reset]
+            return [us(sequences.doppler_us, _DOPPLER), *reset, *turn * sequences.sideband_cycles]
+        profile, part = _PROFILES[operation]
+        settling_ns = 2 * sequences.update_ns
+        return [(settling_ns, Light()), (sequences.pi_time_ns // part, tones[profile])]
