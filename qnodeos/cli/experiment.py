@@ -278,6 +278,66 @@ def lgt(
     )
 
 
+@app.command()
+def ion(
+    repetitions: Annotated[
+        int,
+        typer.Option(min=1, max=1_000_000, help="Repetitions of each of the seven sequences."),
+    ] = 10_000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all randomness.")] = 1,
+    profile: Annotated[
+        Profile, typer.Option(help="Software latencies: the paper's, or none.")
+    ] = Profile.PAPER,
+    backend: Annotated[
+        Backend,
+        typer.Option(
+            help="Depth of the simulation: a device that answers from a model, or a node down to "
+            "its instruments (needs the extra 'lab')."
+        ),
+    ] = Backend.BEHAVIOURAL,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML or JSON file of the node; the rest is as by default.")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the result here.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Directory for plot, dataset and traces; none are made without."),
+    ] = None,
+    trace: Annotated[
+        str | None,
+        typer.Option(
+            help="Formats of the traces in --out, with commas: csv, perfetto, otel; or none. "
+            "\\[default: csv,perfetto]",
+            show_default=False,
+        ),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=0, max=MAX_WORKERS, help="Processes; 0: one per core.")
+    ] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No table and no progress bar.")] = False,
+) -> None:
+    """Seven sequences on a trapped ion, through QNodeOS and without it (paper, Suppl. Inf.)."""
+    if quiet and json is None and out is None:
+        raise typer.BadParameter("nothing would be kept: add --json or --out", param_hint="--quiet")
+    from qnodeos.assembly.ion import IonNodeConfig, load_ion_node
+    from qnodeos.cli.ion_run import ION_TRACES, run_and_report
+    from qnodeos.cli.run_support import trace_formats
+    from qnodeos.experiments.ion import IonSettings
+
+    settings = IonSettings(
+        repetitions=repetitions,
+        seed=seed,
+        profile=profile.value,
+        node=load_ion_node(config) if config is not None else IonNodeConfig(),
+        backend=backend.value,
+        trace_directory=out and out / ION_TRACES,
+        trace_formats=trace_formats(trace, out),
+    )
+    run_and_report(
+        settings, workers=workers or os.cpu_count() or 1, json_path=json, out=out, quiet=quiet
+    )
+
+
 def demo() -> None:
     """A short delegated quantum computation, with table and plots."""
     dqc(

@@ -1,0 +1,232 @@
+"""A trapped-ion node, in virtual time.
+
+It has no neighbour: programs on it use no entanglement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from qnodeos.assembly.common import (
+    BACKENDS,
+    HOST_TRACE_SHARE,
+    HOST_TRACE_UNIT_NS,
+    TRACE_CAPACITY,
+    below,
+    require_known,
+)
+from qnodeos.assembly.platforms import PLATFORMS
+from qnodeos.cnpu.host import NetworkDirectory
+from qnodeos.cnpu.latency import LatencyProfile
+from qnodeos.cnpu.virtual import MessageBoard, VirtualCnpu
+from qnodeos.config.loader import load_config
+from qnodeos.errors import ConfigurationError
+from qnodeos.limits import Limits
+from qnodeos.qdevice.protocols import SimulatedQDevice
+from qnodeos.qnpu.kernel import Kernel, KernelConfig
+from qnodeos.qnpu.scheduler import POLICIES
+from qnodeos.trace.recorder import TraceRecorder
+from sim.clock import VirtualClock
+from sim.ion.physics import IonPhysics
+from sim.ion_device import BehaviouralIonDevice
+from sim.ion_timing import IonTiming
+from sim.network import PeerNetwork, VirtualNetwork
+from sim.node import VirtualNode
+
+NODE: Final = "ion"
+"""Name of the node."""
+
+_PLATFORM: Final = PLATFORMS["ion"]
+_NODE_ID: Final = 0
+_PULSE_STEP_NS: Final = 10
+
+
+class IonNodeConfig(BaseModel):
+    """One trapped-ion node."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    physics: IonPhysics = Field(IonPhysics(), description="the ion, its lasers and its detection")
+    timing: IonTiming = Field(
+        IonTiming(),
+        description="durations of the instructions; at instrument level only detection_us and "
+        "threshold, the others come from the sequences",
+    )
+
+
+def load_ion_node(path: Path) -> IonNodeConfig:
+    """A configuration file; what it does not name is as by default.
+
+    Raises:
+        ConfigurationError: the file is wrong.
+    """
+    return load_config(path, IonNodeConfig)
+
+
+@dataclass(frozen=True)
+class IonSystem:
+    """A node, ready to run programs. Close it, or use it as a context manager.
+
+    Attributes:
+        network: runs programs; its only node is `NODE`.
+        qnpu_trace: events of the QNPU; unit: the tick.
+        host_trace: events of the CNPU; unit: 1 us.
+    """
+
+    network: VirtualNetwork
+    node: VirtualNode
+    device: SimulatedQDevice
+    cnpu: VirtualCnpu
+    qnpu_trace: TraceRecorder
+    host_trace: TraceRecorder
+    cleanup: ExitStack = field(default_factory=ExitStack)
+
+    def close(self) -> None:
+        """Close the instruments, if there are any; more than once does no harm."""
+        self.cleanup.close()
+
+    def __enter__(self) -> IonSystem:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def build_ion_node(
+    config: IonNodeConfig,
+    profile: LatencyProfile,
+    seed: int | str,
+    trace_capacity: int = TRACE_CAPACITY,
+    backend: str = BACKENDS[0],
+    scheduler: str = "fcfs",
+    limits: Limits = Limits(),
+    observe: Callable[[SimulatedQDevice], SimulatedQDevice] = lambda device: device,
+) -> IonSystem:
+    """A trapped-ion node in virtual time.
+
+    Args:
+        config: the node.
+        profile: latencies of the software.
+        seed: of all randomness; every component draws from a stream of its own.
+        trace_capacity: events kept per recorder.
+        backend: depth of the simulation, one of `BACKENDS`.
+        scheduler: scheduling policy of the QNPU, one of `POLICIES`.
+        limits: of the QNPU.
+        observe: makes what stands between QNPU and device from the device.
+
+    Raises:
+        ConfigurationError: there is no such backend or policy, its packages are missing, or
+            the configuration cannot be simulated at that depth.
+        DeviceError: an instrument cannot be used: one of its name is open already.
+    """
+    require_known("scheduler", scheduler, POLICIES)
+    with ExitStack() as cleanup:
+        device = observe(build_ion_device(config, seed, cleanup, backend))
+        return _run(device, profile, seed, trace_capacity, scheduler, limits, cleanup)
+
+
+def _run(
+    device: SimulatedQDevice,
+    profile: LatencyProfile,
+    seed: int | str,
+    trace_capacity: int,
+    scheduler: str,
+    limits: Limits,
+    cleanup: ExitStack,
+) -> IonSystem:
+    """CNPU and QNPU before a device."""
+    clock = VirtualClock()
+    tick_ns = device.capabilities.tick_ns
+    qnpu_trace = TraceRecorder(tick_ns, trace_capacity)
+    host_trace = TraceRecorder(HOST_TRACE_UNIT_NS, max(trace_capacity // HOST_TRACE_SHARE, 1))
+    kernel = Kernel(
+        KernelConfig(
+            node_id=_NODE_ID,
+            flavour=_PLATFORM.flavour,
+            peers={},
+            dispatch_ticks=profile.dispatch_us * 1_000 // tick_ns,
+            limits=limits,
+        ),
+        _PLATFORM.driver_for(device.capabilities),
+        qnpu_trace,
+        partial(below, Random(f"{seed}/{NODE}/kernel")),
+        POLICIES[scheduler](),
+    )
+    peers = PeerNetwork(clock, profile, Random(f"{seed}/peers"))
+    node = VirtualNode(NODE, kernel, device, clock, peers.sender(_NODE_ID))
+    cnpu = VirtualCnpu(
+        node_name=NODE,
+        directory=NetworkDirectory({NODE: _NODE_ID}, {NODE: NODE}),
+        flavour=_PLATFORM.flavour,
+        clock=clock,
+        qnpu=node,
+        board=MessageBoard(),
+        latency=profile,
+        rng=Random(f"{seed}/{NODE}/cnpu"),
+        trace=host_trace,
+    )
+    network = VirtualNetwork(clock, {NODE: node}, {NODE: cnpu})
+    return IonSystem(network, node, device, cnpu, qnpu_trace, host_trace, cleanup.pop_all())
+
+
+def build_ion_device(
+    config: IonNodeConfig, seed: int | str, cleanup: ExitStack, backend: str = BACKENDS[0]
+) -> SimulatedQDevice:
+    """The simulated device of a trapped-ion node.
+
+    Args:
+        config: the node.
+        seed: of all randomness.
+        cleanup: closes the instruments, if there are any.
+        backend: depth of the simulation, one of `BACKENDS`.
+
+    Raises:
+        ConfigurationError: there is no such backend, its packages are missing, or the
+            configuration cannot be simulated at that depth.
+        DeviceError: an instrument cannot be used: one of its name is open already.
+    """
+    require_known("backend", backend, BACKENDS)
+    rng = Random(f"{seed}/{NODE}/device")
+    if backend == "behavioural":
+        return BehaviouralIonDevice(config.timing, config.physics, rng, NODE)
+    return _instrument_device(config, rng.getrandbits(64), cleanup)
+
+
+def _instrument_device(config: IonNodeConfig, seed: int, cleanup: ExitStack) -> SimulatedQDevice:
+    try:
+        from drivers.errors import instrument_errors
+        from drivers.ion_setup import IonSettings
+        from sim.ion.build import SimulatedIonNode
+        from sim.ion.node import TICK_NS
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"the instrument level needs the package {error.name}; install the extra 'lab': "
+            "pip install 'qnodeos[lab]'"
+        ) from error
+    physics, timing = config.physics, config.timing
+    if timing.tick_ns != TICK_NS:
+        raise ConfigurationError(
+            f"timing.tick_ns is {timing.tick_ns}; at instrument level it is {TICK_NS}"
+        )
+    base = IonSettings()
+    settings = replace(
+        base,
+        sequences=replace(
+            base.sequences,
+            pi_time_ns=round(physics.pi_time_ns / _PULSE_STEP_NS) * _PULSE_STEP_NS,
+            detection_us=timing.detection_us,
+        ),
+        carrier_hz=physics.carrier_hz,
+        sideband_hz=physics.carrier_hz - physics.trap_hz,
+        threshold=timing.threshold,
+    )
+    with instrument_errors():
+        return cleanup.enter_context(SimulatedIonNode(physics, settings, seed)).device

@@ -1,0 +1,116 @@
+"""Running the trapped-ion demonstration from the command line: progress, storage, report."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+
+from qnodeos import __version__
+from qnodeos.cli.run_support import STOPPING, check_destinations, progress_bar, write_whole
+from qnodeos.experiments.ion import (
+    BLOCK_REPETITIONS,
+    IonBlock,
+    IonSettings,
+    merged,
+    run_blocks,
+)
+from qnodeos.experiments.ion_analysis import IonData, analyse_ion
+from qnodeos.experiments.ion_storage import add_block, open_ion_run
+from qnodeos.experiments.ion_table import ion_table
+from qnodeos.experiments.storage import DATABASE
+
+ION_TRACES: Final = "ion_traces"
+"""Directory of the traces in the directory of results."""
+
+
+def run_and_report(
+    settings: IonSettings, *, workers: int, json_path: Path | None, out: Path | None, quiet: bool
+) -> None:
+    """Run the experiment and write what was asked for.
+
+    After Ctrl-C what was measured is analysed and written all the same, then
+    KeyboardInterrupt goes on to the caller.
+
+    Args:
+        settings: the experiment.
+        workers: processes.
+        json_path: where to write the result as JSON, None for nowhere.
+        out: directory for plot and dataset (and of the traces), None for none.
+        quiet: no table and no progress bar.
+    """
+    console = Console(quiet=quiet)
+    check_destinations(json_path, out)
+    started_s = time.perf_counter()
+    parts: dict[IonBlock, IonData] = {}
+    interrupted: KeyboardInterrupt | None = None
+    with ExitStack() as stack:
+        on_progress = stack.enter_context(progress_bar(console, "circuits", settings.circuits))
+        stored = None
+        if out is not None:
+            stored = stack.enter_context(open_ion_run(out / DATABASE, _metadata(settings)))
+        try:
+            for block, data in run_blocks(
+                settings, workers, on_progress, lambda: console.print(STOPPING)
+            ):
+                parts[block] = data
+                if stored is not None:
+                    add_block(stored, block.number * BLOCK_REPETITIONS, data)
+        except KeyboardInterrupt as interrupt:
+            interrupted = interrupt
+            if stored is not None:
+                stored.mark_interrupted()
+    if parts:
+        result = analyse_ion(
+            merged(parts, settings),
+            settings.expected(),
+            seed=settings.seed,
+            wall_s=time.perf_counter() - started_s,
+        )
+        result["complete"] = interrupted is None
+        result["settings"] = _metadata(settings)
+        _report(console, result, settings, json_path, out)
+    if interrupted is not None:
+        done = sum(data.repetitions for data in parts.values())
+        console.print(
+            f"Interrupted: {done} of {settings.repetitions} repetitions are done and kept."
+        )
+        raise interrupted
+
+
+def _report(
+    console: Console,
+    result: dict[str, Any],
+    settings: IonSettings,
+    json_path: Path | None,
+    out: Path | None,
+) -> None:
+    console.print(ion_table(result))
+    if json_path is not None:
+        write_whole(json_path, json.dumps(result, indent=1, allow_nan=False) + "\n")
+        console.print(f"Result: {json_path}")
+    if out is not None:
+        from qnodeos.experiments.figures.ion import ion_figure
+        from qnodeos.experiments.figures.saving import save_figures
+
+        for figure in save_figures({"ion_p_dark": ion_figure(result)}, out, ("png",)):
+            console.print(f"Plot: {figure}")
+        console.print(f"Dataset: {out / DATABASE} (QCoDeS)")
+        if settings.trace_formats:
+            console.print(f"Traces of the first block: {settings.trace_directory}")
+
+
+def _metadata(settings: IonSettings) -> dict[str, Any]:
+    """What was run, as text and numbers."""
+    return {
+        "version": __version__,
+        "backend": f"{settings.backend} (simulated)",
+        "seed": settings.seed,
+        "profile": settings.profile,
+        "repetitions": settings.repetitions,
+        "node": settings.node.model_dump_json(),
+    }
