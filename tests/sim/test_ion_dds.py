@@ -133,6 +133,7 @@ def test_a_write_waits_for_io_update(ready):
     # Only the edge counts: what is written while the line is high waits for the next one.
     ready.set_io_update(2_000, True)
     send(ready, Register.PROFILE_1, 0)
+    ready.set_io_update(2_050, True)
     ready.set_io_update(2_100, False)
     assert read(ready, Register.PROFILE_1) != 0
     ready.set_io_update(2_200, True)
@@ -171,6 +172,12 @@ def test_pieces_are_cut_where_the_output_changes(ready):
     assert ready.pieces(1_600, 1_600) == [(1_600, 1_600, ready.output(1_600))]
     with pytest.raises(ValueError, match="1000 is before 1001"):
         ready.pieces(1_001, 1_000)
+
+
+def test_changes_of_one_moment_are_one_change(ready):
+    ready.set_profile(1_000, 2)
+    ready.set_profile(1_000, 3)
+    assert [tone.phase_rad for _, _, tone in ready.pieces(1_000, 2_000)] == [0, math.pi]
 
 
 @given(

@@ -46,9 +46,9 @@ def gate(chip: SimulatedPmtCounter, *photons: int) -> None:
 def test_photons_count_within_the_gate_only(chip, counter):
     chip.count(1_000)
     gate(chip, 10, 20)
-    chip.count(1_000)
+    chip.count(70_000)
     assert counter.count() == 30
-    assert not chip.bright
+    assert (chip.bright, chip.overflowed) == (False, False)
 
 
 def test_the_comparator_tells_more_than_the_threshold(chip, counter):
