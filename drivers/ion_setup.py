@@ -127,7 +127,6 @@ class IonInstruments:
         _check(settings)
         self.settings = None
         self._started = True
-        self.sequencer.stop()
         self.dds.connect_pins(self._pulse_update)
         self.dds.set_up()
         self.apply(settings)

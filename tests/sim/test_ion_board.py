@@ -45,6 +45,7 @@ INSTRUCTIONS = {
     IonOperation.MEASURE: msr(),
 }
 STROBE = 1 << TRIGGER_STROBE
+BUSY, DONE, ERROR, GATE = TtlLine.BUSY, TtlLine.DONE, TtlLine.ERROR, TtlLine.PMT_GATE
 
 
 @pytest.fixture(autouse=True)
@@ -181,9 +182,23 @@ def test_an_instruction_while_busy_is_neither_executed_nor_answered(rigs):
     assert seen == [1, 1 | STROBE, 0]
 
 
+def test_photons_are_counted_while_the_gate_is_open_whatever_the_light_does(rigs):
+    lit = (TtlLine.DOPPLER_397, TtlLine.REPUMP_866)
+    body = "".join(
+        out(*lines) + "delay 1_000, r1\n" for lines in (lit, (*lit, GATE), lit, (GATE,), ())
+    )
+    rig = rigs(words=program(body))
+    counts: list[int] = []
+    rig.pmt.count = lambda photons: counts.append(photons if rig.pmt.is_open else 0)
+    rig.sequencer.set_software_trigger(STROBE)
+    rig.node.sleep(1e-3)
+    stretches = [(duration, light.doppler_397) for duration, light in rig.ion.seen[1:]]
+    assert stretches == [(10_010, True)] * 3 + [(10_010, False)]
+    assert counts[1:] == [0, 100, 0, 0]
+
+
 # --- what goes wrong ---------------------------------------------------------------------------
 
-BUSY, DONE, ERROR, GATE = TtlLine.BUSY, TtlLine.DONE, TtlLine.ERROR, TtlLine.PMT_GATE
 BROKEN_PROGRAMS = {
     "never busy": ("", Failure.NOT_TAKEN),
     "never done": (out(BUSY), Failure.NOT_DONE),
@@ -196,6 +211,7 @@ BROKEN_PROGRAMS = {
                         + "delay 100, r1\n" + out(), Failure.WRONG_GATE),
     "done and error": (out(BUSY, GATE) + "delay 100, r1\n" + out(BUSY, DONE, ERROR)
                        + "delay 100, r1\n" + out(), Failure.REFUSED),
+    "error, never released": (out(BUSY) + "delay 100, r1\n" + out(BUSY, ERROR), Failure.REFUSED),
     "a word that is none": (out(BUSY) + "ret\n", Failure.NOT_DONE),
 }  # fmt: skip
 

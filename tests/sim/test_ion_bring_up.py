@@ -138,6 +138,24 @@ def test_apply_changes_what_differs(nodes):
     assert (duration, round(frequency_hz / 1e6, 3)) == (8_000, 82.0)
 
 
+def test_another_tone_alone_leaves_the_program_running(nodes):
+    node = nodes()
+    node.instruments.apply(replace(SETTINGS, carrier_hz=82e6))
+    assert Wire(node.device).run(sqg(Axis.X, 16)).outcome is Outcome.SUCCESS_ZERO
+    assert round(pulses(node)[-1][1] / 1e6, 3) == 82.0
+
+
+def test_what_failed_half_way_is_set_up_as_a_whole_the_next_time(nodes):
+    node = nodes()
+    bad = BoardSettings(codes={**CODES, IonOperation.X_PI: 1})
+    with pytest.raises(ConfigurationRefused, match="same code"):
+        node.instruments.apply(replace(SETTINGS, carrier_hz=82e6, board=bad))
+    assert node.instruments.settings is None
+    node.instruments.apply(SETTINGS)
+    assert Wire(node.device).run(sqg(Axis.X, 16)).outcome is Outcome.SUCCESS_ZERO
+    assert round(pulses(node)[-1][1] / 1e6, 3) == 81.5
+
+
 def test_nothing_is_loaded_again_that_has_not_changed(nodes, mocker):
     node = nodes()
     load = mocker.spy(node.instruments.sequencer, "load")
