@@ -40,6 +40,7 @@ from sim.ion_device import BehaviouralIonDevice
 from sim.ion_timing import IonTiming
 from sim.network import PeerNetwork, VirtualNetwork
 from sim.node import VirtualNode
+from sim.realtime.laboratory import RealTimeDevice
 
 NODE: Final = "ion"
 """Name of the node."""
@@ -179,7 +180,7 @@ def _run(
 
 def build_ion_device(
     config: IonNodeConfig, seed: int | str, cleanup: ExitStack, backend: str = BACKENDS[0]
-) -> SimulatedQDevice:
+) -> RealTimeDevice:
     """The simulated device of a trapped-ion node.
 
     Args:
@@ -200,7 +201,7 @@ def build_ion_device(
     return _instrument_device(config, rng.getrandbits(64), cleanup)
 
 
-def _instrument_device(config: IonNodeConfig, seed: int, cleanup: ExitStack) -> SimulatedQDevice:
+def _instrument_device(config: IonNodeConfig, seed: int, cleanup: ExitStack) -> RealTimeDevice:
     try:
         from drivers.errors import instrument_errors
         from drivers.ion_setup import IonSettings

@@ -8,6 +8,7 @@ from functools import partial
 
 from qnodeos.assembly.platforms import platform_of
 from qnodeos.engine import Link, LoopbackLink, ShmLink, SpidevLink, TickEngine, open_engine
+from qnodeos.errors import ConfigurationError
 from qnodeos.qnpu.kernel import Kernel
 from qnodeos.service.loop import Loop
 from qnodeos.service.node_file import NodeFile, ShmDevice, SpiDevice
@@ -40,6 +41,12 @@ def build_service(
         DeviceError: the device cannot be used.
     """
     platform = platform_of(node.platform)
+    if node.peers and not platform.capabilities.links:
+        raise ConfigurationError(
+            f"{', '.join(node.peers)}: nodes of platform {platform.name} have no link to another; "
+            "leave peers out, and programs run on this node alone",
+            field="peers",
+        )
     reserve_descriptors(node.limits)
     listeners = open_listeners(node, activated)
     try:

@@ -55,6 +55,11 @@ default column is that of `--link paper`, and names what `--link fast` has inste
 differs. A wrong field, type or range is an error that names file, line and field. A number without
 end is written `.inf`.
 """
+_ION: Final = """\
+## Trapped-ion nodes: `qnodeos experiment ion --config FILE`
+
+The same fields stand under `ions.NAME` of a laboratory file.
+"""
 _PROFILE: Final = """\
 ## Latency profiles: `--profile NAME`
 
@@ -76,7 +81,8 @@ those of Unix sockets, are taken from the folder of the file. An address is `uni
 _LAB_FILES: Final = """\
 ## Laboratory files: `qnodeos lab LAB.yaml`
 
-The simulated laboratory that the devices of two nodes are in.
+The simulated laboratory that the devices of the nodes are in. The fields of `network` and of
+`ions.NAME` are those of configuration files and trapped-ion nodes, above.
 """
 _CONTROLLER_FILES: Final = """\
 ## Controller files: `qnodeos controller CONTROLLER.yaml`
@@ -102,6 +108,7 @@ def config(
 def reference() -> str:
     """The reference of all fields, as Markdown."""
     from qnodeos.assembly import LINKS, NetworkConfig, load_profile
+    from qnodeos.assembly.ion import IonNodeConfig
     from qnodeos.cnpu.latency import Delay, LatencyProfile, Spikes
 
     presets: dict[str, BaseModel] = {name: NetworkConfig.preset(name) for name in LINKS}
@@ -109,6 +116,8 @@ def reference() -> str:
     sections = [
         _INTRODUCTION,
         *_sections([""], presets),
+        _ION,
+        *_sections([""], {"": IonNodeConfig()}),
         _PROFILE,
         _table(LatencyProfile, profiles),
         _section("`Delay`", {"": Delay()}),

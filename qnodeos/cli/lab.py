@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json as json_module
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -15,7 +17,8 @@ if TYPE_CHECKING:
     from qnodeos.cli.lab_file import LabFile
     from qnodeos.engine.channel import DevicePort
     from qnodeos.service.realtime import PreparedProcess
-    from sim.realtime.laboratory import RealTimeLaboratory
+    from sim.realtime.laboratory import RealTimeDevice, RealTimeLaboratory
+    from sim.realtime.statistics import NodeStatistics
 
 START_DELAY_NS: Final = 1_000_000
 """From the start of the clock to tick 0: the channels must be there by then (assumed)."""
@@ -37,63 +40,94 @@ def lab(
     from sim.realtime.loop import may_spin, serve
 
     file = load_lab(path)
-    spin = file.pace == "spinning" or (file.pace == "auto" and may_spin(len(file.nodes)))
+    spin = file.pace == "spinning" or (file.pace == "auto" and may_spin(len(file.all_nodes)))
     with ExitStack() as cleanup:
         stop = cleanup.enter_context(StopSignals())
         notifier = cleanup.enter_context(Notifier())
-        laboratory, ports, devices = _open(file, cleanup)
+        opened = _open(file, cleanup)
         prepared = cleanup.enter_context(_prepare(file, spin))
         mode = "spinning" if spin else "event-driven"
-        line = f"{file.backend} devices of {' and '.join(file.nodes)}, {mode}"
+        line = f"{file.backend} devices of {_listed(file.all_nodes)}, {mode}"
         typer.echo(f"lab: {line}; channels in {file.directory}; Ctrl-C ends it")
         typer.echo(f"lab: {prepared.report.summary()}")
         notifier.ready(line)
 
         def report() -> None:
             notifier.alive()
-            notifier.status(_status(laboratory, devices))
+            notifier.status(_status(opened))
 
-        serve(laboratory, list(ports.values()), stop, spin=spin, report=report)
+        serve(opened.laboratories, list(opened.ports.values()), stop, spin=spin, report=report)
         notifier.stopping()
-        counted = _counted(file, laboratory, ports, devices, mode)
+        counted = _counted(file, opened, mode)
     _print(counted)
     if json is not None:
         json.parent.mkdir(parents=True, exist_ok=True)
         json.write_text(json_module.dumps(counted, indent=1) + "\n", "utf-8")
 
 
-def _open(
-    file: LabFile, cleanup: ExitStack
-) -> tuple[RealTimeLaboratory, dict[str, DevicePort], TwoDevices]:
+@dataclass(frozen=True)
+class _Opened:
+    """What the process serves.
+
+    Attributes:
+        laboratories: one with the NV nodes, if there are any, and one per ion.
+        ports: channels by node.
+        pair: the NV nodes; None if there are none.
+    """
+
+    laboratories: list[RealTimeLaboratory]
+    ports: dict[str, DevicePort]
+    pair: TwoDevices | None
+
+    @property
+    def statistics(self) -> dict[str, NodeStatistics]:
+        """By the name of the node."""
+        return {
+            name: node
+            for laboratory in self.laboratories
+            for name, node in laboratory.statistics.items()
+        }
+
+
+def _open(file: LabFile, cleanup: ExitStack) -> _Opened:
     """Make devices and channels, and start the clock."""
     from qnodeos.assembly import ROLES, build_devices
+    from qnodeos.assembly.ion import build_ion_device
     from qnodeos.engine.channel import DevicePort
     from sim.realtime.laboratory import RealTimeLaboratory
 
-    devices = build_devices(file.network, file.seed, cleanup, file.backend)
+    pair = build_devices(file.network, file.seed, cleanup, file.backend) if file.nodes else None
+    together: list[dict[str, RealTimeDevice]] = []
+    if pair is not None:
+        together.append(
+            {name: pair.devices[role] for name, role in zip(file.nodes, ROLES, strict=True)}
+        )
+    for name, node in file.ions.items():
+        device = build_ion_device(node, f"{file.seed}/{name}", cleanup, file.backend)
+        together.append({name: device})
     file.directory.mkdir(parents=True, exist_ok=True)
     epoch_ns = time.monotonic_ns() + START_DELAY_NS
     ports: dict[str, DevicePort] = {}
-    for name, role in zip(file.nodes, ROLES, strict=True):
-        capabilities = devices.devices[role].capabilities
-        ports[name] = cleanup.enter_context(
-            DevicePort.create(
-                file.channel(name),
-                name=f"{name}: {capabilities.name}",
-                tick_ns=capabilities.tick_ns,
-                epoch_ns=epoch_ns,
-                capabilities=capabilities,
+    laboratories = []
+    for devices in together:
+        for name, device in devices.items():
+            ports[name] = cleanup.enter_context(
+                DevicePort.create(
+                    file.channel(name),
+                    name=f"{name}: {device.capabilities.name}",
+                    tick_ns=device.capabilities.tick_ns,
+                    epoch_ns=epoch_ns,
+                    capabilities=device.capabilities,
+                )
+            )
+        laboratories.append(
+            RealTimeLaboratory(
+                {name: (device, ports[name]) for name, device in devices.items()},
+                epoch_ns,
+                grace_ticks=file.grace_ticks,
             )
         )
-    laboratory = RealTimeLaboratory(
-        {
-            name: (devices.devices[role], ports[name])
-            for name, role in zip(file.nodes, ROLES, strict=True)
-        },
-        epoch_ns,
-        grace_ticks=file.grace_ticks,
-    )
-    return laboratory, ports, devices
+    return _Opened(laboratories, ports, pair)
 
 
 def _prepare(file: LabFile, spin: bool) -> PreparedProcess:
@@ -107,30 +141,27 @@ def _prepare(file: LabFile, spin: bool) -> PreparedProcess:
     return prepare_process(RealtimeSettings(tick_priority=0, policy_priority=priority))
 
 
-def _status(laboratory: RealTimeLaboratory, devices: TwoDevices) -> str:
-    nodes = laboratory.statistics.values()
+def _status(opened: _Opened) -> str:
+    nodes = opened.statistics.values()
+    heralds = "" if opened.pair is None else f"{opened.pair.heralds()} heralds, "
     return (
-        f"{sum(node.commands for node in nodes)} commands, {devices.heralds()} heralds, "
+        f"{sum(node.commands for node in nodes)} commands, {heralds}"
         f"{sum(node.late_answers for node in nodes)} of {sum(node.answers for node in nodes)} "
         "answers late"
     )
 
 
-def _counted(
-    file: LabFile,
-    laboratory: RealTimeLaboratory,
-    ports: dict[str, DevicePort],
-    devices: TwoDevices,
-    mode: str,
-) -> dict[str, Any]:
+def _counted(file: LabFile, opened: _Opened, mode: str) -> dict[str, Any]:
+    pair = opened.pair
     return {
         "backend": file.backend,
         "mode": mode,
-        "tick_ns": laboratory.tick_ns,
-        "batches": None if devices.batches is None else devices.batches(),
-        "heralds": devices.heralds(),
+        "batches": None if pair is None or pair.batches is None else pair.batches(),
+        "heralds": None if pair is None else pair.heralds(),
         "nodes": {
-            name: node.summary() | {"attached": ports[name].generation}
+            name: node.summary()
+            | {"attached": opened.ports[name].generation, "tick_ns": laboratory.tick_ns}
+            for laboratory in opened.laboratories
             for name, node in laboratory.statistics.items()
         },
     }
@@ -138,7 +169,8 @@ def _counted(
 
 def _print(counted: dict[str, Any]) -> None:
     batches = "" if counted["batches"] is None else f"{counted['batches']} batches, "
-    typer.echo(f"lab: {batches}{counted['heralds']} heralds")
+    if counted["heralds"] is not None:
+        typer.echo(f"lab: {batches}{counted['heralds']} heralds")
     for name, node in counted["nodes"].items():
         lag, late = node["lag_us"], node["lateness_us"]
         typer.echo(
@@ -147,3 +179,8 @@ def _print(counted: dict[str, Any]) -> None:
             f"{node['late_answers']} of them late (99 %: {late['p99']:.0f} us, most "
             f"{late['max']:.0f}); {node['moved_commands']} commands moved"
         )
+
+
+def _listed(names: Sequence[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last

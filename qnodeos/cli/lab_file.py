@@ -8,17 +8,19 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from qnodeos.assembly import NetworkConfig
+from qnodeos.assembly.ion import IonNodeConfig
 from qnodeos.config import load_config
 from sim.realtime.laboratory import GRACE_TICKS
 
 MAX_GRACE_TICKS: Final = 1_000
+MAX_IONS: Final = 8
 _PRESET: Final = "paper"
 
 NodeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
 
 class LabFile(BaseModel):
-    """A simulated laboratory of two nodes."""
+    """A simulated laboratory: two NV nodes with a link, trapped-ion nodes, or both."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -36,9 +38,15 @@ class LabFile(BaseModel):
         description="client, server and link, with the fields of a configuration file; what is "
         "not named is as in the preset. The schedule is the controller's",
     )
-    nodes: tuple[NodeName, NodeName] = Field(
+    nodes: Annotated[tuple[NodeName, ...], Field(max_length=2)] = Field(
         ("client", "server"),
-        description="names of the client and the server; their channels have them too",
+        description="names of the client and the server; their channels have them too. None: only "
+        "ions",
+    )
+    ions: Annotated[dict[NodeName, IonNodeConfig], Field(max_length=MAX_IONS)] = Field(
+        {},
+        description="trapped-ion nodes by name, which have no link to each other nor to the "
+        "others; at instrument level there can be one",
     )
     directory: Path = Field(
         Path("run"),
@@ -61,10 +69,27 @@ class LabFile(BaseModel):
     )
 
     @model_validator(mode="after")
-    def _has_two_nodes(self) -> Self:
-        if self.nodes[0] == self.nodes[1]:
-            raise ValueError(f"nodes are both called {self.nodes[0]!r}; give them two names")
+    def _has_nodes(self) -> Self:
+        if len(self.nodes) == 1:
+            raise ValueError(
+                f"nodes names {self.nodes[0]!r} alone; name the client and the server, or none"
+            )
+        names = self.all_nodes
+        if not names:
+            raise ValueError("there are neither nodes nor ions; name some")
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two nodes are called {name!r}; give them two names")
+        if self.backend == "instrument" and len(self.ions) > 1:
+            raise ValueError(
+                f"ions names {len(self.ions)} nodes; at instrument level a laboratory has one"
+            )
         return self
+
+    @property
+    def all_nodes(self) -> tuple[str, ...]:
+        """Names of all nodes."""
+        return (*self.nodes, *self.ions)
 
     def channel(self, node: str) -> Path:
         """The file of a node's channel."""

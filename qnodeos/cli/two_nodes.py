@@ -54,7 +54,7 @@ def system_specs(directory: Path) -> list[ChildSpec]:
             f"is a file; name the directory that it is in: {directory.parent}", file=str(directory)
         )
     lab = directory / f"{LAB}.yaml"
-    nodes = load_lab(lab).nodes
+    nodes = load_lab(lab).all_nodes
     specs = [ChildSpec(LAB, (LAB, str(lab), "--json", str(directory / RUN / LAB_RESULT)))]
     for node in nodes:
         if node in {LAB, CONTROLLER}:

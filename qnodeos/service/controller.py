@@ -117,6 +117,11 @@ class NodeView:
     mismatched: TickFix | None = None
 
     @property
+    def has_link(self) -> bool:
+        """Whether it makes entanglement with another; otherwise it needs no schedule."""
+        return any(peer >= 0 for peer in self.pattern)
+
+    @property
     def is_connected(self) -> bool:
         """Whether both ends have greeted."""
         return self.session is not None and self.session.state is SessionState.OPEN
@@ -173,7 +178,8 @@ class ControllerCore:
     def is_ready(self) -> bool:
         """Whether all nodes have confirmed the schedule."""
         return self.number > 0 and all(
-            node.is_connected and node.installed == self.number for node in self.nodes.values()
+            node.is_connected and (node.installed == self.number or not node.has_link)
+            for node in self.nodes.values()
         )
 
     # --- connections ------------------------------------------------------------------
@@ -209,10 +215,12 @@ class ControllerCore:
         if hello.tick_ns == 0:
             raise PeerRefusedError(f"a tick lasts 0 ns at {there}; that is no QNPU's")
         for other in self.nodes.values():
-            if other is not node and other.tick_ns not in (0, hello.tick_ns):
+            if other is node or not (node.has_link and other.has_link):
+                continue
+            if other.tick_ns not in (0, hello.tick_ns):
                 raise PeerRefusedError(
                     f"a tick lasts {hello.tick_ns} ns at {there} and {other.tick_ns} ns at "
-                    f"{other.name!r}; a network needs devices with the same"
+                    f"{other.name!r}; nodes joined by links need devices with the same tick"
                 )
         return node.connections
 
@@ -281,8 +289,9 @@ class ControllerCore:
             node.incarnation, node.tick_ns = message.incarnation, message.tick_ns
             node.retry_ns = self._timing.first_retry_ns
             node.error = ""
-            self._check_lengths(node)
-            self._begin_round(node, now_ns)
+            if node.has_link:
+                self._check_lengths(node)
+                self._begin_round(node, now_ns)
         elif isinstance(message, TickReading):
             self._on_reading(node, message, now_ns)
         elif isinstance(message, Installed):
@@ -346,7 +355,7 @@ class ControllerCore:
             if forgotten_ticks >= TOO_UNCERTAIN_TICKS / 2:
                 self._grid = None  # all nodes were away for so long that it is lost
         if self._grid is None:
-            waits = any(node.fix is None for node in self.nodes.values())
+            waits = any(node.fix is None for node in self.nodes.values() if node.has_link)
             if waits and now_ns < self._first_round_ns:
                 return
             self._make_grid(now_ns)
@@ -566,7 +575,8 @@ class ControllerCore:
         )
         away = [node.name for node in self.nodes.values() if not node.is_connected]
         wrong = [node.name for node in self.nodes.values() if node.is_connected and node.error]
-        parts = [f"schedule {self.number} at {ready} of {len(self.nodes)} nodes"]
+        linked = sum(node.has_link for node in self.nodes.values())
+        parts = [f"schedule {self.number} at {ready} of {linked} nodes"]
         parts += [f"not connected: {', '.join(away)}"] if away else []
         parts += [f"without a schedule: {', '.join(wrong)}"] if wrong else []
         return "; ".join(parts)

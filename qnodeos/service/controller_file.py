@@ -58,7 +58,10 @@ class ControllerFile(_Section):
     )
     links: Annotated[
         tuple[tuple[NodeName, NodeName], ...], Field(min_length=1, max_length=MAX_LINKS)
-    ] = Field(description="pairs of neighbours that make entanglement")
+    ] = Field(
+        description="pairs of neighbours that make entanglement; they have devices with the same "
+        "tick. A node in no pair runs local programs, and gets no schedule"
+    )
     bin_ms: Annotated[float, Field(gt=0, le=1_000)] = Field(
         10.0, description="length of a time bin (published: 10 ms)"
     )

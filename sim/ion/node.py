@@ -234,6 +234,11 @@ class InstrumentIonDevice:
         """What this device can do."""
         return self._capabilities
 
+    @property
+    def waits_for_neighbour(self) -> bool:
+        """Never: it has no neighbour."""
+        return False
+
     def exchange(self, tick: int, frame: int) -> int:
         """Swap one 32-bit frame. Ticks of successive calls increase.
 

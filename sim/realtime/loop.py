@@ -46,7 +46,7 @@ def may_spin(nodes: int, cores: int | None = None) -> bool:
 
 
 def serve(
-    laboratory: RealTimeLaboratory,
+    laboratories: Sequence[RealTimeLaboratory],
     ports: Sequence[ChannelPort],
     stop: StopSignals,
     *,
@@ -57,19 +57,19 @@ def serve(
     """Serve until a signal comes.
 
     Args:
-        laboratory: to run.
-        ports: of its nodes.
+        laboratories: to run; between their devices there is nothing.
+        ports: of their nodes.
         stop: entered; what ends the loop.
         spin: never sleep.
         report: called once a second; must be quick, for everything waits for it.
-        clock_ns: the clock of the laboratory.
+        clock_ns: the clock of the laboratories.
     """
     waiting = [stop.fileno(), *(port.fileno() for port in ports)]
     report_ns = clock_ns() + REPORT_NS
     while not stop.is_set():
         for port in ports:
             port.acknowledge_doorbell()
-        tick = laboratory.turn()
+        ticks = [laboratory.turn() for laboratory in laboratories]
         now_ns = clock_ns()
         if report is not None and now_ns >= report_ns:
             report()
@@ -77,7 +77,8 @@ def serve(
         if spin:
             continue
         wake_ns = now_ns + BEAT_NS
-        if tick is not None:
-            wake_ns = min(wake_ns, laboratory.time_ns(tick))
+        for laboratory, tick in zip(laboratories, ticks, strict=True):
+            if tick is not None:
+                wake_ns = min(wake_ns, laboratory.time_ns(tick))
         # Not epoll, whose timeout Python rounds to milliseconds: select has microseconds.
         select.select(waiting, (), (), max(0, wake_ns - clock_ns()) / _NS_PER_S)

@@ -59,7 +59,7 @@ def test_a_doorbell_is_answered_and_a_signal_ends_it(spin):
     with served(port) as laboratory, StopSignals() as stop:
         port.commands.append((1, FrameMaster().outgoing()))
         os.eventfd_write(port.bell, 1)
-        serve(laboratory, [port], stop, spin=spin)
+        serve([laboratory], [port], stop, spin=spin)
         assert stop.is_set()
     assert len(port.responses) == 2
     assert port.heard == 1
@@ -72,7 +72,7 @@ def test_it_comes_round_without_a_doorbell_and_reports():
     now_ns = iter(range(0, 1 << 62, 400_000_000))
     with served(port) as laboratory, StopSignals() as stop:
         serve(
-            laboratory,
+            [laboratory],
             [port],
             stop,
             report=lambda: reports.append(port.turns),

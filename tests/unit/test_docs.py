@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from qnodeos import cli
 from qnodeos.assembly import LINKS, NetworkConfig, NodeConfig, ScheduleConfig, load_network
+from qnodeos.assembly.ion import IonNodeConfig
 from qnodeos.cli.configuration import reference
 from qnodeos.cli.lab_file import LabFile
 from qnodeos.cnpu.latency import Delay, LatencyProfile, Spikes
@@ -19,6 +20,8 @@ from qnodeos.qnpu.process import state_diagram
 from qnodeos.service import controller_file, node_file
 from qnodeos.transport import TlsFiles
 from sim.entangled_state import PerfectProtocol, SinglePhotonProtocol
+from sim.ion.physics import IonPhysics
+from sim.ion_timing import IonTiming
 from sim.link import LinkParameters
 from sim.noise import NVNoise
 from sim.nv_timing import NVTiming
@@ -98,6 +101,7 @@ def test_the_reference_describes_every_field():
         *(node_file.ApiConfig, node_file.PeerConfig, node_file.PeerListenConfig, TlsFiles),
         *(node_file.ApplicationsConfig, node_file.RealtimeConfig, node_file.LimitsConfig),
         *(node_file.TraceConfig, LabFile, controller_file.ControllerFile),
+        *(IonNodeConfig, IonPhysics, IonTiming),
         *(controller_file.ControlledNode, controller_file.SynchronisationConfig),
     )
     assert described == {name for model in models for name in model.model_fields}
