@@ -155,7 +155,7 @@ class Line:
             if clock.tick - started > PATIENCE_TICKS:
                 raise CalibrationError(
                     f"{instruction} is not answered within {PATIENCE_TICKS} ticks; look at the "
-                    "state of the ADwin's program"
+                    "state of the node's controller"
                 )
         self.require_success(instruction, response.outcome)
         return response.outcome

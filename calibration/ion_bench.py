@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import chi2_contingency
 
+from calibration.errors import CalibrationError
 from calibration.ion_file import IonCalibration
+from calibration.measurement import Data
 from sequences.ion import IonOperation
+
+LEAST_VARIATION: Final = 1e-6
+"""A sweep without any variation looks like one with this probability."""
 
 
 class IonBench(Protocol):
@@ -45,3 +51,14 @@ def count_dark(bench: IonBench, operations: Sequence[IonOperation], shots: int) 
         "shots": counts.size,
         "dark": int(np.count_nonzero(counts <= bench.calibration.threshold.value)),
     }
+
+
+def check_varies(data: Data, advice: str) -> None:
+    """Raise `CalibrationError` if the dark readouts of a sweep may be as many everywhere."""
+    dark, bright = data["dark"], data["shots"] - data["dark"]
+    if not (dark.sum() and bright.sum()) or (
+        chi2_contingency(np.stack([dark, bright])).pvalue > LEAST_VARIATION
+    ):
+        raise CalibrationError(
+            f"{data.measurement}: the readouts are the same in all of the sweep; {advice}"
+        )

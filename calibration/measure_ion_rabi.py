@@ -1,8 +1,9 @@
 """`ion-rabi`: the length of the pi pulse.
 
-Pulses on the carrier of growing length, and none. Every number of phonons has a Rabi frequency of
+Pulses on the carrier of growing length. Every number of phonons has a Rabi frequency of
 its own, so thermal oscillations fade; the fit has the mean of the distribution and the mean of the
-Rabi frequencies, which a pi pulse is made for, as its parameters.
+Rabi frequencies, which a pi pulse is made for, as its parameters. Errors of preparation and pulse
+are taken to be the same for S1/2 and D5/2 and all lengths.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from calibration.bench import restored
 from calibration.errors import CalibrationError
 from calibration.file import Calibrated
 from calibration.fits import Floats, fit_binomial, parameters
-from calibration.ion_bench import IonBench, count_dark
+from calibration.ion_bench import IonBench, check_varies, count_dark
 from calibration.ion_file import ION_RANGES, IonCalibration
-from calibration.measure_ion_frequency import CONTRAST_SIGMAS, LEVELS
+from calibration.measure_ion_frequency import LEVELS
 from calibration.measurement import (
     CalibrationResult,
     Column,
@@ -36,6 +37,7 @@ from calibration.measurement import (
 from sequences.ion import PULSE_STEP_NS, IonOperation
 from sequences.thermal_rabi import MAX_MEAN_PHONONS, carrier_factors, thermal
 
+_PROGRAM: Final = (IonOperation.INITIALISE, IonOperation.X_PI)
 _FINE: Final = 60
 """Pi times tried for the start of the fit, which may have several minima."""
 
@@ -46,7 +48,7 @@ class IonRabi(Measurement[IonBench]):
 
     Attributes:
         pi_pulses: length of the sweep in units of the present pi time.
-        n_points: in it, besides the one without a pulse.
+        n_points: in it.
         shots: at each.
     """
 
@@ -79,38 +81,29 @@ class IonRabi(Measurement[IonBench]):
         end = min(greatest, self.pi_pulses * original.pi_ns.value)
         lengths = np.linspace(least, max(least, end), self.n_points)
         with restored(bench):
-            program = [IonOperation.INITIALISE]
-            yield {"length": 0, **count_dark(bench, program, self.shots)}
-            program.append(IonOperation.X_PI)
             for length in np.unique(PULSE_STEP_NS * np.rint(lengths / PULSE_STEP_NS)):
                 bench.apply(original.replaced(pi_ns=Calibrated(value=float(length))))
-                yield {"length": float(length), **count_dark(bench, program, self.shots)}
+                yield {"length": float(length), **count_dark(bench, _PROGRAM, self.shots)}
 
     def analyse(self, data: Data) -> CalibrationResult:
         """Fits the pi time, the phonons, and what errors add."""
         if data.rows == 0:
             raise CalibrationError(f"{self.name}: there are no points")
+        check_varies(data, "find the resonance first, and look at the 729 nm laser")
         proportion = data["dark"] / data["shots"]
-        low, high = float(proportion.min()), float(proportion.max())
         start = _best_start(data, proportion)
         fit = fit_binomial(
             lambda values: _oscillation(data["length"], data.context, values),
             parameters(
                 pi_ns=(start, 0.7 * start, 1.4 * start),
                 phonons=(0.5, 0.0, MAX_MEAN_PHONONS),
-                offset=(low + 1e-3, 0.0, 0.6),
-                contrast=(min(1.0, high - low + 0.01), 0.0, 1.2),
+                error=(min(float(proportion.min()) + 1e-3, 0.4), 0.0, 0.5),
             ),
             data["dark"],
             data["shots"],
             what=self.name,
-            may_vanish=("offset", "phonons"),
+            may_vanish=("error", "phonons"),
         )
-        if fit.values["contrast"] < CONTRAST_SIGMAS * fit.sigmas["contrast"]:
-            raise CalibrationError(
-                f"{self.name}: nothing oscillates; find the resonance first, and look at the power "
-                "of the 729 nm laser"
-            )
         values = {"pi_ns": Value(fit.values["pi_ns"], fit.sigmas["pi_ns"])}
         # Of an ion so cold that nothing fades, the fit ends at none, without an uncertainty.
         if fit.sigmas["phonons"]:
@@ -143,7 +136,8 @@ def _oscillation(
     factors = factors / (weights @ factors)
     angles = math.pi * factors[:, np.newaxis] * length_ns / values["pi_ns"]
     flips: Floats = weights @ np.sin(angles / 2) ** 2
-    return values["offset"] + values["contrast"] * flips
+    error = values["error"]
+    return error + (1 - 2 * error) * flips
 
 
 def _best_start(data: Data, proportion: Floats) -> float:
