@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import chi2
+from scipy.stats import chi2, kstest
 
 from qnodeos.errors import InsufficientDataError
 from qnodeos.experiments.ion_circuits import SEQUENCES
@@ -159,6 +159,26 @@ def z_of_difference(first: int, second: int, n: int) -> float:
     if p in (0, 1):
         return 0.0
     return (first - second) / n / math.sqrt(2 * p * (1 - p) / n)
+
+
+def unit_normal(z: Sequence[float]) -> dict[str, float]:
+    """How differences in standard errors are distributed, against a unit normal.
+
+    Args:
+        z: of one run or more.
+
+    Returns:
+        Mean, variance about 0 and largest |z|; chi-square, the sum of their squares, and the
+        probability of a larger one; probability of a larger distance between the distributions
+        (Kolmogorov-Smirnov).
+    """
+    agreement = _agreement(z)
+    return {
+        "mean": sum(z) / len(z),
+        "variance": agreement["chi_square"] / len(z),
+        **agreement,
+        "ks_p_value": float(kstest(z, "norm").pvalue),
+    }
 
 
 def _z_expected(count: int, n: int, p: float) -> float:

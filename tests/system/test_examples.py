@@ -44,6 +44,7 @@ def expected_agreement() -> float:
 def test_every_example_is_tested():
     assert {path.stem for path in EXAMPLES.glob("*.py")} == {
         "hdawg_dry_run",
+        "ion_seeds",
         "measure_pair",
         "two_programs",
     }
@@ -85,3 +86,13 @@ def test_hdawg_dry_run(capsys):
     assert len(distances) > 40
     assert set(distances) == {24_102}
     assert "24102 to 24102 samples apart" in capsys.readouterr().out
+
+
+def test_ion_seeds(capsys):
+    """By chance this fails with a probability of 1e-3; the seeds are fixed."""
+    found = example("ion_seeds")["main"](seeds=2, repetitions=150, workers=1)
+    assert all(found[name]["p_value"] > 2.5e-4 for name in ("direct run", "closed form"))
+    printed = capsys.readouterr().out
+    assert "seed 2: chi-square" in printed
+    assert "at 50,000 Hz" in printed
+    assert "less direct run, 14 z" in printed

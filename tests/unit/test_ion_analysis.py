@@ -20,6 +20,7 @@ from qnodeos.experiments.ion_analysis import (
     analyse_ion,
     merge,
     standard_error,
+    unit_normal,
     z_of_difference,
 )
 from qnodeos.experiments.ion_circuits import SEQUENCES, physical_programs
@@ -73,6 +74,17 @@ def test_z_of_equal_probabilities_is_a_unit_normal():
     counts = rng.binomial(n, 0.3, size=(500, 2))
     z = [z_of_difference(int(first), int(second), n) for first, second in counts]
     assert kstest(z, "norm").pvalue > 1e-4
+
+
+def test_what_is_and_what_is_not_a_unit_normal():
+    rng = np.random.default_rng(3)
+    z = rng.standard_normal(140)
+    found = unit_normal(z.tolist())
+    assert found["mean"] == pytest.approx(z.mean())
+    assert found["variance"] == pytest.approx((z**2).mean())
+    assert min(found["p_value"], found["ks_p_value"]) > 0.01
+    assert unit_normal((z + 1).tolist())["ks_p_value"] < 1e-6
+    assert unit_normal((2 * z).tolist())["p_value"] < 1e-6
 
 
 def test_an_error_is_never_zero():
