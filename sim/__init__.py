@@ -8,12 +8,15 @@
 `sim.adwin`          the ADwin-Pro II, which runs ADbasic sources
 `sim.hdawg`          the HDAWG, which runs what the vendor's compiler made
 `sim.nv`             the NV centre that light and microwaves of these two reach
+`sim.ion_device`     the behavioural device of a trapped ion, with `sim.ion_timing`
+`sim.ion`            a trapped-ion node instrument by instrument, and its ion
 `sim.node`           nodes of the operating system in virtual time
 ===================  ======================================================================
 
-Twins of the other instruments are `sim.heralding`, `sim.timetagger`, `sim.spi` and
-`sim.visa`; states and what befalls them are `sim.pauli`, `sim.entangled_state`,
-`sim.noise` and `sim.charge`; `sim.network` and `sim.clock` join the nodes.
+Twins of the other instruments are `sim.heralding`, `sim.timetagger`, `sim.spi`,
+`sim.serial_line` and `sim.visa`; states and what befalls them are `sim.pauli`,
+`sim.entangled_state`, `sim.noise` and `sim.charge`; `sim.network` and `sim.clock` join the
+nodes.
 
 Everything runs in virtual time, and deterministically from the random generators it is
 given. Nothing has been compared with hardware.
