@@ -105,9 +105,6 @@ class IonRabi(Measurement[IonBench]):
             may_vanish=("error", "phonons"),
         )
         values = {"pi_ns": Value(fit.values["pi_ns"], fit.sigmas["pi_ns"])}
-        # Of an ion so cold that nothing fades, the fit ends at none, without an uncertainty.
-        if fit.sigmas["phonons"]:
-            values["mean_phonons"] = Value(fit.values["phonons"], fit.sigmas["phonons"])
         return CalibrationResult.of_fit(data, fit, values, {"parameters": fit.values})
 
     def plot(self, data: Data, result: CalibrationResult | None, path: Path) -> None:

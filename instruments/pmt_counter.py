@@ -141,6 +141,8 @@ class PmtCounter(SerialRegisters):
             "count",
             unit="counts",
             get_cmd=lambda: int(self.counts(1)[0]),
+            # Before the first gate there is none to ask for.
+            snapshot_get=False,
             docstring="of the last gate",
         )
         for name, (register, docstring) in _COUNTERS.items():

@@ -199,15 +199,11 @@ def _real(
     stack: ExitStack, station: Path, spi: str | None, node: str, calibrations: Path
 ) -> Benches:
     """A real node. Not verified on hardware."""
-    bus, _, device = (spi or "").partition(".")
-    if not (bus.isdecimal() and device.isdecimal()):
-        raise ConfigurationError(
-            f"--spi {spi or ''}: give the SPI interface to the node as BUS.DEVICE, such as 0.0"
-        )
+    bus, device = spi_address(spi)
     calibration = _calibration(calibrations, node)
     opened = open_station(station)
     stack.callback(opened.close)
-    link = open_spi(int(bus), int(device))
+    link = open_spi(bus, device)
     stack.callback(link.close)
     instruments = NVInstruments(opened)
     stack.callback(instruments.close)
@@ -223,3 +219,17 @@ def _real(
         instruments.apply,
     )
     return Benches({node: bench}, pacer=pacer)
+
+
+def spi_address(spi: str | None) -> tuple[int, int]:
+    """Numbers of bus and device.
+
+    Raises:
+        ConfigurationError: the text is not of the form "BUS.DEVICE".
+    """
+    bus, _, device = (spi or "").partition(".")
+    if not (bus.isdecimal() and device.isdecimal()):
+        raise ConfigurationError(
+            f"--spi {spi or ''}: give the SPI interface to the node as BUS.DEVICE, such as 0.0"
+        )
+    return int(bus), int(device)

@@ -6,6 +6,7 @@ import dataclasses
 import json as json_module
 import logging
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from calibration.measurement import CalibrationResult, Measurement
     from calibration.runner import Archive, Outcome
     from qnodeos.cli.benches import Benches
+    from qnodeos.cli.ion_benches import IonBenches
+
+    AnyBenches = Benches | IonBenches
 
 DEFAULT_DIRECTORY = Path("results/calibration")
 NAMES = (
@@ -32,7 +36,13 @@ NAMES = (
     "t-coh",
     "awg-delay",
     "fidelity-alpha",
+    "ion-detection",
+    "ion-frequency",
+    "ion-rabi",
+    "ion-preparation",
 )
+_ON_ION = "ion-"
+"""What the names of measurements on a trapped-ion node begin with."""
 ALL = "all"
 _SEED = 1
 _GATE_SHOTS = 500
@@ -43,6 +53,7 @@ class Node(StrEnum):
 
     CLIENT = "client"
     SERVER = "server"
+    ION = "ion"
 
 
 class Truth(StrEnum):
@@ -65,7 +76,13 @@ def calibrate(
             metavar="NAME", help=f"What to measure: {', '.join((*NAMES, ALL))}.", callback=_known
         ),
     ],
-    node: Annotated[Node, typer.Option(help="Which node.")] = Node.SERVER,
+    node: Annotated[
+        Node | None,
+        typer.Option(
+            help="Which node; the names of what is measured on a trapped-ion node begin with ion-.",
+            show_default="server, or ion",
+        ),
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, help="Seed of the simulation.", show_default="1")
     ] = None,
@@ -107,10 +124,10 @@ def calibrate(
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing.")] = False,
 ) -> None:
-    """Find parameters of an NV node, and keep them in its calibration file."""
+    """Find parameters of an NV or trapped-ion node, and keep them in its calibration file."""
     from calibration.runner import Archive
-    from qnodeos.cli.benches import open_benches
 
+    node = _node(name, node)
     _check_target(station, spi, truth, seed)
     seed = _SEED if seed is None else seed
     drawn = (truth or (Truth.DRAWN if name == ALL else Truth.NOMINAL)) is Truth.DRAWN
@@ -127,9 +144,9 @@ def calibrate(
     # QCoDeS would log every interrupt and error with its traceback; here they are reported.
     logging.getLogger("qcodes.dataset.measurements").setLevel(logging.CRITICAL)
     try:
-        with open_benches(
+        with _open(
             name,
-            node.value,
+            node,
             seed=seed,
             drawn=drawn,
             calibrations=directory,
@@ -162,8 +179,18 @@ def calibrate(
 # --- running --------------------------------------------------------------------------------
 
 
+def _open(name: str, node: Node, **options: Any) -> AbstractContextManager[AnyBenches]:
+    if node is Node.ION:
+        from qnodeos.cli.ion_benches import open_ion_benches
+
+        return open_ion_benches(name, **options)
+    from qnodeos.cli.benches import open_benches
+
+    return open_benches(name, node.value, **options)
+
+
 def _one(
-    console: Console, what: Measurement[Any], benches: Benches, archive: Archive, node: str
+    console: Console, what: Measurement[Any], benches: AnyBenches, archive: Archive, node: str
 ) -> dict[str, Any]:
     from calibration.runner import calibrate as run
 
@@ -175,14 +202,14 @@ def _one(
     return _reported(console, outcome, benches, nodes)
 
 
-def _all(console: Console, benches: Benches, archive: Archive, node: str) -> dict[str, Any]:
-    from calibration.runner import calibrate_all, calibrate_pair
+def _all(console: Console, benches: AnyBenches, archive: Archive, node: str) -> dict[str, Any]:
+    from calibration.runner import calibrate_pair
 
     names = list(benches.nodes) if benches.pair is not None else [node]
     before = {name: _gate_errors(benches.nodes[name]) for name in names}
     documents = []
     for name in names:
-        for outcome in _watched(console, calibrate_all(benches.nodes[name], archive)):
+        for outcome in _watched(console, _series(benches.nodes[name], archive)):
             documents.append({"node": name, **_reported(console, outcome, benches, [name])})
     if benches.pair is not None:
         for outcome in _watched(console, calibrate_pair(benches.pair, archive)):
@@ -215,9 +242,27 @@ def _watched(console: Console, outcomes: Iterator[Outcome]) -> Iterator[Outcome]
         yield outcome
 
 
+def _series(node: Any, archive: Archive) -> Iterator[Outcome]:
+    """A complete calibration of one node."""
+    from calibration.runner import calibrate_all, calibrate_ion
+
+    return calibrate_ion(node, archive) if _is_ion(node) else calibrate_all(node, archive)
+
+
+def _is_ion(node: Any) -> bool:
+    from calibration.ion_file import IonCalibration
+
+    return isinstance(node.calibration, IonCalibration)
+
+
 def _gate_errors(node: Any) -> float:
     """Share of wrong readouts after sequences of gates whose ideal result is certain."""
     from qnodeos.qdevice.instructions import Axis, ini, msr, sqg
+
+    if _is_ion(node):
+        from qnodeos.cli.ion_benches import ion_gate_errors
+
+        return ion_gate_errors(node, _GATE_SHOTS)
 
     x, y = sqg(Axis.X, 8), sqg(Axis.Y, 8)
     flip = sqg(Axis.X, 16)
@@ -240,7 +285,7 @@ def _gate_errors(node: Any) -> float:
 
 
 def _reported(
-    console: Console, outcome: Outcome, benches: Benches, nodes: list[str]
+    console: Console, outcome: Outcome, benches: AnyBenches, nodes: list[str]
 ) -> dict[str, Any]:
     result = outcome.result
     truth = benches.truth(result, nodes)
@@ -255,7 +300,7 @@ def _reported(
     return document
 
 
-def _report_lost_ticks(console: Console, benches: Benches) -> None:
+def _report_lost_ticks(console: Console, benches: AnyBenches) -> None:
     lost = 0 if benches.pacer is None else benches.pacer.lost_ticks
     if lost:
         console.print(
@@ -310,6 +355,20 @@ def _measurement(name: str, settings: list[str]) -> Measurement[Any]:
             f"{name}: {str(error).removeprefix(f'{name}: ')}; the settings are in "
             "docs/calibration.md"
         ) from error
+
+
+def _node(name: str, node: Node | None) -> Node:
+    """The node, if it has what is to be measured."""
+    on_ion = name.startswith(_ON_ION)
+    if node is None:
+        return Node.ION if on_ion else Node.SERVER
+    if name != ALL and on_ion != (node is Node.ION):
+        raise typer.BadParameter(
+            f"{name} is measured on {'a trapped-ion' if on_ion else 'an NV'} node, and "
+            f"{node.value} is none",
+            param_hint="--node",
+        )
+    return node
 
 
 def _check_target(

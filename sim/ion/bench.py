@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.errors import CalibrationError
 from calibration.ion_file import IonCalibration
 from drivers.ion_setup import IonSettings
 from sequences.ion import DdsProfile, IonOperation
@@ -31,7 +32,6 @@ _PROFILES: Final = {
 _DOPPLER: Final = Light(doppler_397=True, repump_866=True, reset_854=True)
 _RESET: Final = Light(repump_866=True, reset_854=True)
 _PUMP: Final = Light(repump_866=True, pump_397=True)
-_DETECTION: Final = Light(doppler_397=True, repump_866=True)
 
 
 class SimulatedIonBench:
@@ -72,16 +72,23 @@ class SimulatedIonBench:
         self._settings = calibration.to_settings(self._base)
 
     def counts(self, operations: Sequence[IonOperation], shots: int) -> NDArray[np.int64]:
-        """Photons of the readout that follows some operations, shape (shots,)."""
-        stretches = [stretch for operation in operations for stretch in self._light(operation)]
+        """Photons of the readout that follows some operations, shape (shots,).
+
+        What an initialisation leaves is always the same, and so is the state before the readout:
+        it is computed once.
+
+        Raises:
+            CalibrationError: the operations do not begin with an initialisation, or have a
+                readout of their own.
+        """
+        first, *others = operations
+        if first is not IonOperation.INITIALISE or IonOperation.MEASURE in others:
+            raise CalibrationError("photons are counted of one readout after an initialisation")
+        for operation in operations:
+            for duration_ns, light in self._light(operation):
+                self.ion.advance(duration_ns, light)
         detection_ns = self._settings.sequences.detection_us * int(NS_PER_US)
-        photons = np.empty(shots, dtype=np.int64)
-        advance = self.ion.advance
-        for shot in range(shots):
-            for duration_ns, light in stretches:
-                advance(duration_ns, light)
-            photons[shot] = advance(detection_ns, _DETECTION)
-        return photons
+        return self.ion.windows(detection_ns, shots)
 
     def _light(self, operation: IonOperation) -> list[tuple[int, Light]]:
         """Stretches of constant light."""
@@ -90,8 +97,6 @@ class SimulatedIonBench:
         def us(duration_us: int, light: Light) -> tuple[int, Light]:
             return duration_us * int(NS_PER_US), light
 
-        if operation is IonOperation.MEASURE:
-            return [us(sequences.detection_us, _DETECTION)]
         tones = {
             profile: Light(False, False, False, False, True, *tone)
             for profile, tone in settings.tones().items()
