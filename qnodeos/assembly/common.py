@@ -14,7 +14,7 @@ from qnodeos.errors import ConfigurationError
 BACKENDS: Final = ("behavioural", "instrument")
 """Depths of the simulation: devices that answer from a model, or nodes instrument by instrument."""
 
-PROFILES: Final = ("paper", "zero")
+PROFILES: Final = ("paper", "prepared", "zero")
 """Latency profiles that come with the package."""
 
 TRACE_CAPACITY: Final = 1 << 19

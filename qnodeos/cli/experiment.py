@@ -23,6 +23,7 @@ class Profile(StrEnum):
     """Latency profiles."""
 
     PAPER = "paper"
+    PREPARED = "prepared"
     ZERO = "zero"
 
 
@@ -53,7 +54,8 @@ def dqc(
     ] = 1200,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all randomness.")] = 1,
     profile: Annotated[
-        Profile, typer.Option(help="Software latencies: the paper's, or none.")
+        Profile,
+        typer.Option(help="Software latencies: the paper's, with prepared blocks, or none."),
     ] = Profile.PAPER,
     backend: Annotated[
         Backend,
@@ -128,7 +130,8 @@ def multitasking(
     ] = MULTITASKING_SECONDS,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all randomness.")] = 1,
     profile: Annotated[
-        Profile, typer.Option(help="Software latencies: the paper's, or none.")
+        Profile,
+        typer.Option(help="Software latencies: the paper's, with prepared blocks, or none."),
     ] = Profile.PAPER,
     link: Annotated[
         Link,
@@ -205,7 +208,8 @@ def lgt(
     ] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all randomness.")] = 1,
     profile: Annotated[
-        Profile, typer.Option(help="Software latencies: the paper's, or none.")
+        Profile,
+        typer.Option(help="Software latencies: the paper's, with prepared blocks, or none."),
     ] = Profile.PAPER,
     backend: Annotated[
         Backend,
@@ -286,7 +290,8 @@ def ion(
     ] = 10_000,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all randomness.")] = 1,
     profile: Annotated[
-        Profile, typer.Option(help="Software latencies: the paper's, or none.")
+        Profile,
+        typer.Option(help="Software latencies: the paper's, with prepared blocks, or none."),
     ] = Profile.PAPER,
     backend: Annotated[
         Backend,

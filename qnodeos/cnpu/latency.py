@@ -80,6 +80,13 @@ class LatencyProfile(BaseModel):
             "if not given"
         ),
     )
+    local_interpreter: Delay = Field(
+        _NONE,
+        description=(
+            "added to result_to_local_submit; time in which only one program of a node gets on, as "
+            "programs in threads of one interpreter do"
+        ),
+    )
     result_to_message: Delay = Field(_NONE, description="from a result to a classical message sent")
     message_to_submit: Delay = Field(
         _NONE,

@@ -166,6 +166,7 @@ class VirtualCnpu:
         self.rng = rng
         self.trace = trace
         self._programs = 0
+        self._interpreter_free_ns = 0
 
     def start(
         self,
@@ -186,6 +187,20 @@ class VirtualCnpu:
         self._programs += 1
         self.clock.call_at(self.clock.now_ns, program.resume, program.wait_number)
         return program
+
+
+    def interpret(self, duration_ns: int) -> int:
+        """Time a program needs for something that only one program of the node does at a time.
+
+        Args:
+            duration_ns: how long it takes if no other program is in between.
+
+        Returns:
+            From now until it is done.
+        """
+        now_ns = self.clock.now_ns
+        self._interpreter_free_ns = max(now_ns, self._interpreter_free_ns) + duration_ns
+        return self._interpreter_free_ns - now_ns
 
 
 class VirtualProgram:
@@ -443,12 +458,26 @@ class VirtualProgram:
             return latency.start_to_submit.sample_ns(rng)
         if self._last_event is Event.RESULT_RCVD:
             if is_local and latency.result_to_local_submit is not None:
-                return latency.result_to_local_submit.sample_ns(rng)
+                delay_ns = latency.result_to_local_submit.sample_ns(rng)
+                return delay_ns + self._interpret(delay_ns)
             return latency.result_to_submit.sample_ns(rng)
         delay_ns = latency.message_to_submit.sample_ns(rng)
         if self._last_event is Event.CLAS_MSG_RCVD:
             delay_ns += latency.spikes.sample_ns(rng)
         return delay_ns
+
+    def _interpret(self, after_ns: int) -> int:
+        """How long the program then computes with the interpreter to itself, queueing included."""
+        cnpu = self._cnpu
+        duration_ns = cnpu.latency.local_interpreter.sample_ns(cnpu.rng)
+        if not duration_ns:
+            return 0
+        # Whose turn it is cannot be told ahead of time.
+        cnpu.clock.call_at(self._local_ns + after_ns, self.resume, self.wait_number)
+        begun_ns = self._local_ns + after_ns
+        self._suspend("its turn to compute")
+        self._local_ns = begun_ns - after_ns
+        return cnpu.interpret(duration_ns)
 
     def _record(self, time_ns: int, event: Event, serial_or_socket: int) -> None:
         self._cnpu.trace.record(time_ns // _US_IN_NS, event, self._number, serial_or_socket)

@@ -50,7 +50,7 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     link: Literal["paper", "fast", "prompt"] = Field("paper", description="link preset")
-    profile: Literal["paper", "zero"] = Field("paper", description="latency profile")
+    profile: Literal["paper", "prepared", "zero"] = Field("paper", description="latency profile")
     backend: Literal["behavioural", "instrument"] = Field(
         "behavioural", description="depth of the simulation"
     )

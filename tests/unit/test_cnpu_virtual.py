@@ -241,6 +241,40 @@ def test_a_subroutine_without_entanglement_may_take_another_time(opcode, fitted,
     assert [time for time, _, _ in bench.qnpu.received] == [0, expected_ms * MS]
 
 
+def test_programs_build_local_subroutines_one_at_a_time():
+    """Both have 2 ms of their own first; the second then waits for the first."""
+
+    def program() -> None:
+        host = find_host()
+        client = host.open_client()
+        for _ in range(2):
+            host.await_reply(host.submit(client, SUBROUTINE))
+
+    bench = Bench(result_to_local_submit=Delay(mean_ms=2), local_interpreter=Delay(mean_ms=5))
+    bench.run(program, program)
+    assert [time for time, _, _ in bench.qnpu.received] == [0, 0, 7 * MS, 12 * MS]
+
+
+def test_a_program_that_sends_ahead_does_not_take_the_interpreter_before_its_time():
+    def ahead() -> None:
+        host = find_host()
+        client = host.open_client()
+        host.await_reply(host.submit(client, SUBROUTINE))
+        for request in [host.submit(client, SUBROUTINE) for _ in range(2)]:
+            host.await_reply(request)
+
+    def late() -> None:
+        host = find_host()
+        client = host.open_client()
+        host.await_reply(host.submit(client, SUBROUTINE))
+        host.await_reply(host.submit(client, SUBROUTINE))
+
+    bench = Bench(result_to_local_submit=Delay(mean_ms=2), local_interpreter=Delay(mean_ms=5))
+    bench.run(ahead, late)
+    # At 7 ms `ahead` goes on with 2 ms of its own, so the interpreter is free for `late`.
+    assert [time for time, _, _ in bench.qnpu.received] == [0, 0, 7 * MS, 12 * MS, 17 * MS]
+
+
 def test_a_reply_that_is_there_already_is_taken_without_waiting():
     def program() -> int:
         host = find_host()
