@@ -9,8 +9,8 @@ machine, whose states are left when lines have the levels they wait for, or the 
             low?     out      high       high       BUSY low?
 
 It acts on a change of a line `reaction_ns` later, by the levels of then. Only the gate is watched
-all the time: that it opened is remembered until the instruction has ended. After a failure the strobe is low, and the
-next instruction has to wait in READY until the sequencer has come to rest.
+all the time: that it opened is remembered until the instruction has ended. After a failure the
+strobe is low, and the next instruction has to wait in READY until the sequencer has come to rest.
 
 The driver asks it through `sim.serial_line.SerialLine`.
 
@@ -21,7 +21,7 @@ instruction, frames of before are still answered as those of a busy board.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from enum import IntEnum, IntFlag
+from enum import IntEnum
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -47,8 +47,8 @@ _COUNTER_MASK: Final = (1 << 32) - 1
 _LOCAL: Final = frozenset({Opcode.INI, Opcode.SQG, Opcode.MSR})
 
 
-class Line(IntFlag):
-    """Lines that the board sees."""
+class Line(IntEnum):
+    """Lines that the board sees; each is a bit of a word."""
 
     BUSY = 1
     DONE = 2

@@ -17,6 +17,7 @@ import math
 import os
 from collections import deque
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Final, NamedTuple
 
 from instruments.ad9910 import MAX_SPEED_HZ
@@ -191,7 +192,8 @@ class SimulatedAd9910:
         """
         if end_ns < begin_ns:
             raise ValueError(f"{end_ns} is before {begin_ns}")
-        inside = [change for change in self._changes if begin_ns < change[0] < end_ns]
+        later = takewhile(lambda change: change[0] > begin_ns, reversed(self._changes))
+        inside = [change for change in later if change[0] < end_ns][::-1]
         starts = [(begin_ns, self.output(begin_ns)), *inside]
         ends = [*(start for start, _ in inside), end_ns]
         return [(start, end, tone) for (start, tone), end in zip(starts, ends, strict=True)]

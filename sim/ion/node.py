@@ -35,13 +35,11 @@ MAX_STEPS: Final = 10_000_000
 """Bound on the steps of one instruction: the board's time-outs end it long before."""
 
 _LINES: Final = (
-    (TtlLine.BUSY.mask, Line.BUSY.value),
-    (TtlLine.DONE.mask, Line.DONE.value),
-    (TtlLine.ERROR.mask, Line.ERROR.value),
-    (TtlLine.PMT_GATE.mask, Line.GATE.value),
+    (TtlLine.BUSY.mask, Line.BUSY),
+    (TtlLine.DONE.mask, Line.DONE),
+    (TtlLine.ERROR.mask, Line.ERROR),
+    (TtlLine.PMT_GATE.mask, Line.GATE),
 )
-_BRIGHT: Final = Line.BRIGHT.value
-_OVERFLOW: Final = Line.OVERFLOW.value
 _LIGHT: Final = (
     TtlLine.DOPPLER_397,
     TtlLine.REPUMP_866,
@@ -178,8 +176,8 @@ class IonNode:
         self.board.set_lines(time_ns, self._lines(after))
 
     def _lines(self, ttl: int) -> int:
-        lines = sum(line for mask, line in _LINES if ttl & mask)
-        lines += _BRIGHT * self.pmt.bright + _OVERFLOW * self.pmt.overflowed
+        lines: int = sum(line for mask, line in _LINES if ttl & mask)
+        lines += Line.BRIGHT * self.pmt.bright + Line.OVERFLOW * self.pmt.overflowed
         return lines & ~self.wiring.cut
 
     def _live(self, time_ns: int, ttl: int) -> None:

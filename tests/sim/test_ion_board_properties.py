@@ -90,11 +90,11 @@ changes = st.lists(
 )
 well_behaved = st.builds(
     lambda wait, taken, work, gate, pulse, more: [
-        Change(REACTION_NS + wait, Line.BUSY.value * taken),
-        Change(300, (Line.BUSY | Line.GATE).value if gate else Line.BUSY.value),
-        Change(work, Line.BUSY.value),
-        Change(60, (Line.BUSY | Line.DONE | more).value),
-        Change(pulse, Line.BUSY.value),
+        Change(REACTION_NS + wait, Line.BUSY * taken),
+        Change(300, Line.BUSY | Line.GATE if gate else Line.BUSY),
+        Change(work, Line.BUSY),
+        Change(60, Line.BUSY | Line.DONE | more),
+        Change(pulse, Line.BUSY),
         Change(10, 0),
     ],
     st.integers(100, 3_000),
@@ -102,7 +102,7 @@ well_behaved = st.builds(
     st.integers(100, 60_000),
     st.booleans(),
     st.integers(10, 2_000),
-    st.sampled_from([Line(0), Line(0), Line.BRIGHT, Line.ERROR, Line.OVERFLOW, Line.GATE]),
+    st.sampled_from([0, 0, Line.BRIGHT, Line.ERROR, Line.OVERFLOW, Line.GATE]),
 )
 
 
@@ -144,18 +144,18 @@ def test_the_board_answers_in_time_and_says_nothing_false(operation, changes):
 @given(st.sampled_from(sorted(INSTRUCTIONS)), st.integers(0, 40_000), st.integers(0, 63))
 def test_a_good_handshake_succeeds_whatever_was_before(operation, work, before):
     measures = operation is IonOperation.MEASURE
-    gate = Line.GATE if measures else Line(0)
+    gate = Line.GATE if measures else 0
     life = Life(
         operation,
         [
             Change(50, before),
             Change(50, 0),
-            Change(REACTION_NS + 150, Line.BUSY.value),
-            Change(300, (Line.BUSY | gate).value),
-            Change(work, (Line.BUSY | Line.BRIGHT).value),
-            Change(60, (Line.BUSY | Line.DONE | Line.BRIGHT).value),
-            Change(1_000, (Line.BUSY | Line.BRIGHT).value),
-            Change(10, Line.BRIGHT.value),
+            Change(REACTION_NS + 150, Line.BUSY),
+            Change(300, Line.BUSY | gate),
+            Change(work, Line.BUSY | Line.BRIGHT),
+            Change(60, Line.BUSY | Line.DONE | Line.BRIGHT),
+            Change(1_000, Line.BUSY | Line.BRIGHT),
+            Change(10, Line.BRIGHT),
         ],
     )
     assert life.outcome() is Outcome.SUCCESS_ZERO
