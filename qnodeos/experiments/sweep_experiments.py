@@ -264,6 +264,7 @@ _RUN_TOTALS: Final = (
     "dqc_fidelity_sigma",
     "used_bins",
     "missed_bins",
+    "blocked_bins",
 )
 _RUN_OTHERS: Final = (
     "consecutive_lgt_activations",
@@ -277,6 +278,7 @@ _RUN_OTHERS: Final = (
     "server.utilisation",
     "server.used_bins",
     "server.missed_bins",
+    "server.blocked_bins",
     "dqc_circuits",
     "lgt_subroutines",
     "waits",
