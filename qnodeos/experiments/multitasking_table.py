@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import starmap
 from typing import Any, Final
 
 from rich.box import SIMPLE_HEAD
@@ -15,7 +17,11 @@ BASELINE: Final = "fcfs"
 
 _NONE: Final = "-"
 
+_RATIOS: Final = ("utilisation", "dqc_per_s", "lgt_per_s")
+
 Run = Mapping[str, Any]
+Estimate = tuple[float, float]
+"""A value and its standard error."""
 
 
 def pairs_of_runs(result: Mapping[str, Any]) -> list[tuple[Run, Run]]:
@@ -58,6 +64,10 @@ def runs_table(result: Mapping[str, Any]) -> Table:
 def comparison_table(result: Mapping[str, Any]) -> Table | None:
     """Every scheduler relative to `BASELINE` at the same N; None if there is nothing to compare."""
     runs = {(run["scheduler"], run["n"]): run for run, _ in pairs_of_runs(result)}
+    compared: dict[str, list[tuple[Run, Run]]] = {}
+    for (scheduler, n), run in runs.items():
+        if scheduler != BASELINE and (BASELINE, n) in runs:
+            compared.setdefault(scheduler, []).append((run, runs[BASELINE, n]))
     table = _table(f"Together, relative to {BASELINE}")
     for name in (
         "scheduler",
@@ -70,22 +80,31 @@ def comparison_table(result: Mapping[str, Any]) -> Table | None:
         "blocked",
     ):
         table.add_column(name, justify="left" if name == "scheduler" else "right", no_wrap=True)
-    for (scheduler, n), run in runs.items():
-        base = runs.get((BASELINE, n))
-        if scheduler == BASELINE or base is None:
-            continue
-        table.add_row(
-            scheduler,
-            str(n),
-            *(_ratio(run[name], base[name]) for name in ("utilisation", "dqc_per_s", "lgt_per_s")),
-            _difference(run, base, "dqc_fidelity"),
-            _bins(base, run, "missed_bins"),
-            _bins(base, run, "blocked_bins"),
-        )
+    for scheduler, pairs in compared.items():
+        for run, base in pairs:
+            table.add_row(
+                scheduler,
+                str(run["n"]),
+                *(_ratio(run[name], base[name]) for name in _RATIOS),
+                _difference(_fidelity_difference(run, base)),
+                _bins([base], [run], "missed_bins"),
+                _bins([base], [run], "blocked_bins"),
+            )
+        if len(pairs) > 1:
+            others, bases = zip(*pairs, strict=True)
+            table.add_row(
+                scheduler,
+                "all",
+                *(_NONE for _ in _RATIOS),
+                _difference(_weighted_mean(starmap(_fidelity_difference, pairs))),
+                _bins(bases, others, "missed_bins"),
+                _bins(bases, others, "blocked_bins"),
+            )
     table.caption = (
         "\nmissed: time bins that client and server had use for, but the QNPU was in use for too "
         "long; blocked: bins in which a program kept the qubit. The baseline's and this "
-        "scheduler's, of both nodes together."
+        "scheduler's, of both nodes together. all: every N together; the fidelity is the mean "
+        "of the differences, weighted by their errors."
     )
     return table if table.row_count else None
 
@@ -148,17 +167,32 @@ def _with_error(run: Run, name: str, form: str) -> str:
     return f"{value:{form}} ± {sigma:{form}}"
 
 
-def _bins(base: Run, run: Run, name: str) -> str:
-    return " → ".join(str(each[name] + each["server"][name]) for each in (base, run))
+def _bins(bases: Sequence[Run], runs: Sequence[Run], name: str) -> str:
+    return " → ".join(
+        str(sum(run[name] + run["server"][name] for run in each)) for each in (bases, runs)
+    )
 
 
 def _ratio(value: float | None, base: float | None) -> str:
     return _NONE if value is None or not base else f"{value / base - 1:+.1%}"
 
 
-def _difference(run: Run, base: Run, name: str) -> str:
-    values: Sequence[float | None] = (run[name], base[name])
-    if values[0] is None or values[1] is None:
-        return _NONE
-    sigma = (run[f"{name}_sigma"] ** 2 + base[f"{name}_sigma"] ** 2) ** 0.5
-    return f"{values[0] - values[1]:+.3f} ± {sigma:.3f}"
+def _fidelity_difference(run: Run, base: Run) -> Estimate | None:
+    """Of DQC, with its error; None if one has no fidelity."""
+    value, of_base = run["dqc_fidelity"], base["dqc_fidelity"]
+    if value is None or of_base is None:
+        return None
+    return value - of_base, math.hypot(run["dqc_fidelity_sigma"], base["dqc_fidelity_sigma"])
+
+
+def _weighted_mean(estimates: Iterable[Estimate | None]) -> Estimate | None:
+    """Weighted by the inverse squares of their errors; None of none."""
+    weights = [(value, sigma**-2) for value, sigma in filter(None, estimates) if sigma]
+    total = sum(weight for _, weight in weights)
+    if not total:
+        return None
+    return sum(value * weight for value, weight in weights) / total, total**-0.5
+
+
+def _difference(estimate: Estimate | None) -> str:
+    return _NONE if estimate is None else f"{estimate[0]:+.3f} ± {estimate[1]:.3f}"
