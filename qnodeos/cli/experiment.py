@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +17,7 @@ app = typer.Typer(
 DEMO_CIRCUITS_PER_SET = 60
 DEMO_DIRECTORY = Path("results/demo")
 MAX_WORKERS = 64
+_RANGE_MAX = 1_000
 MULTITASKING_SECONDS = 60.0
 
 
@@ -120,7 +122,7 @@ def dqc(
 @app.command()
 def multitasking(
     n: Annotated[
-        str, typer.Option(help="Numbers of DQC pairs, and of LGT programs, with commas.")
+        str, typer.Option(help="Numbers of DQC pairs, and of LGT programs: 1,2,5 or 1..5.")
     ] = "1,2,3,4,5",
     scheduler: Annotated[
         str, typer.Option(help="Schedulers to compare, with commas; the paper's is fcfs.")
@@ -189,13 +191,21 @@ def multitasking(
     )
 
 
+_PAIRS = re.compile(r"([0-9]{1,6})(?:\.\.([0-9]{1,6}))?")
+
+
 def _numbers(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise typer.BadParameter(
-            f"'{text}' is no list of numbers, such as 1,2,5", param_hint="--n"
-        ) from None
+    """Numbers and ranges of numbers: 1,2,5 or 1..5; none beyond a bound that no run reaches."""
+    parts = [_PAIRS.fullmatch(part) for part in text.split(",")]
+    numbers: list[int] = []
+    for part in parts:
+        first, last = (part[1], part[2] or part[1]) if part is not None else (1, 0)
+        if int(last) < int(first):
+            raise typer.BadParameter(
+                f"'{text}' is no list of numbers, such as 1,2,5 or 1..5", param_hint="--n"
+            )
+        numbers += range(int(first), min(int(last), int(first) + _RANGE_MAX) + 1)
+    return tuple(numbers)
 
 
 @app.command()

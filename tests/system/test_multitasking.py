@@ -196,7 +196,7 @@ def test_the_command_writes_the_result(
 ) -> None:
     path = tmp_path / "new" / "multitasking.json"
     done = command(
-        *("experiment", "multitasking", "--n", "1,3", "--scheduler", "fcfs,combined"),
+        *("experiment", "multitasking", "--n", "1,3..3", "--scheduler", "fcfs,combined"),
         *("--seconds", "20", "--seed", "5", "--json", str(path), "--out", str(tmp_path)),
         *("--trace", "none"),
     )
@@ -217,6 +217,8 @@ def test_the_command_writes_the_result(
         (("--n", "0"), "0 pairs of programs cannot be run"),
         (("--n", "one"), "'one' is no list of numbers"),
         (("--n", "1,,2"), "'1,,2' is no list of numbers"),
+        (("--n", "5..1"), "'5..1' is no list of numbers"),
+        (("--n", "1..9000"), "101 pairs of programs cannot be run"),
         (("--n", "1000"), "1000 pairs of programs cannot be run"),
         (("--n", "2,2"), "2 is given more than once"),
         (("--scheduler", "fcfs,round-robin"), "there is no scheduler 'round-robin'"),
