@@ -26,24 +26,16 @@ from instruments.ion_board import (
     code_register,
 )
 from qnodeos.qdevice.endpoint import FrameMaster
-from qnodeos.qdevice.instructions import Axis, PhysicalInstruction, ent, ini, msr, sqg
+from qnodeos.qdevice.instructions import Axis, ent, ini, msr, sqg
 from qnodeos.qdevice.outcomes import Outcome
 from sequences.ion import TRIGGER_STROBE, IonOperation, TtlLine, ion_program
 from sequences.sequencer_assembler import assemble
 from sim.ion.board import BoardState, SimulatedBoard
+from sim.ion.durations import INSTRUCTIONS
 from sim.ion.sequencer import CoreState
 from sim.serial_line import SerialLine
 from tests.sim.ion_harness import DONE_TIMEOUT_US, SHORT, Rig
 
-INSTRUCTIONS = {
-    IonOperation.INITIALISE: ini(),
-    IonOperation.X_PI: sqg(Axis.X, 16),
-    IonOperation.Y_PI: sqg(Axis.Y, 16),
-    IonOperation.X_HALF: sqg(Axis.X, 8),
-    IonOperation.Y_HALF: sqg(Axis.Y, 8),
-    IonOperation.X_MINUS_HALF: sqg(Axis.X, 24),
-    IonOperation.MEASURE: msr(),
-}
 STROBE = 1 << TRIGGER_STROBE
 BUSY, DONE, ERROR, GATE = TtlLine.BUSY, TtlLine.DONE, TtlLine.ERROR, TtlLine.PMT_GATE
 
@@ -431,9 +423,3 @@ def test_one_owner_and_nothing_else_at_the_address(rigs):
     line.query = lambda message: str(0x4853_0001)  # type: ignore[method-assign]
     with pytest.raises(IncompatibleInstrument, match="no SPI to TTL board"):
         IonBoard("third", "ASRL7::INSTR", resource=line)
-
-
-def test_the_program_and_the_instructions_agree():
-    labels = ion_program(SHORT).labels
-    assert all(operation.name.lower() in labels for operation in INSTRUCTIONS)
-    assert isinstance(INSTRUCTIONS[IonOperation.X_PI], PhysicalInstruction)

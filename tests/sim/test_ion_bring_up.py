@@ -243,6 +243,20 @@ def test_an_instrument_that_is_missing_is_named(nodes):
         IonInstruments(station)
 
 
+def test_a_snapshot_between_instructions_costs_time_and_nothing_else(nodes):
+    node = nodes()
+    wire = Wire(node.device)
+    wire.run(ini())
+    begun_ns = node.node.time_ns
+    node.instruments.snapshot()
+    asked_ns = node.node.time_ns - begun_ns
+    assert asked_ns > 0
+    sent = wire.tick
+    assert wire.run(sqg(Axis.X, 16)).outcome is Outcome.SUCCESS_ZERO
+    assert wire.tick - sent <= asked_ns // 20_000 + 3
+    assert len(pulses(node)) == 3
+
+
 def test_the_snapshot_can_be_stored(nodes):
     snapshot = json.loads(json.dumps(nodes().instruments.snapshot(), cls=NumpyJSONEncoder))
     found = snapshot["instruments"]

@@ -9,7 +9,7 @@ import pytest
 
 from drivers.ion_setup import IonSettings
 from qnodeos.qdevice.outcomes import Outcome
-from sequences.ion import IonOperation, IonSequenceSettings
+from sequences.ion import OPERATION_OF_INSTRUCTION, IonOperation, IonSequenceSettings
 from sim.ion.build import SimulatedIonNode
 from sim.ion.durations import INSTRUCTIONS, measure_durations
 from sim.ion.physics import IonPhysics, predicted_p_dark
@@ -27,6 +27,11 @@ SEQUENCES: list[list[IonOperation]] = [
 @pytest.fixture(autouse=True)
 def private_locks(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+
+def test_the_instructions_measured_are_those_of_the_wire():
+    found = {(int(i.opcode), i.argument): operation for operation, i in INSTRUCTIONS.items()}
+    assert found == OPERATION_OF_INSTRUCTION
 
 
 def test_the_default_table_is_what_the_instrument_level_takes():
