@@ -17,12 +17,14 @@ from qnodeos.cli.processes import Processes
 from qnodeos.cli.two_nodes import RUN, TwoNodes, free_ports, system_specs, write_two_nodes
 from qnodeos.errors import ConfigurationError
 from qnodeos.service.controller_file import ControllerFile
+from qnodeos.service.node_file import ShmDevice, load_node
 from sim.ion.physics import IonPhysics
 from tests.service.peer_net import Net
 from tests.service.test_controller import errors, network
 from tests.service.test_two_nodes import LAB, NODE, PERFECT, PROGRAMS
 
 DEADLINE_S = 120.0
+EXAMPLE = Path(__file__).parents[2] / "examples" / "ion-node"
 ION = {
     "physics": IonPhysics.noiseless(d_lifetime_s=1e9, coherence_time_ms=1e9).model_dump(mode="json")
 }
@@ -199,3 +201,13 @@ def test_a_laboratory_of_ions_alone(tmp_path):
     file = load_lab(path)
     assert file.all_nodes == ("left", "right")
     assert file.ions["right"].timing.measure_ticks == 250
+
+
+def test_the_example_is_a_laboratory_and_its_node():
+    if not EXAMPLE.is_dir():
+        pytest.skip("the examples are not installed with the package")
+    assert [spec.name for spec in system_specs(EXAMPLE)] == ["lab", "ion"]
+    node = load_node(EXAMPLE / "ion.yaml")
+    assert node.platform == "ion"
+    assert isinstance(node.device, ShmDevice)
+    assert node.device.path == load_lab(EXAMPLE / "lab.yaml").channel("ion")

@@ -128,29 +128,6 @@ def test_every_circuit_goes_through_the_whole_stack():
     assert (events == Event.QDEVICE_PRODUCE_MSR_CMD).sum() == 14
 
 
-def test_programs_of_either_flavour_and_named_gates_run():
-    install()
-    from netqasm.sdk import Qubit
-    from netqasm.sdk.build_types import NVHardwareConfig
-    from netqasm.sdk.external import NetQASMConnection
-    from netqasm.sdk.transpile import NVSubroutineTranspiler
-
-    def program(**options):
-        with NetQASMConnection(NODE, max_qubits=1, **options) as connection:
-            qubit = Qubit(connection)
-            qubit.H()
-            qubit.Z()
-            qubit.H()
-            measured = qubit.measure(store_array=False)
-            connection.flush()
-            return int(measured)
-
-    nv = {"compiler": NVSubroutineTranspiler, "hardware_config": NVHardwareConfig(1)}
-    with build_ion_node(NOISELESS, load_profile("zero"), 1) as system:
-        for options in ({}, nv):
-            assert system.network.run([ProgramSpec(NODE, "hzh", program, options)]) == [1]
-
-
 def test_what_the_ion_cannot_do_is_said():
     install()
     from netqasm.sdk import Qubit

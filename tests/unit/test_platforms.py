@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
 
+from drivers.trapped_ion import TrappedIonDriver
 from qnodeos.api.netqasm import Flavour
-from qnodeos.assembly import PLATFORMS
+from qnodeos.assembly import PLATFORMS, Platform, build_service, platforms
 from qnodeos.assembly.platforms import platform_of
 from qnodeos.errors import ConfigurationError
 from qnodeos.qdevice.instructions import Opcode
+from qnodeos.service.doctor import Level, ThisSystem, check_node
+from qnodeos.service.node_file import NodeFile
 
 NV, ION = PLATFORMS["nv"], PLATFORMS["ion"]
 
@@ -47,3 +51,56 @@ def test_an_nv_centre_where_the_file_says_ion():
 def test_a_device_may_do_more_than_its_driver_asks():
     more = replace(ION.capabilities, instructions=ION.capabilities.instructions | {Opcode.MOV})
     assert ION.driver_for(more).capabilities is more
+
+
+def test_a_third_platform_is_an_entry_in_the_registry(monkeypatch, tmp_path):
+    """A service takes driver, flavour and capabilities from there, and nothing else changes."""
+    driven = []
+
+    class AtomDriver(TrappedIonDriver):
+        def __init__(self, capabilities):
+            driven.append(capabilities)
+            super().__init__(capabilities)
+
+    atom = Platform("atom", AtomDriver, replace(ION.capabilities, name="atom"), Flavour.VANILLA)
+    monkeypatch.setattr(platforms, "PLATFORMS", {**PLATFORMS, "atom": atom})
+    node = NodeFile.model_validate(
+        {
+            "name": "a",
+            "node_id": 0,
+            "platform": "atom",
+            "device": {"link": "loopback", "tick_ns": 30_000},
+            "api": {"listen": [f"unix:{tmp_path}/api.sock"]},
+        }
+    )
+    with closing(build_service(node, incarnation=1)) as service:
+        assert service.kernel is not None
+        assert service.trace.unit_ns == 30_000
+    assert driven == [replace(atom.capabilities, tick_ns=30_000)]
+
+
+def test_a_node_file_with_an_unknown_platform_starts_no_service(tmp_path):
+    node = NodeFile.model_validate(
+        {
+            "name": "a",
+            "node_id": 0,
+            "platform": "atom",
+            "device": {"link": "loopback"},
+            "api": {"listen": [f"unix:{tmp_path}/api.sock"]},
+        }
+    )
+    with pytest.raises(ConfigurationError, match="no platform 'atom'"):
+        build_service(node, incarnation=1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_doctor_knows_the_platforms(tmp_path):
+    path = tmp_path / "node.yaml"
+    path.write_text(
+        "name: a\nnode_id: 0\nplatform: atom\ndevice: {link: loopback}\n"
+        'api: {listen: ["unix:api.sock"]}\n'
+    )
+    (finding,) = check_node(path, ThisSystem(), 0.0, PLATFORMS)
+    assert finding.level is Level.PROBLEM
+    assert "no platform 'atom'" in finding.found
+    assert finding.remedy == "choose one of: nv, ion"
