@@ -115,6 +115,25 @@ def test_one_pair_comes_close_to_the_published_values() -> None:
     )
 
 
+def test_three_pairs_come_close_to_the_published_values() -> None:
+    settings = MultitaskingSettings((3,), ("fcfs",), 3.0, seed=1)
+    run = one_of(run_all(settings), 3, multitasking=True)
+    assert run["other_process_scheduled"] > 0.98
+    assert run["consecutive_lgt"] == pytest.approx(
+        1.65, abs=0.08 + Z_LIMIT * run["consecutive_lgt_sigma"]
+    )
+
+
+def test_combined_starts_no_attempt_late(result: dict[str, Any]) -> None:
+    settings = MultitaskingSettings(
+        SETTINGS.pairs, ("combined",), SETTINGS.seconds, seed=SETTINGS.seed
+    )
+    combined = run_all(settings)
+    for n in SETTINGS.pairs:
+        assert one_of(result, n, multitasking=True)["late_ms"]["mean"] > 0.1
+        assert one_of(combined, n, multitasking=True)["late_ms"]["max"] == 0.0
+
+
 def test_the_seed_alone_decides(result: dict[str, Any]) -> None:
     assert run_all(SETTINGS, workers=2)["runs"] == result["runs"]
     other = MultitaskingSettings((1,), ("fcfs",), SETTINGS.seconds, seed=4)
