@@ -38,10 +38,12 @@ from calibration.measurement import (
     check_within,
 )
 from sequences.ion import IonOperation
-from sequences.thermal_rabi import MAX_MEAN_PHONONS, carrier_factors, flip, thermal
+from sequences.thermal_rabi import carrier_factors, flip, thermal
 
-LEVELS: Final = 256
+LEVELS: Final = 160
 """Numbers of phonons in the fit: always as many, so that it is smooth."""
+MOST_PHONONS: Final = 25.0
+"""Highest mean in the fit, of which `LEVELS` leave out 0.2 %."""
 _PROGRAM: Final = (IonOperation.INITIALISE, IonOperation.X_PI)
 
 
@@ -111,7 +113,7 @@ class IonFrequency(Measurement[IonBench]):
             parameters(
                 centre_hz=(start, -half_span, half_span) if half_span else 0.0,
                 angle=(0.9 * math.pi, 0.05 * math.pi, 1.9 * math.pi),
-                phonons=(1.0, 0.0, MAX_MEAN_PHONONS),
+                phonons=(1.0, 0.0, MOST_PHONONS),
                 error=(min(low + 1e-3, 0.4), 0.0, 0.5),
             ),
             data["dark"],

@@ -23,7 +23,7 @@ from calibration.file import Calibrated
 from calibration.fits import Floats, fit_binomial, parameters
 from calibration.ion_bench import IonBench, check_varies, count_dark
 from calibration.ion_file import ION_RANGES, IonCalibration
-from calibration.measure_ion_frequency import LEVELS
+from calibration.measure_ion_frequency import LEVELS, MOST_PHONONS
 from calibration.measurement import (
     CalibrationResult,
     Column,
@@ -35,7 +35,7 @@ from calibration.measurement import (
     check_within,
 )
 from sequences.ion import PULSE_STEP_NS, IonOperation
-from sequences.thermal_rabi import MAX_MEAN_PHONONS, carrier_factors, thermal
+from sequences.thermal_rabi import carrier_factors, thermal
 
 _PROGRAM: Final = (IonOperation.INITIALISE, IonOperation.X_PI)
 _FINE: Final = 60
@@ -96,7 +96,7 @@ class IonRabi(Measurement[IonBench]):
             lambda values: _oscillation(data["length"], data.context, values),
             parameters(
                 pi_ns=(start, 0.7 * start, 1.4 * start),
-                phonons=(0.5, 0.0, MAX_MEAN_PHONONS),
+                phonons=(0.5, 0.0, MOST_PHONONS),
                 error=(min(float(proportion.min()) + 1e-3, 0.4), 0.0, 0.5),
             ),
             data["dark"],

@@ -14,6 +14,7 @@ the unit.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -55,9 +56,11 @@ def thermal(mean_phonons: float, levels: int | None = None) -> Floats:
     return weights
 
 
+@lru_cache(maxsize=64)
 def carrier_factors(levels: int, eta: float) -> Floats:
-    """Rabi frequencies of the carrier for n = 0 .. levels - 1."""
+    """Rabi frequencies of the carrier for n = 0 .. levels - 1; read only."""
     factors: Floats = eval_laguerre(np.arange(levels), eta**2)
+    factors.flags.writeable = False
     return factors
 
 

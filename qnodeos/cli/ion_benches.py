@@ -42,7 +42,7 @@ _GATE_SEQUENCES: Final[tuple[tuple[tuple[IonOperation, ...], int], ...]] = (
     ((IonOperation.Y_PI,), 1),
     ((IonOperation.X_HALF, IonOperation.X_HALF), 1),
     ((IonOperation.X_HALF, IonOperation.X_MINUS_HALF), 0),
-    ((IonOperation.Y_HALF, IonOperation.X_PI, IonOperation.Y_HALF), 0),
+    ((IonOperation.Y_HALF, IonOperation.X_PI, IonOperation.Y_HALF), 1),
 )
 """Operations whose ideal outcome is certain, and the outcome."""
 

@@ -14,6 +14,7 @@ import pytest
 
 from calibration.errors import CalibrationError, FitError
 from calibration.file import Calibrated, NodeCalibration
+from calibration.ion_file import IonCalibration
 from calibration.measure_alpha import FidelityAlpha
 from calibration.measure_coherence import CoherenceTime, slip_samples
 from calibration.measure_cr import ChargeResonance
@@ -23,6 +24,8 @@ from calibration.measure_resonance import Resonance
 from calibration.measure_ssro import ReadoutCorrection, SingleShotReadout
 from calibration.measurement import Data
 from calibration.registry import MEASUREMENTS, measurement
+from sim.ion.bench import SimulatedIonBench
+from sim.ion.physics import IonPhysics
 from tests.unit.calibration_fakes import FakeNode, FakePair, Truth
 
 Z = 4.5
@@ -334,10 +337,16 @@ def test_awg_delay_without_photons():
 # --- all ----------------------------------------------------------------------------------
 
 
+def bench_of(what, truth, seed=1):
+    if what.on_ion:
+        return SimulatedIonBench(IonPhysics(), IonCalibration(node="ion"), seed)
+    return FakePair(seed=seed) if what.on_pair else FakeNode(truth, seed=seed)
+
+
 @pytest.mark.parametrize("name", MEASUREMENTS)
 def test_no_points_is_an_error_not_a_result(name):
     what = measurement(name)
-    bench = FakePair() if what.on_pair else FakeNode()
+    bench = bench_of(what, NV)
     empty = Data(name, {column.name: np.zeros(0) for column in what.columns}, what.context(bench))
     with pytest.raises(CalibrationError):
         what.analyse(empty)
@@ -346,7 +355,7 @@ def test_no_points_is_an_error_not_a_result(name):
 @pytest.mark.parametrize("name", MEASUREMENTS)
 def test_figures(name, tmp_path):
     what = measurement(name)
-    bench = FakePair(seed=16) if what.on_pair else FakeNode(NV, seed=16)
+    bench = bench_of(what, NV, 16)
     data = what.run(bench)
     result = what.analyse(data)
     for place, shown in enumerate((None, result)):
