@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any, cast
 
 import pytest
 
@@ -80,3 +81,37 @@ def test_it_comes_round_without_a_doorbell_and_reports():
         )
     assert port.turns == 5
     assert reports  # once a second; two readings of 0.4 s each make a turn
+
+
+class Planned:
+    """A laboratory without nodes that wants to be called again at a tick."""
+
+    def __init__(self, tick_ns: int, tick: int | None) -> None:
+        self.tick_ns = tick_ns
+        self.tick = tick
+        self.turns = 0
+
+    def turn(self) -> int | None:
+        self.turns += 1
+        return self.tick
+
+    def time_ns(self, tick: int) -> int:
+        return tick * self.tick_ns
+
+
+@pytest.mark.parametrize(
+    ("ticks", "timeout_s"), [((900, 300), 0.006), ((500, 300), 0.005), ((None, None), 0.020)]
+)
+def test_it_sleeps_until_the_first_laboratory_has_something_to_do(monkeypatch, ticks, timeout_s):
+    slept: list[float] = []
+    laboratories = [Planned(10_000, ticks[0]), Planned(20_000, ticks[1])]
+
+    def select(*arguments: Any) -> None:
+        slept.append(arguments[-1])
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("sim.realtime.loop.select.select", select)
+    with StopSignals() as stop:
+        serve(cast(list[RealTimeLaboratory], laboratories), [], stop, clock_ns=lambda: 0)
+    assert slept == [pytest.approx(timeout_s)]
+    assert [each.turns for each in laboratories] == [1, 1]

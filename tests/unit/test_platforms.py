@@ -12,9 +12,11 @@ from qnodeos.api.netqasm import Flavour
 from qnodeos.assembly import PLATFORMS, Platform, build_service, platforms
 from qnodeos.assembly.platforms import platform_of
 from qnodeos.errors import ConfigurationError
+from qnodeos.qdevice.capabilities import Capabilities
 from qnodeos.qdevice.instructions import Opcode
 from qnodeos.service.doctor import Level, ThisSystem, check_node
 from qnodeos.service.node_file import NodeFile
+from tests.unit.kernel_programs import submit
 
 NV, ION = PLATFORMS["nv"], PLATFORMS["ion"]
 
@@ -55,7 +57,7 @@ def test_a_device_may_do_more_than_its_driver_asks():
 
 def test_a_third_platform_is_an_entry_in_the_registry(monkeypatch, tmp_path):
     """A service takes driver, flavour and capabilities from there, and nothing else changes."""
-    driven = []
+    driven: list[Capabilities] = []
 
     class AtomDriver(TrappedIonDriver):
         def __init__(self, capabilities):
@@ -74,8 +76,14 @@ def test_a_third_platform_is_an_entry_in_the_registry(monkeypatch, tmp_path):
         }
     )
     with closing(build_service(node, incarnation=1)) as service:
-        assert service.kernel is not None
+        kernel = service.kernel
+        assert kernel is not None
         assert service.trace.unit_ns == 30_000
+        kernel.register(1, 0, 0, 1, 0, service.tick)
+        kernel.host_outbox.clear()
+        kernel.host_message(1, 1, submit(0, "qalloc Q0\ninit Q0\nh Q0\nqfree Q0\n"), service.tick)
+        kernel.tick(service.tick)
+        assert not kernel.host_outbox, "h is vanilla NetQASM, and no error"
     assert driven == [replace(atom.capabilities, tick_ns=30_000)]
 
 
