@@ -12,6 +12,7 @@ from scipy.stats import chi2, norm
 from benchmarks.coverage import deviations
 from calibration.dataset import read_run
 from calibration.file import calibration_path, load_calibration
+from calibration.ion_file import IonCalibration
 from qnodeos.cli.calibrate import NAMES
 
 Z = 4.5
@@ -54,6 +55,23 @@ def test_readout_is_found_recorded_and_kept(command, tmp_path):
     assert load_calibration(calibration_path(tmp_path / "out", "server"), "server").revision == 2
 
 
+def test_a_trapped_ion_node_is_calibrated(command, tmp_path):
+    path = tmp_path / "rabi.json"
+    done = command(
+        "calibrate", "ion-rabi", "--set", "shots=20", "--set", "n_points=20", "--truth", "drawn",
+        "--seed", "4", "--json", str(path), "--out", str(tmp_path / "out"),
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert "Could not" not in done.err
+    result = json.loads(path.read_text("utf-8"))
+    assert result["nodes"] == ["ion"]
+    found, true = result["values"]["pi_ns"], result["truth"]["pi_ns"]
+    assert abs(found["value"] - true) < Z * found["sigma"]
+    kept = load_calibration(calibration_path(tmp_path / "out", "ion"), "ion", IonCalibration)
+    assert kept.pi_ns.value == found["value"]
+    assert kept.carrier_hz.source == "the simulated truth"
+
+
 @pytest.mark.parametrize(("copies", "low_ms", "high_ms"), [(16, 12.0, 14.0), (1, 0.0, 4.0)])
 def test_shifted_copies_are_what_keeps_the_coherence(command, tmp_path, copies, low_ms, high_ms):
     path = tmp_path / "t_coh.json"
@@ -89,6 +107,9 @@ def test_shifted_copies_are_what_keeps_the_coherence(command, tmp_path, copies, 
         (["ssro", "--shifted-copies", "16"], "only t-coh"),
         (["t-coh", "--shifted-copies", "3"], "must be 16, 8, 4, 2 or 1"),
         (["all", "--set", "shots=3"], "takes no settings"),
+        (["ion-rabi", "--node", "client"], "measured on a trapped-ion node, and client is none"),
+        (["cr", "--node", "ion"], "measured on an NV node, and ion is none"),
+        (["ion-detection", "--set", "shots=0"], "shots is 0 and must lie in 1.."),
         (["ssro", "--node", "relay"], "relay"),
         (["fidelity-alpha", "--station", "station.yaml", "--spi", "0.0"], "needs two nodes"),
         (["ssro", "--station", "station.yaml"], "--station needs --spi BUS.DEVICE"),
