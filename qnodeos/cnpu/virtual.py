@@ -188,7 +188,6 @@ class VirtualCnpu:
         self.clock.call_at(self.clock.now_ns, program.resume, program.wait_number)
         return program
 
-
     def interpret(self, duration_ns: int) -> int:
         """Time a program needs for something that only one program of the node does at a time.
 

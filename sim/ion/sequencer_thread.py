@@ -96,7 +96,7 @@ class Thread:
         self._slots = 0  # still to be executed, of the instruction `_owner`, then to `_target`
         self._owner = Op.NOP
         self._target = 0
-        self._registers = (0,) * REGISTERS
+        self._registers: tuple[int, ...] = (0,) * REGISTERS
         self._ways_back: tuple[int, ...] = ()
 
     def copy(self) -> Thread:

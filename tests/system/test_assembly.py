@@ -55,7 +55,7 @@ def test_the_noiseless_network_is_noiseless():
 def test_unknown_names_are_refused_with_the_known_ones():
     with pytest.raises(ConfigurationError, match=r"no link preset 'slow'.*: paper, fast, prompt$"):
         NetworkConfig.preset("slow")
-    with pytest.raises(ConfigurationError, match=r"no latency profile '\.\./x'.*: paper, prepared, zero$"):
+    with pytest.raises(ConfigurationError, match=r"profile '\.\./x'.*: paper, prepared, zero$"):
         load_profile("../x")
 
 

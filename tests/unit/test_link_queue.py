@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qnodeos.api.peer import Accept, Offer, RequestTerms
-from qnodeos.errors import EntanglementTimeoutError
+from qnodeos.api.peer import Accept, Offer, PeerMessage, Reject, RequestTerms
+from qnodeos.errors import EntanglementTimeoutError, QNodeOSError
 from qnodeos.limits import Limits
 from qnodeos.qnpu import link_queue
 from qnodeos.qnpu.entanglement import EntanglementManager
@@ -228,7 +228,8 @@ def test_deadlines_are_as_a_search_of_the_queues_would_find_them(operations):
             node.has_schedule = True
             continue
         if what == "create":
-            node.create(*arguments, tick)
+            peer, max_time_us = arguments
+            node.create(peer, max_time_us, tick)
         elif what == "accept":
             node.accept(*arguments)
         elif what == "withdraw":
@@ -262,20 +263,24 @@ def test_requests_of_the_same_time_expire_link_by_link_in_the_order_of_the_queue
 
 @pytest.mark.parametrize("is_open", [True, False])
 def test_an_offer_made_twice_is_refused(is_open):
-    sent = []
+    sent: list[PeerMessage] = []
     manager = EntanglementManager(
         QMMU(CAPABILITIES), LIMITS, 1_000, {PEER: 0}, lambda process, pair: None
     )
+
+    def fault(process: UserProcess, error: QNodeOSError) -> None:
+        pytest.fail(str(error))
+
     layer = LinkLayer(
-        ME, [PEER], manager, LIMITS, lambda peer, message: sent.append(message), pytest.fail,
-        lambda: 1,
-    )  # fmt: skip
+        ME, [PEER], manager, LIMITS, lambda peer, message: sent.append(message), fault, lambda: 1
+    )
     if is_open:
         manager.open_socket(UserProcess(1, (1, 0), 3, LIMITS), 4, PEER, 9, 0)
     layer.receive(PEER, offer(7, 4))
     sent.clear()
     layer.receive(PEER, offer(7, 4))
     [reject] = sent
+    assert isinstance(reject, Reject)
     assert reject.create_id == 7
     assert "offers 7 twice" in reject.reason
     assert layer.links[PEER].of_neighbour == 1
