@@ -72,7 +72,7 @@ def comparison_table(result: Mapping[str, Any]) -> Table | None:
     for name in (
         "scheduler",
         "N",
-        "utilisation",
+        "util.",
         "DQC/s",
         "LGT/s",
         "DQC fidelity",
@@ -101,10 +101,10 @@ def comparison_table(result: Mapping[str, Any]) -> Table | None:
                 _bins(bases, others, "blocked_bins"),
             )
     table.caption = (
-        "\nmissed: time bins that client and server had use for, but the QNPU was in use for too "
-        "long; blocked: bins in which a program kept the qubit. The baseline's and this "
-        "scheduler's, of both nodes together. all: every N together; the fidelity is the mean "
-        "of the differences, weighted by their errors."
+        "\nutil.: utilisation; missed: time bins that client and server had use for, but the QNPU "
+        "was in use for too long; blocked: bins in which a program kept the qubit. The baseline's "
+        "and this scheduler's, of both nodes together. all: every N together; the fidelity is the "
+        "mean of the differences, weighted by their errors."
     )
     return table if table.row_count else None
 

@@ -73,3 +73,18 @@ def test_schedulers_that_cannot_be_compared_make_no_table() -> None:
     assert comparison_table({"runs": runs("fcfs", 1, 0.7, 0.01)}) is None
     apart = [*runs("fcfs", 1, 0.7, 0.01), *runs("combined", 2, 0.7, 0.01)]
     assert comparison_table({"runs": apart}) is None
+
+
+def test_large_numbers_fit_a_terminal() -> None:
+    result = {
+        "runs": [
+            *runs("fcfs", 100, 0.701, 0.0014, blocked=12345),
+            *runs("queue-ahead", 100, 0.681, 0.0014, blocked=12345),
+        ]
+    }
+    console = Console(width=80)
+    with console.capture() as captured:
+        console.print(comparison_table(result))
+    text = captured.get()
+    assert "12346 → 12346" in text
+    assert "…" not in text
