@@ -44,9 +44,50 @@ class Backend(StrEnum):
     INSTRUMENT = "instrument"
 
 
-@app.callback()
-def _experiments() -> None:
-    """Keep `dqc` a subcommand even while it is the only one."""
+Seed = Annotated[int, typer.Option(min=0, help="Seed of all randomness.")]
+ProfileOption = Annotated[
+    Profile, typer.Option(help="Software latencies: the paper's, with prepared blocks, or none.")
+]
+BackendOption = Annotated[
+    Backend,
+    typer.Option(
+        help="Depth of the simulation: devices that answer from a model, or nodes down to their "
+        "instruments (needs the extra 'lab')."
+    ),
+]
+LinkOption = Annotated[
+    Link,
+    typer.Option(
+        help="Entanglement: the paper's rate, attempts without interruption, or within ms."
+    ),
+]
+NetworkFile = Annotated[
+    Path | None, typer.Option(help="YAML or JSON file; its fields override those of --link.")
+]
+JsonFile = Annotated[Path | None, typer.Option(help="Write the result here.")]
+OutDirectory = Annotated[
+    Path | None,
+    typer.Option(help="Directory for plots, dataset and traces; none are made without."),
+]
+TraceFormats = Annotated[
+    str | None,
+    typer.Option(
+        help="Formats of the traces in --out, with commas: csv, perfetto, otel; or none. "
+        "\\[default: csv,perfetto]",
+        show_default=False,
+    ),
+]
+Workers = Annotated[int, typer.Option(min=0, max=MAX_WORKERS, help="Processes; 0: one per core.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No tables and no progress bar.")]
+
+
+def _require_a_use(quiet: bool, json: Path | None, out: Path | None) -> None:
+    if quiet and json is None and out is None:
+        raise typer.BadParameter("nothing would be kept: add --json or --out", param_hint="--quiet")
+
+
+def _processes(workers: int) -> int:
+    return workers or os.cpu_count() or 1
 
 
 @app.command()
@@ -54,49 +95,19 @@ def dqc(
     circuits_per_set: Annotated[
         int, typer.Option(min=2, max=1_000_000, help="Circuits per (alpha, theta).")
     ] = 1200,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of all randomness.")] = 1,
-    profile: Annotated[
-        Profile,
-        typer.Option(help="Software latencies: the paper's, with prepared blocks, or none."),
-    ] = Profile.PAPER,
-    backend: Annotated[
-        Backend,
-        typer.Option(
-            help="Depth of the simulation: devices that answer from a model, or nodes down to "
-            "their instruments (needs the extra 'lab')."
-        ),
-    ] = Backend.BEHAVIOURAL,
-    link: Annotated[
-        Link,
-        typer.Option(
-            help="Entanglement: the paper's rate, attempts without interruption, or within ms."
-        ),
-    ] = Link.PAPER,
-    config: Annotated[
-        Path | None,
-        typer.Option(help="YAML or JSON file; its fields override those of --link."),
-    ] = None,
-    json: Annotated[Path | None, typer.Option(help="Write the result here.")] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Directory for plots, dataset and traces; none are made without."),
-    ] = None,
-    trace: Annotated[
-        str | None,
-        typer.Option(
-            help="Formats of the traces in --out, with commas: csv, perfetto, otel; or none. "
-            "\\[default: csv,perfetto]",
-            show_default=False,
-        ),
-    ] = None,
-    workers: Annotated[
-        int, typer.Option(min=0, max=MAX_WORKERS, help="Processes; 0: one per core.")
-    ] = 0,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No table and no progress bar.")] = False,
+    seed: Seed = 1,
+    profile: ProfileOption = Profile.PAPER,
+    backend: BackendOption = Backend.BEHAVIOURAL,
+    link: LinkOption = Link.PAPER,
+    config: NetworkFile = None,
+    json: JsonFile = None,
+    out: OutDirectory = None,
+    trace: TraceFormats = None,
+    workers: Workers = 0,
+    quiet: Quiet = False,
 ) -> None:
     """Delegated quantum computation between two NV nodes (paper, Fig. 4)."""
-    if quiet and json is None and out is None:
-        raise typer.BadParameter("nothing would be kept: add --json or --out", param_hint="--quiet")
+    _require_a_use(quiet, json, out)
     from qnodeos.assembly import NetworkConfig, load_network
     from qnodeos.cli.dqc_run import run_and_report
     from qnodeos.cli.run_support import trace_formats
@@ -114,9 +125,7 @@ def dqc(
         trace_formats=trace_formats(trace, out),
         backend=backend.value,
     )
-    run_and_report(
-        settings, workers=workers or os.cpu_count() or 1, json_path=json, out=out, quiet=quiet
-    )
+    run_and_report(settings, workers=_processes(workers), json_path=json, out=out, quiet=quiet)
 
 
 @app.command()
@@ -130,42 +139,21 @@ def multitasking(
     seconds: Annotated[
         float, typer.Option(help="Virtual time of each multitasked run, in seconds.")
     ] = MULTITASKING_SECONDS,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of all randomness.")] = 1,
-    profile: Annotated[
-        Profile,
-        typer.Option(help="Software latencies: the paper's, with prepared blocks, or none."),
-    ] = Profile.PAPER,
-    link: Annotated[
-        Link,
-        typer.Option(
-            help="Entanglement: the paper's rate, attempts without interruption, or within ms."
-        ),
-    ] = Link.PROMPT,
+    seed: Seed = 1,
+    profile: ProfileOption = Profile.PAPER,
+    link: LinkOption = Link.PROMPT,
     mocked: Annotated[
         bool,
         typer.Option("--mocked", help="Herald as usual, but deliver pairs without correlation."),
     ] = False,
-    json: Annotated[Path | None, typer.Option(help="Write the result here.")] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Directory for plots, dataset and traces; none are made without."),
-    ] = None,
-    trace: Annotated[
-        str | None,
-        typer.Option(
-            help="Formats of the traces in --out, with commas: csv, perfetto, otel; or none. "
-            "\\[default: csv,perfetto]",
-            show_default=False,
-        ),
-    ] = None,
-    workers: Annotated[
-        int, typer.Option(min=0, max=MAX_WORKERS, help="Processes; 0: one per core.")
-    ] = 0,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No tables and no progress bar.")] = False,
+    json: JsonFile = None,
+    out: OutDirectory = None,
+    trace: TraceFormats = None,
+    workers: Workers = 0,
+    quiet: Quiet = False,
 ) -> None:
     """DQC and LGT programs at once, and one after another (paper, Fig. 5)."""
-    if quiet and json is None and out is None:
-        raise typer.BadParameter("nothing would be kept: add --json or --out", param_hint="--quiet")
+    _require_a_use(quiet, json, out)
     from qnodeos.assembly import NetworkConfig
     from qnodeos.cli.multitasking_run import MULTITASKING_TRACES, run_and_report
     from qnodeos.cli.run_support import trace_formats
@@ -186,9 +174,7 @@ def multitasking(
         trace_directory=out and out / MULTITASKING_TRACES,
         trace_formats=trace_formats(trace, out),
     )
-    run_and_report(
-        settings, workers=workers or os.cpu_count() or 1, json_path=json, out=out, quiet=quiet
-    )
+    run_and_report(settings, workers=_processes(workers), json_path=json, out=out, quiet=quiet)
 
 
 _PAIRS = re.compile(r"([0-9]{1,6})(?:\.\.([0-9]{1,6}))?")
@@ -216,24 +202,10 @@ def lgt(
             min=1, max=1_000_000, help="Of the six bases for each of the six input states."
         ),
     ] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of all randomness.")] = 1,
-    profile: Annotated[
-        Profile,
-        typer.Option(help="Software latencies: the paper's, with prepared blocks, or none."),
-    ] = Profile.PAPER,
-    backend: Annotated[
-        Backend,
-        typer.Option(
-            help="Depth of the simulation: devices that answer from a model, or nodes down to "
-            "their instruments (needs the extra 'lab')."
-        ),
-    ] = Backend.BEHAVIOURAL,
-    link: Annotated[
-        Link,
-        typer.Option(
-            help="Entanglement: the paper's rate, attempts without interruption, or within ms."
-        ),
-    ] = Link.PROMPT,
+    seed: Seed = 1,
+    profile: ProfileOption = Profile.PAPER,
+    backend: BackendOption = Backend.BEHAVIOURAL,
+    link: LinkOption = Link.PROMPT,
     mocked: Annotated[
         bool,
         typer.Option(
@@ -242,31 +214,15 @@ def lgt(
         ),
     ] = True,
     scheduler: Annotated[str, typer.Option(help="Scheduler; the paper's is fcfs.")] = "fcfs",
-    config: Annotated[
-        Path | None,
-        typer.Option(help="YAML or JSON file; its fields override those of --link."),
-    ] = None,
-    json: Annotated[Path | None, typer.Option(help="Write the result here.")] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Directory for plot, dataset and traces; none are made without."),
-    ] = None,
-    trace: Annotated[
-        str | None,
-        typer.Option(
-            help="Formats of the traces in --out, with commas: csv, perfetto, otel; or none. "
-            "\\[default: csv,perfetto]",
-            show_default=False,
-        ),
-    ] = None,
-    workers: Annotated[
-        int, typer.Option(min=0, max=MAX_WORKERS, help="Processes; 0: one per core.")
-    ] = 0,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No table and no progress bar.")] = False,
+    config: NetworkFile = None,
+    json: JsonFile = None,
+    out: OutDirectory = None,
+    trace: TraceFormats = None,
+    workers: Workers = 0,
+    quiet: Quiet = False,
 ) -> None:
     """Local gate tomography, alone and while DQC runs (paper, Fig. 5)."""
-    if quiet and json is None and out is None:
-        raise typer.BadParameter("nothing would be kept: add --json or --out", param_hint="--quiet")
+    _require_a_use(quiet, json, out)
     from qnodeos.assembly import NetworkConfig, load_network
     from qnodeos.cli.lgt_run import LGT_TRACES, run_and_report
     from qnodeos.cli.run_support import trace_formats
@@ -287,9 +243,7 @@ def lgt(
         trace_directory=out and out / LGT_TRACES,
         trace_formats=trace_formats(trace, out),
     )
-    run_and_report(
-        settings, workers=workers or os.cpu_count() or 1, json_path=json, out=out, quiet=quiet
-    )
+    run_and_report(settings, workers=_processes(workers), json_path=json, out=out, quiet=quiet)
 
 
 @app.command()
@@ -298,42 +252,20 @@ def ion(
         int,
         typer.Option(min=1, max=1_000_000, help="Repetitions of each of the seven sequences."),
     ] = 10_000,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of all randomness.")] = 1,
-    profile: Annotated[
-        Profile,
-        typer.Option(help="Software latencies: the paper's, with prepared blocks, or none."),
-    ] = Profile.PAPER,
-    backend: Annotated[
-        Backend,
-        typer.Option(
-            help="Depth of the simulation: a device that answers from a model, or a node down to "
-            "its instruments (needs the extra 'lab')."
-        ),
-    ] = Backend.BEHAVIOURAL,
+    seed: Seed = 1,
+    profile: ProfileOption = Profile.PAPER,
+    backend: BackendOption = Backend.BEHAVIOURAL,
     config: Annotated[
         Path | None, typer.Option(help="YAML or JSON file of the node; the rest is as by default.")
     ] = None,
-    json: Annotated[Path | None, typer.Option(help="Write the result here.")] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Directory for plot, dataset and traces; none are made without."),
-    ] = None,
-    trace: Annotated[
-        str | None,
-        typer.Option(
-            help="Formats of the traces in --out, with commas: csv, perfetto, otel; or none. "
-            "\\[default: csv,perfetto]",
-            show_default=False,
-        ),
-    ] = None,
-    workers: Annotated[
-        int, typer.Option(min=0, max=MAX_WORKERS, help="Processes; 0: one per core.")
-    ] = 0,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No table and no progress bar.")] = False,
+    json: JsonFile = None,
+    out: OutDirectory = None,
+    trace: TraceFormats = None,
+    workers: Workers = 0,
+    quiet: Quiet = False,
 ) -> None:
     """Seven sequences on a trapped ion, through QNodeOS and without it (paper, Suppl. Inf.)."""
-    if quiet and json is None and out is None:
-        raise typer.BadParameter("nothing would be kept: add --json or --out", param_hint="--quiet")
+    _require_a_use(quiet, json, out)
     from qnodeos.assembly.ion import IonNodeConfig, load_ion_node
     from qnodeos.cli.ion_run import ION_TRACES, run_and_report
     from qnodeos.cli.run_support import trace_formats
@@ -348,9 +280,7 @@ def ion(
         trace_directory=out and out / ION_TRACES,
         trace_formats=trace_formats(trace, out),
     )
-    run_and_report(
-        settings, workers=workers or os.cpu_count() or 1, json_path=json, out=out, quiet=quiet
-    )
+    run_and_report(settings, workers=_processes(workers), json_path=json, out=out, quiet=quiet)
 
 
 def demo() -> None:
