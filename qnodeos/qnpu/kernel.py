@@ -310,8 +310,9 @@ class Kernel:
             process.execution.discard()
             self._lose_work(process)
         else:
+            was_next = process.current is None and process.pending[0] is subroutine
             process.pending.remove(subroutine)
-            if process.current is None and not process.pending:
+            if was_next:  # what it was chosen or is ready for; it queues anew with the following
                 self._lose_work(process)
         self._fail(process, subroutine, CancelledError("the subroutine was cancelled"))
         if process.pending and process.state is ProcessState.IDLE:
@@ -336,12 +337,18 @@ class Kernel:
 
     def _submit(self, client: int, request: int, app_id: int, body: bytes) -> None:
         process = self._manager.find((client, app_id))
-        prepares_ahead = self.scheduler.policy.prepares_ahead
-        prepared_tick = self.scheduler.prepare(self._tick) if prepares_ahead else 0
-        subroutine = self._manager.queue_subroutine(process, client, request, body, prepared_tick)
+        subroutine = self._manager.queue_subroutine(
+            process, client, request, body, lambda: self._prepare_subroutine(process)
+        )
         self._record(self._tick, Event.PROCMGR_SUBROUTINE_ADDED, process.pid, subroutine.serial)
         if process.state is ProcessState.IDLE:
             self._processor.ready(process, ProcessEvent.WORK_ARRIVED, self._tick)
+
+    def _prepare_subroutine(self, process: UserProcess) -> int:
+        scheduler = self.scheduler
+        if not scheduler.policy.prepares_ahead:
+            return 0
+        return scheduler.prepare(self._tick, urgent=process.qubit_tick is not None)
 
     def _stop_app(self, client: int, app_id: int) -> None:
         owner = client, app_id

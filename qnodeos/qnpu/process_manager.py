@@ -8,7 +8,7 @@ epitaph: what is asked of it later is answered with the reason.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from qnodeos.errors import CallerError, LimitError, QNodeOSError, UnknownProcessError
@@ -95,9 +95,16 @@ class ProcessManager:
         client: int,
         request: int,
         body: bytes,
-        prepared_tick: int = 0,
+        prepare: Callable[[], int] = lambda: 0,
     ) -> PendingSubroutine:
         """Append a subroutine to those a process has still to run.
+
+        Args:
+            process: it runs there.
+            client: the connection that sent it.
+            request: the client's number for it.
+            body: its instructions.
+            prepare: begins to prepare it once it is accepted; returns when that will be done.
 
         Raises:
             LimitError: as many wait already as may.
@@ -113,7 +120,7 @@ class ProcessManager:
                 f"the subroutines that wait in this process would exceed pending_bytes="
                 f"{self._limits.pending_bytes}, the limit"
             )
-        subroutine = PendingSubroutine(client, request, process.next_serial, body, prepared_tick)
+        subroutine = PendingSubroutine(client, request, process.next_serial, body, prepare())
         process.next_serial += 1
         process.pending.append(subroutine)
         return subroutine

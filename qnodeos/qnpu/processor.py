@@ -213,6 +213,8 @@ class Processor:
 
     def _dispatch(self) -> Process | None:
         tick = self._tick
+        if self._scheduler:  # whoever runs now might take the qubit that was freed just now
+            self._wake_qubit_waiters()
         process = self._scheduler.choose(tick, self._network_tick())
         if process is None:
             return None

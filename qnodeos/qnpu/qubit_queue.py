@@ -7,6 +7,9 @@ one succeed would cost more than all the rest.
 from __future__ import annotations
 
 import heapq
+from typing import Final
+
+_DEAD_ENTRIES: Final = 64
 
 
 class QubitQueue:
@@ -15,7 +18,7 @@ class QubitQueue:
     def __init__(self) -> None:
         self._heap: list[tuple[int, int, int]] = []
         self._waiting: dict[int, int] = {}
-        self._woken: set[int] = set()
+        self._woken: dict[int, int] = {}
         self._joined = 0
 
     def __len__(self) -> int:
@@ -24,7 +27,7 @@ class QubitQueue:
 
     def join(self, pid: int, priority: int) -> None:
         """A process waits from now on; one that waits already keeps its place."""
-        self._woken.discard(pid)
+        self._woken.pop(pid, None)
         if pid not in self._waiting:
             self._joined += 1
             self._waiting[pid] = self._joined
@@ -34,20 +37,38 @@ class QubitQueue:
         """Whether a free qubit is left for somebody who waits.
 
         Args:
-            free_qubits: how many are free; those woken and not yet run will take one each.
+            free_qubits: how many are free; those woken and not yet run will take one each,
+                unless their priority is lower: they may not run for long.
         """
-        return bool(self._waiting) and free_qubits > len(self._woken)
+        if not free_qubits or not self._waiting:
+            return False
+        if free_qubits > len(self._woken):
+            return True
+        priority = -self._first()[0]
+        return free_qubits > sum(woken >= priority for woken in self._woken.values())
 
     def wake(self) -> int:
         """Take out who is next; returns the process id."""
-        while True:
-            _, joined, pid = heapq.heappop(self._heap)
-            if self._waiting.get(pid) == joined:
-                del self._waiting[pid]
-                self._woken.add(pid)
-                return pid
+        priority, _, pid = self._first()
+        heapq.heappop(self._heap)
+        del self._waiting[pid]
+        self._woken[pid] = -priority
+        return pid
 
     def leave(self, pid: int) -> None:
         """A process waits no more, or has been chosen to run after it was woken."""
-        self._waiting.pop(pid, None)
-        self._woken.discard(pid)
+        self._woken.pop(pid, None)
+        if self._waiting.pop(pid, None) is not None and (
+            len(self._heap) > 2 * len(self._waiting) + _DEAD_ENTRIES
+        ):
+            self._heap = [entry for entry in self._heap if self._is_at(entry)]
+            heapq.heapify(self._heap)
+
+    def _first(self) -> tuple[int, int, int]:
+        while not self._is_at(self._heap[0]):
+            heapq.heappop(self._heap)
+        return self._heap[0]
+
+    def _is_at(self, entry: tuple[int, int, int]) -> bool:
+        """Whether an entry of the heap is the present one of its process."""
+        return self._waiting.get(entry[2]) == entry[1]

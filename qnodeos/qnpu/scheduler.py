@@ -113,7 +113,7 @@ class EarliestDeadline(PriorityFcfs):
     def order(self, process: Process) -> int:
         """See `SchedulingPolicy`."""
         if process.qubit_tick is not None:
-            return process.qubit_tick + self._qubit_ticks
+            return max(process.qubit_tick + self._qubit_ticks, process.arrival_tick)
         patient = process.expected_ticks > 0
         return process.arrival_tick + (self._patience_ticks if patient else self._qubit_ticks)
 
