@@ -84,14 +84,15 @@ class IonPreparation(Measurement[IonBench]):
         if not total:
             raise CalibrationError(f"{self.name}: there are no shots")
         mean = found / total
-        fit = fit_binomial(
-            lambda values: np.full(data.rows, values["dark"]),
-            parameters(dark=(mean, 0.0, 1.0)),
-            dark,
-            shots,
-            what=f"{self.name}, the same in all batches",
-            may_vanish=("dark",),
-        )
+        fit = None
+        if 0 < found < total:
+            fit = fit_binomial(
+                lambda values: np.full(data.rows, values["dark"]),
+                parameters(dark=(mean, 0.0, 1.0)),
+                dark,
+                shots,
+                what=f"{self.name}, the same in all batches",
+            )
         e, f = data.context["dark_of_s"], data.context["bright_of_d"]
         contrast = 1 - e["value"] - f["value"]
         if contrast <= 0:
@@ -107,6 +108,8 @@ class IonPreparation(Measurement[IonBench]):
         )
         # The corrected value may be negative by its uncertainty, a probability may not.
         values = {"preparation_error": Value(max(0.0, error), sigma)}
+        if fit is None:
+            return CalibrationResult(data.measurement, values, data.source)
         return CalibrationResult.of_fit(data, fit, values, {})
 
     def plot(self, data: Data, result: CalibrationResult | None, path: Path) -> None:

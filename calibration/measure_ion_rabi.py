@@ -146,6 +146,5 @@ def _best_start(data: Data, proportion: Floats) -> float:
         model = np.stack([shape, np.ones(data.rows)], axis=1)
         solution, _, _, _ = np.linalg.lstsq(model, proportion, rcond=None)
         rest = proportion - model @ solution
-        # An oscillation upside down is none.
-        misfit.append(float(rest @ rest) if solution[0] > 0 else math.inf)
+        misfit.append(float(rest @ rest))
     return float(grid[int(np.argmin(misfit))])

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import gammainc, gammaincc
+from scipy.special import gammainc
 from scipy.stats import poisson
 
 from sequences.errors import SequenceError
@@ -79,12 +79,7 @@ def dark_pmf(counts: ArrayLike, window: Window) -> NDArray[np.float64]:
         return kept
     a = decays / signal
     low, high = (1 - a) * background, (1 - a) * (background + signal)
-    # The difference of those two that are not both close to one.
-    share = np.where(
-        k + 1 > low,
-        gammainc(k + 1, high) - gammainc(k + 1, low),
-        gammaincc(k + 1, low) - gammaincc(k + 1, high),
-    )
+    share = gammainc(k + 1, high) - gammainc(k + 1, low)
     with np.errstate(divide="ignore"):
         logarithm = np.log(np.maximum(share, 0.0)) - (k + 1) * np.log1p(-a)
     decayed: NDArray[np.float64] = np.where(
@@ -96,8 +91,6 @@ def dark_pmf(counts: ArrayLike, window: Window) -> NDArray[np.float64]:
 def readout_errors(window: Window, threshold: int) -> tuple[float, float]:
     """P(dark|S1/2) and P(bright|D5/2), if counts up to a threshold are dark."""
     background, signal, _ = window.checked()
-    if threshold < 0:
-        return 0.0, 1.0
     dark_of_s = float(poisson.cdf(threshold, background + signal))
     bright_of_d = 1 - float(dark_pmf(np.arange(threshold + 1), window).sum())
     return dark_of_s, min(1.0, max(0.0, bright_of_d))

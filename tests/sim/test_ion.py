@@ -191,10 +191,13 @@ def test_red_sideband_flips_one_cold_phonon_only():
 
 
 def test_a_blue_pulse_heats_where_a_red_one_cools():
-    ion = cold(doppler_phonons=1.0)
-    ion.advance(30_000, tone(detuning_hz=TRAP_HZ))
-    assert ion.mean_phonons > 1.0
-    assert ion.p_d == pytest.approx(ion.mean_phonons - 1.0, abs=1e-5)
+    eta = 0.01
+    ion = cold(eta=eta, doppler_phonons=1.0)
+    ion.advance(300_000, tone(detuning_hz=TRAP_HZ))
+    n = np.arange(60)
+    flips = thermal(1.0, 60) @ np.sin(eta * np.sqrt(n + 1) * 30 * math.pi / 2) ** 2
+    assert ion.p_d == pytest.approx(flips, abs=2e-3)
+    assert ion.mean_phonons == pytest.approx(1.0 + flips, abs=2e-3)
 
 
 def cooled(ion, cycles):
@@ -339,6 +342,15 @@ def test_a_measurement_projects():
         assert ion.p_d == first
         dark += first
     assert abs(dark - shots / 2) < 4.5 * math.sqrt(shots / 4)
+
+
+def test_doppler_cooling_empties_the_dark_state_at_once():
+    ion = cold()
+    shelved(ion)
+    assert ion.advance(WINDOW_NS, DETECTION) == 0
+    # 1.5 ms at 200 kcps
+    assert abs(ion.advance(WINDOW_NS, DOPPLER) - 300) < 4.5 * math.sqrt(300)
+    assert ion.p_d == 0
 
 
 def test_nothing_fluoresces_without_the_repumper():

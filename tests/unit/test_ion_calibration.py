@@ -176,6 +176,15 @@ def test_a_drift_of_the_preparation():
         what.analyse(data)
 
 
+def test_fewer_dark_readouts_than_the_readout_alone_gives():
+    what = IonPreparation()
+    data = what.run(bench())
+    data["dark"][:] = 0
+    value, sigma = what.analyse(data).values["preparation_error"]
+    assert value == 0
+    assert 0 < sigma < 1e-3
+
+
 def test_a_readout_that_tells_nothing():
     calibration = NEW.replaced(dark_of_s=Calibrated(value=0.6), bright_of_d=Calibrated(value=0.5))
     with pytest.raises(CalibrationError, match="tells nothing"):
