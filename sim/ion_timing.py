@@ -37,5 +37,5 @@ class IonTiming(BaseModel):
         1_500, ge=1, le=100_000, description="time in which photons are counted (published)"
     )
     threshold: int = Field(
-        33, ge=0, le=65_535, description="most photons that count as dark (derived)"
+        33, ge=0, le=65_534, description="most photons that count as dark (derived)"
     )

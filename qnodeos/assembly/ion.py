@@ -5,6 +5,7 @@ It has no neighbour: programs on it use no entanglement.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -47,7 +48,7 @@ NODE: Final = "ion"
 
 _PLATFORM: Final = PLATFORMS["ion"]
 _NODE_ID: Final = 0
-_PULSE_STEP_NS: Final = 10
+_US_NS: Final = 1_000
 
 
 class IonNodeConfig(BaseModel):
@@ -197,14 +198,32 @@ def build_ion_device(
     require_known("backend", backend, BACKENDS)
     rng = Random(f"{seed}/{NODE}/device")
     if backend == "behavioural":
+        _require_time(config)
         return BehaviouralIonDevice(config.timing, config.physics, rng, NODE)
     return _instrument_device(config, rng.getrandbits(64), cleanup)
+
+
+def _require_time(config: IonNodeConfig) -> None:
+    """Make sure that no instruction is answered before what it does can have ended."""
+    timing, pi_ns = config.timing, config.physics.pi_time_ns
+    for ticks, needs, needed_ns in (
+        ("measure_ticks", "timing.detection_us", timing.detection_us * _US_NS),
+        ("pi_ticks", "a pulse of physics.pi_time_ns", pi_ns),
+        ("half_pi_ticks", "half of physics.pi_time_ns", pi_ns / 2),
+    ):
+        least = math.ceil(needed_ns / timing.tick_ns)
+        if getattr(timing, ticks) < least:
+            raise ConfigurationError(
+                f"timing.{ticks} is {getattr(timing, ticks)}, shorter than {needs}; make it "
+                f"{least} or more"
+            )
 
 
 def _instrument_device(config: IonNodeConfig, seed: int, cleanup: ExitStack) -> RealTimeDevice:
     try:
         from drivers.errors import instrument_errors
         from drivers.ion_setup import IonSettings
+        from sequences.ion import PULSE_STEP_NS
         from sim.ion.build import SimulatedIonNode
         from sim.ion.node import TICK_NS
     except ModuleNotFoundError as error:
@@ -218,16 +237,16 @@ def _instrument_device(config: IonNodeConfig, seed: int, cleanup: ExitStack) -> 
             f"timing.tick_ns is {timing.tick_ns}; at instrument level it is {TICK_NS}"
         )
     base = IonSettings()
-    settings = replace(
-        base,
-        sequences=replace(
-            base.sequences,
-            pi_time_ns=round(physics.pi_time_ns / _PULSE_STEP_NS) * _PULSE_STEP_NS,
-            detection_us=timing.detection_us,
-        ),
-        carrier_hz=physics.carrier_hz,
-        sideband_hz=physics.carrier_hz - physics.trap_hz,
-        threshold=timing.threshold,
-    )
     with instrument_errors():
+        settings = replace(
+            base,
+            sequences=replace(
+                base.sequences,
+                pi_time_ns=round(physics.pi_time_ns / PULSE_STEP_NS) * PULSE_STEP_NS,
+                detection_us=timing.detection_us,
+            ),
+            carrier_hz=physics.carrier_hz,
+            sideband_hz=physics.carrier_hz - physics.trap_hz,
+            threshold=timing.threshold,
+        )
         return cleanup.enter_context(SimulatedIonNode(physics, settings, seed)).device

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from scipy.stats import chi2
 
 from qnodeos.assembly import load_profile
@@ -154,6 +155,40 @@ def test_settings_that_cannot_be():
     fast = IonNodeConfig(timing=IonTiming(tick_ns=10_000))
     with pytest.raises(ConfigurationError, match="at instrument level it is 20000"):
         build_ion_node(fast, load_profile("zero"), 1, backend="instrument")
+
+
+@pytest.mark.parametrize(
+    ("node", "message"),
+    [
+        ({"timing": {"detection_us": 1_521}}, "timing.measure_ticks is 76, .* make it 77"),
+        ({"timing": {"tick_ns": 9_999}}, "timing.measure_ticks is 76, .* make it 151"),
+        ({"physics": {"pi_time_ns": 20_001}}, "timing.pi_ticks is 1, .* make it 2"),
+        (
+            {"physics": {"pi_time_ns": 60_000}, "timing": {"pi_ticks": 3}},
+            "timing.half_pi_ticks is 1, .* make it 2",
+        ),
+    ],
+)
+def test_no_instruction_is_over_before_what_it_does(node, message):
+    with pytest.raises(ConfigurationError, match=message):
+        build_ion_node(IonNodeConfig.model_validate(node), load_profile("zero"), 1)
+
+
+@pytest.mark.parametrize("pi_time_ns", [100, 100_020])
+def test_a_pi_time_that_no_sequence_has(pi_time_ns):
+    node = IonNodeConfig(physics=IonPhysics(pi_time_ns=pi_time_ns))
+    with pytest.raises(ConfigurationError, match=r"pi_time_ns .* from 1000 to 100000"):
+        build_ion_node(node, load_profile("zero"), 1, backend="instrument")
+
+
+def test_a_pi_time_between_the_steps_and_the_highest_threshold():
+    node = IonNodeConfig.model_validate(
+        {"physics": {"pi_time_ns": 10_010}, "timing": {"threshold": 65_534}}
+    )
+    with build_ion_node(node, load_profile("zero"), 1, backend="instrument"):
+        pass
+    with pytest.raises(ValidationError, match="threshold"):
+        IonTiming(threshold=65_535)
 
 
 # --- the command ----------------------------------------------------------------------------
