@@ -9,9 +9,9 @@ early, but never between the words of a tone.
 chip missed or garbled is an error there, not a wrong pulse later. IO_UPDATE and MASTER_RESET are
 pins, not messages: `AD9910.connect_pins` takes what drives them.
 
-SPI mode 0 and the clock of 70 MHz at most are the data sheet's; that a register reads as its
-active value, not as its buffer, is assumed, and makes no difference after an update. Not verified
-on hardware.
+The clock of 70 MHz at most is that of Linux's description of the chip (adi,ad9910.yaml), SPI mode
+0 that of ARTIQ's driver of boards with it. That a register reads as its active value, not as its
+buffer, is assumed, and makes no difference after an update. Not verified on hardware.
 """
 
 from __future__ import annotations
@@ -206,7 +206,8 @@ class AD9910(Instrument):
         """Say what drives the pins of the chip.
 
         Args:
-            io_update: makes a pulse on IO_UPDATE, of at least four periods of the system clock.
+            io_update: makes a pulse on IO_UPDATE, of at least four periods of the system clock
+                (assumed; see `sim.ion.dds.UPDATE_CYCLES`).
             master_reset: makes one on MASTER_RESET; None if nothing is connected to it.
         """
         self._io_update = io_update

@@ -1,9 +1,12 @@
-"""Registers and words of the Analog Devices AD9910, with the limits of its data sheet.
+"""Registers and words of the Analog Devices AD9910, and their limits.
 
-Addresses, widths, bits and values after reset are those of the data sheet's register map (and
-the same in public drivers). A serial message is an instruction byte (bit 7: read, bits 4 to 0:
-address) and all bytes of the register, most significant bit first. The chip takes a message into
-a buffer; an edge on IO_UPDATE, or a change of the profile pins, makes the buffers active.
+Addresses, widths, bits and values after reset are those of public drivers (Linux, ARTIQ), and so
+are the words of a tone. The data sheet itself was not at hand: its first page gives the 1 GSPS
+and 400 MHz below, and what else is not in those drivers is assumed and says so.
+
+A serial message is an instruction byte (bit 7: read, bits 4 to 0: address) and all bytes of the
+register, most significant bit first. The chip takes a message into a buffer; an edge on IO_UPDATE,
+or a change of the profile pins, makes the buffers active.
 
 Of the modes only single tones from profiles are used: no RAM (register 0x16), no ramps, no
 output shift keying, no parallel port, and no PLL: the clock at REF_CLK is the system clock.
@@ -124,11 +127,12 @@ FULL_SCALE: Final = (1 << AMPLITUDE_BITS) - 1
 """Amplitude word of the amplitude 1."""
 
 MIN_CLOCK_HZ: Final = 60e6
+"""Least REF_CLK without PLL (assumed: the highest that Linux's driver gives to the PLL)."""
 MAX_CLOCK_HZ: Final = 1e9
-"""Range of REF_CLK without PLL (data sheet)."""
+"""Highest system clock (data sheet, first page)."""
 MAX_OUTPUT: Final = 0.4
-"""Highest frequency in units of the system clock (data sheet: 400 MHz at 1 GSPS). From 0.5 on
-what comes out is an image."""
+"""Highest frequency in units of the system clock (data sheet, first page: 400 MHz at 1 GSPS; in
+proportion at slower clocks is assumed). From 0.5 on what comes out is an image."""
 _TURN: Final = 2 * math.pi
 
 

@@ -2,7 +2,8 @@
 
 `SimulatedAd9910` takes the bytes of the driver `instruments.ad9910` through a `DdsPort`, and the
 levels of the sequencer's lines with their times. A message goes into the buffers; a rising edge of
-IO_UPDATE, or a change of the profile pins, makes all buffers active (data sheet). What the chip
+IO_UPDATE, or a change of the profile pins, makes all buffers active (the latter as the description
+of the pins in public firmware for the chip says). What the chip
 would ignore or garble without a word is an `Ad9910Fault` here, and so is what is not modelled:
 RAM, ramps, output shift keying, parallel port, PLL.
 
@@ -43,11 +44,12 @@ LATENCY_CYCLES: Final = 91
 """From an edge to the output, in periods of the system clock (assumed; the pipeline of the chip
 has some tens of stages, and the driver asks for the same delay of all parts of a tone)."""
 UPDATE_CYCLES: Final = 4
-"""IO_UPDATE is sampled once in so many periods: a shorter pulse may be missed."""
+"""IO_UPDATE is sampled once in so many periods: a shorter pulse may be missed (assumed: so it is
+in the sister chips AD9954 and AD9959, whose data sheets say so)."""
 MAX_CHANGES: Final = 1_024
 """How many changes of the output are remembered."""
 SPI_MODES: Final = (0, 3)
-"""In which the data are taken at the rising edge, as the chip does."""
+"""In which the data are taken at the rising edge, as the chip does (ARTIQ: mode 0)."""
 
 _MODELLED: Final = {
     Register.CFR1: CFR1_SDIO_INPUT_ONLY,
