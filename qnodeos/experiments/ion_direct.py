@@ -21,7 +21,7 @@ NS_PER_S: Final = 1_000_000_000
 
 @dataclass(frozen=True)
 class Exchanges:
-    """When frames were exchanged.
+    """When frames were exchanged, in ticks of the device times their length.
 
     Attributes:
         count: how many there were.
