@@ -344,10 +344,10 @@ class Kernel:
         if process.state is ProcessState.IDLE:
             self._processor.ready(process, ProcessEvent.WORK_ARRIVED, self._tick)
 
-    def _prepare_subroutine(self, process: UserProcess) -> int:
+    def _prepare_subroutine(self, process: UserProcess) -> int | None:
         scheduler = self.scheduler
-        if not scheduler.policy.prepares_ahead:
-            return 0
+        if not scheduler.policy.prepares_ahead or process.state is ProcessState.IDLE:
+            return None  # an idle process is prepared as it becomes ready
         return scheduler.prepare(self._tick, urgent=process.qubit_tick is not None)
 
     def _stop_app(self, client: int, app_id: int) -> None:

@@ -141,14 +141,14 @@ class PendingSubroutine:
         request: the client's number for it.
         serial: number within the process, from 0.
         body: its instructions, encoded.
-        prepared_tick: when it is prepared to run, if the policy prepares ahead.
+        prepared_tick: when it is prepared to run, if that began as it came.
     """
 
     client: int
     request: int
     serial: int
     body: bytes
-    prepared_tick: int = 0
+    prepared_tick: int | None = None
 
 
 class UserProcess(Process):

@@ -95,7 +95,7 @@ class ProcessManager:
         client: int,
         request: int,
         body: bytes,
-        prepare: Callable[[], int] = lambda: 0,
+        prepare: Callable[[], int | None] = lambda: None,
     ) -> PendingSubroutine:
         """Append a subroutine to those a process has still to run.
 
@@ -104,7 +104,8 @@ class ProcessManager:
             client: the connection that sent it.
             request: the client's number for it.
             body: its instructions.
-            prepare: begins to prepare it once it is accepted; returns when that will be done.
+            prepare: begins to prepare it once it is accepted, if that is to begin now; returns
+                when that will be done.
 
         Raises:
             LimitError: as many wait already as may.

@@ -231,7 +231,10 @@ class Scheduler:
         if prepared_tick is not None:
             process.prepared_tick = prepared_tick
         elif self.policy.prepares_ahead and not process.is_network:
-            process.prepared_tick = self.prepare(tick, urgent=process.qubit_tick is not None)
+            first = self._first()
+            goes_first = first is None or self._place(process) < self._places[first.pid]
+            urgent = goes_first or process.qubit_tick is not None
+            process.prepared_tick = self.prepare(tick, urgent=urgent)
         self._enter(process)
 
     def prepare(self, tick: int, *, urgent: bool = False) -> int:

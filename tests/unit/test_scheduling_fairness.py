@@ -195,3 +195,21 @@ def test_a_cancelled_subroutine_does_not_lend_its_preparation_to_the_next():
     assert node.replies[second].error is None
     starts = node.trace.events(Event.QDEVICE_PRODUCE_INI_CMD)
     assert min(record.tick for record in starts if record.pid == mine.pid) >= prepared
+
+
+@pytest.mark.parametrize("policy", [PreparingFcfs, Combined])
+def test_who_goes_first_is_prepared_first(policy):
+    """Otherwise the QNPU would idle for it while others are prepared, one after the other."""
+    node = make_node(policy=policy(), dispatch_ticks=20)
+    lab = solo(node)
+    for client in range(1, 11):
+        node.post(init_app(0, 1), client=client)
+    node.register(0, 50, client=20)
+    lab.run(2)
+    low = [node.post(submit(0, GROUP), client=client) for client in range(1, 11)]
+    high = node.post(submit(0, GROUP), client=20)
+    lab.run(60)
+    assert high in node.replies
+    lab.run(140)
+    assert low[0] in node.replies
+    lab.check_clean()
