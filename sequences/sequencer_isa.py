@@ -25,7 +25,9 @@ Every instruction takes one cycle, and a wait `cycles` more. The five words behi
 ret, bdec, halt and wait are its delay slots: they are executed before the branch is, and take a
 cycle each whether it is taken or not.
 
-Assumed: the group `g` drives outputs 16 g to 16 g + 15; an output changes and a trigger input is
+Assumed: a btr looks at one input, that whose bit of the mask is 1, whatever the others are (the
+public software calls this field the trigger's state, and does not say how wide it is or how it is
+compared); the group `g` drives outputs 16 g to 16 g + 15; an output changes and a trigger input is
 looked at in the cycle of the instruction; the call's way back is the word behind its slots;
 `CALL_DEPTH`; a loop with ldc n is run n times. Not documented, and therefore refused by assembler
 and simulation alike: masks of several trigger inputs, other bits than the fields above, anything
