@@ -208,7 +208,7 @@ def predicted_p_dark(
 
     Pulses are on resonance, of the right length, and their errors those of `gate_depolarising`
     alone: the little that phonons add is left out. A measurement among the operations projects
-    the ion.
+    the ion; that it heats a bright one, so that pulses behind it err more, is left out as well.
 
     Args:
         operations: what is done to an initialised ion; a measurement at the end is the one that
