@@ -12,8 +12,8 @@ pi/2, which permutes its components, and depolarises it. Between instructions it
 and D5/2 decays. A measurement projects it; the result is then reported wrong with the
 probabilities of the count distributions. That a D5/2 which decays while photons are counted is
 both reported wrong and left in S1/2 is not modelled: the two happen independently here. Neither is
-the motion: a pulse on an ion that was found bright, and has not been cooled since, errs no more than
-any other here, while `sim.ion.ion` has it at the Doppler limit.
+the motion: a pulse on an ion that was found bright, and has not been cooled since, errs no more
+than any other here, while `sim.ion.ion` has it at the Doppler limit.
 
 An ion that was never initialised is maximally mixed.
 """
