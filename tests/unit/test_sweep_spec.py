@@ -216,7 +216,12 @@ MISTAKES = {
     "range of nothing": ("start: 0.01", "start: 0.16", 10, "start and stop are the same"),
     "unknown scale": ("scale: log", "scale: lgo", 10, "scale: should be 'linear' or 'log'"),
     "word in a range": ("num: 3", "nmu: 3", 10, "num: is required but missing"),
-    "unknown preset": ("profile: zero", "profile: none", 5, "should be 'paper' or 'zero'"),
+    "unknown preset": (
+        "profile: zero",
+        "profile: none",
+        5,
+        "should be 'paper', 'prepared' or 'zero'",
+    ),
     "unknown experiment": (
         "experiment: dqc",
         "experiment: dqk",
