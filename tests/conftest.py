@@ -6,6 +6,8 @@ limit on one. To hunt for new counterexamples: `pytest --hypothesis-profile=expl
 
 from __future__ import annotations
 
+import signal
+
 from hypothesis import HealthCheck, settings
 
 settings.register_profile(
@@ -16,3 +18,8 @@ settings.register_profile(
 )
 settings.register_profile("explore", deadline=None, max_examples=2_000, print_blob=True)
 settings.load_profile("repeatable")
+
+# A shell without job control starts what it puts in the background with SIGINT ignored, and so
+# would every process be that a test starts, also those that a test interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)

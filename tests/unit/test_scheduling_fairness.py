@@ -190,6 +190,7 @@ def test_a_cancelled_subroutine_does_not_lend_its_preparation_to_the_next():
     lab.run(1)
     mine = process_of(node, 1)
     prepared = mine.pending[1].prepared_tick
+    assert prepared is not None
     node.cancel(first)
     lab.run(1_000)
     assert node.replies[second].error is None
