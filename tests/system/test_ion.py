@@ -18,9 +18,13 @@ from qnodeos.cnpu.external import install
 from qnodeos.errors import ConfigurationError, ProgramError
 from qnodeos.experiments.ion import IonSettings, blocks_of, merged, run_block, run_blocks
 from qnodeos.experiments.ion_analysis import IonData, analyse_ion
-from qnodeos.experiments.ion_circuits import SEQUENCES
+from qnodeos.experiments.ion_circuits import SEQUENCES, physical_programs
+from qnodeos.qdevice.instructions import PhysicalInstruction
 from qnodeos.trace.events import Event
+from sequences.ion import DdsProfile, IonSequenceSettings, ion_program
+from sim.ion.node import InstrumentIonDevice
 from sim.ion.physics import IonPhysics
+from sim.ion_device import BehaviouralIonDevice
 from sim.ion_timing import IonTiming
 from sim.network import ProgramSpec
 from tests.unit.stored_runs import read
@@ -127,6 +131,42 @@ def test_every_circuit_goes_through_the_whole_stack():
     assert (sent == Event.SUBROUTINE_SENT).sum() == 14
     assert (events == Event.QDEVICE_PRODUCE_INI_CMD).sum() == 14
     assert (events == Event.QDEVICE_PRODUCE_MSR_CMD).sum() == 14
+
+
+def test_both_runs_ask_the_device_for_the_same(monkeypatch):
+    """Outcomes alone do not tell a rotation about Y from one about X."""
+    begun: list[PhysicalInstruction] = []
+    start = BehaviouralIonDevice._start
+
+    def recorded(device, tick, instruction):
+        begun.append(instruction)
+        start(device, tick, instruction)
+
+    monkeypatch.setattr(BehaviouralIonDevice, "_start", recorded)
+    settings = IonSettings(1, seed=1)
+    (block,) = blocks_of(settings)
+    run_block(settings, block)
+    assert begun == 2 * [instruction for program in physical_programs() for instruction in program]
+
+
+def test_the_instruments_are_set_up_as_the_configuration_says():
+    node = IonNodeConfig.model_validate(
+        {
+            "physics": {"carrier_hz": 90e6, "trap_hz": 2e6, "pi_time_ns": 12_000},
+            "timing": {"detection_us": 2_000, "threshold": 44},
+        }
+    )
+    with build_ion_node(node, load_profile("zero"), 1, backend="instrument") as system:
+        assert isinstance(system.device, InstrumentIonDevice)
+        parts = system.device.node
+        tones = {}
+        for profile in (DdsProfile.X, DdsProfile.RED_SIDEBAND):
+            parts.dds.set_profile(parts.time_ns, profile)
+            tones[profile] = parts.dds.output(parts.time_ns + 1_000).frequency_hz
+    sequences = IonSequenceSettings(pi_time_ns=12_000, detection_us=2_000)
+    assert parts.sequencer.words == ion_program(sequences).words
+    assert parts.pmt.threshold == 44
+    assert tones == pytest.approx({DdsProfile.X: 90e6, DdsProfile.RED_SIDEBAND: 88e6})
 
 
 def test_what_the_ion_cannot_do_is_said():
