@@ -192,3 +192,10 @@ def _check(settings: IonSettings) -> None:
             f"done_ns = {settings.sequences.done_ns}: the board may miss a pulse on DONE that is "
             f"shorter than {MIN_DONE_NS} ns"
         )
+    codes = settings.board.codes
+    wrong = [operation for operation, code in codes.items() if code != operation]
+    if wrong and sorted(codes.values()) == sorted(IonOperation):  # the board would take them
+        raise ConfigurationRefused(
+            f"the board's code {codes[wrong[0]]} for {wrong[0].name} is that of "
+            f"{IonOperation(codes[wrong[0]]).name} in the sequencer's program"
+        )

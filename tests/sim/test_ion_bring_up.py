@@ -192,6 +192,10 @@ def test_the_board_waits_longer_than_any_subroutine_takes():
         (replace(SETTINGS, carrier_amplitude=1.1), ConfigurationRefused, "1.1"),
         (replace(SETTINGS, board=BoardSettings(codes={**CODES, IonOperation.X_PI: 1})),
          ConfigurationRefused, "same code 1"),
+        (replace(SETTINGS, board=BoardSettings(codes={
+            **CODES, IonOperation.X_PI: CODES[IonOperation.Y_PI],
+            IonOperation.Y_PI: CODES[IonOperation.X_PI]})),
+         ConfigurationRefused, "code 3 for X_PI is that of Y_PI"),
     ],
 )  # fmt: skip
 def test_wrong_settings_are_refused_and_the_right_ones_taken_afterwards(
