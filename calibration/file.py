@@ -8,7 +8,6 @@ new revision; the one before stays beside it as `<node>.calibration.previous.yam
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, TypeVar, overload
 
@@ -27,6 +26,7 @@ from calibration.errors import CalibrationError
 from calibration.readout import ReadoutFidelity
 from qnodeos.config import load_config
 from qnodeos.errors import ConfigurationError, InsufficientDataError
+from qnodeos.files import holding, write_together
 from sequences.decoupling import ASSUMED_SPACING_SAMPLES
 from sequences.errors import SequenceError
 from sequences.pulses import PulseCalibration
@@ -254,11 +254,11 @@ def save_calibration(path: Path, calibration: FileT) -> FileT:
                 file=os.fspath(path),
                 field="revision",
             )
-        _replace(previous_path(path), path.read_bytes())
+        write_together({previous_path(path): holding(path.read_bytes())})
     following = calibration.replaced(revision=calibration.revision + 1)
     text = _Text()
     YAML().dump(following.model_dump(mode="json"), text)
-    _replace(path, b"".join(text.parts))
+    write_together({path: holding(b"".join(text.parts))})
     return following
 
 
@@ -270,20 +270,6 @@ class _Text:
 
     def write(self, part: bytes) -> None:
         self.parts.append(part)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _header(expected_node: str) -> type[BaseModel]:

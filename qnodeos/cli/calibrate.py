@@ -126,6 +126,7 @@ def calibrate(
 ) -> None:
     """Find parameters of an NV or trapped-ion node, and keep them in its calibration file."""
     from calibration.runner import Archive
+    from qnodeos.cli.run_support import check_destinations, write_json
 
     node = _node(name, node)
     _check_target(station, spi, truth, seed)
@@ -139,6 +140,7 @@ def calibrate(
         raise typer.BadParameter("'all' takes no settings", param_hint="--set")
     what = None if name == ALL else _measurement(name, settings or [])
     directory = out or _directory(station, node, seed, drawn)
+    check_destinations(json, None)
     console = Console(quiet=quiet)
     archive = Archive(directory / "calibration.db", directory, directory / "plots")
     # QCoDeS would log every interrupt and error with its traceback; here they are reported.
@@ -170,8 +172,7 @@ def calibrate(
         raise
     document = {"seed": seed if station is None else None, "simulated": station is None, **document}
     if json is not None:
-        json.parent.mkdir(parents=True, exist_ok=True)
-        json.write_text(json_module.dumps(document, indent=1, allow_nan=False) + "\n", "utf-8")
+        write_json(json, document)
         console.print(f"Result: {json}")
     console.print(f"Dataset, plots and calibration files: {directory}")
 

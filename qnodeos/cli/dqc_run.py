@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from contextlib import ExitStack
 from math import isfinite
@@ -16,10 +15,11 @@ from calibration.readout import ReadoutFidelity
 from qnodeos.assembly import NetworkConfig
 from qnodeos.cli.run_support import (
     STOPPING,
+    RunOutcome,
     check_destinations,
     progress_bar,
     run_metadata,
-    write_whole,
+    write_json,
 )
 from qnodeos.errors import InsufficientDataError
 from qnodeos.experiments.dqc import (
@@ -56,24 +56,20 @@ def run_and_report(
     check_destinations(json_path, out)
     started_s = time.perf_counter()
     parts: dict[Block, DqcSetData] = {}
-    interrupted: KeyboardInterrupt | None = None
-    with ExitStack() as stack:
+    outcome = RunOutcome()
+    with outcome.storing(), ExitStack() as stack:
         circuits = settings.circuits_per_set * len(settings.sets)
         on_progress = stack.enter_context(progress_bar(console, "circuits", circuits))
         stored = None
         if out is not None:
             stored = stack.enter_context(open_dqc_run(out / DATABASE, _metadata(settings)))
-        try:
+        with outcome.measuring(stored):
             for block, data in run_blocks(
                 settings, workers, on_progress, lambda: console.print(STOPPING)
             ):
                 parts[block] = data
                 if stored is not None:
                     add_block(stored, block.set_index, block.number * BLOCK_CIRCUITS, data)
-        except KeyboardInterrupt as interrupt:
-            interrupted = interrupt
-            if stored is not None:
-                stored.mark_interrupted()
     sets = _merged(settings, parts)
     if sets:
         noise = settings.network.server.noise
@@ -84,15 +80,15 @@ def run_and_report(
             wall_s=time.perf_counter() - started_s,
         )
         result["latency_bound_ms"] = latency_bound_ms(settings.network)
-        result["complete"] = interrupted is None
+        result["complete"] = outcome.complete
         result["settings"] = _metadata(settings)
-        _report(console, result, settings, sets, json_path, out)
-    if interrupted is not None:
+        _report(console, result, settings, sets, json_path, out, outcome)
+    if outcome.interrupted is not None:
         console.print(
             f"Interrupted: {sum(block.circuits for block in parts)} of {circuits} circuits "
             "are done and kept."
         )
-        raise interrupted
+    outcome.finish()
 
 
 def latency_bound_ms(network: NetworkConfig) -> float | None:
@@ -129,19 +125,22 @@ def _report(
     sets: list[DqcSetData],
     json_path: Path | None,
     out: Path | None,
+    outcome: RunOutcome,
 ) -> None:
     console.print(fidelity_table(result))
     console.print(segments_table(result))
     if json_path is not None:
-        write_whole(json_path, json.dumps(result, indent=1, allow_nan=False) + "\n")
-        console.print(f"Result: {json_path}")
+        with outcome.writing():
+            write_json(json_path, result)
+            console.print(f"Result: {json_path}")
     if out is not None:
         from qnodeos.experiments.figures.saving import save_dqc_figures
 
-        for figure in save_dqc_figures(result, sets, out):
-            console.print(f"Plot: {figure}")
+        with outcome.writing():
+            for figure in save_dqc_figures(result, sets, out):
+                console.print(f"Plot: {figure}")
         console.print(f"Dataset: {out / DATABASE} (QCoDeS)")
-        if settings.trace_formats:
+        if settings.trace_formats and outcome.traces_written:
             console.print(f"Traces of the first block: {out}/trace*")
 
 

@@ -41,13 +41,14 @@ def figures(
     Drawn from dqc.json, lgt.json, multitasking.json and trace_*.csv, as `qnodeos experiment`
     writes them. What is missing is named with the command that makes it.
     """
-    from qnodeos.cli.run_support import check_destinations
     from qnodeos.experiments.figures.catalogue import FIGURES, parse_names
     from qnodeos.experiments.figures.saving import save_figures
+    from qnodeos.files import check_directory
 
     names = parse_names(only) if only is not None else tuple(FIGURES)
     out = data / "figures" if out is None else out
     sources = {id(FIGURES[name].source): FIGURES[name].source for name in names}
+    check_directory(out, "--out", make=False)
     if run:
         _run_missing(data, sources.values())
     found = {key: source.find_below(data) for key, source in sources.items()}
@@ -65,7 +66,6 @@ def figures(
             + "\nor let --run run small ones",
             file=str(data),
         )
-    check_destinations(None, out)
     save_figures({FIGURES[name].stem: figure for name, figure in drawn.items()}, out)
     for name in drawn:
         figure = FIGURES[name]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,7 +10,13 @@ from typing import Any, Final
 from rich.console import Console
 
 from qnodeos import __version__
-from qnodeos.cli.run_support import STOPPING, check_destinations, progress_bar, write_whole
+from qnodeos.cli.run_support import (
+    STOPPING,
+    RunOutcome,
+    check_destinations,
+    progress_bar,
+    write_json,
+)
 from qnodeos.experiments.ion import (
     BLOCK_REPETITIONS,
     IonBlock,
@@ -47,23 +52,19 @@ def run_and_report(
     check_destinations(json_path, out)
     started_s = time.perf_counter()
     parts: dict[IonBlock, IonData] = {}
-    interrupted: KeyboardInterrupt | None = None
-    with ExitStack() as stack:
+    outcome = RunOutcome()
+    with outcome.storing(), ExitStack() as stack:
         on_progress = stack.enter_context(progress_bar(console, "circuits", settings.circuits))
         stored = None
         if out is not None:
             stored = stack.enter_context(open_ion_run(out / DATABASE, _metadata(settings)))
-        try:
+        with outcome.measuring(stored):
             for block, data in run_blocks(
                 settings, workers, on_progress, lambda: console.print(STOPPING)
             ):
                 parts[block] = data
                 if stored is not None:
                     add_block(stored, block.number * BLOCK_REPETITIONS, data)
-        except KeyboardInterrupt as interrupt:
-            interrupted = interrupt
-            if stored is not None:
-                stored.mark_interrupted()
     if parts:
         result = analyse_ion(
             merged(parts, settings),
@@ -71,15 +72,15 @@ def run_and_report(
             seed=settings.seed,
             wall_s=time.perf_counter() - started_s,
         )
-        result["complete"] = interrupted is None
+        result["complete"] = outcome.complete
         result["settings"] = _metadata(settings)
-        _report(console, result, settings, json_path, out)
-    if interrupted is not None:
+        _report(console, result, settings, json_path, out, outcome)
+    if outcome.interrupted is not None:
         done = sum(data.repetitions for data in parts.values())
         console.print(
             f"Interrupted: {done} of {settings.repetitions} repetitions are done and kept."
         )
-        raise interrupted
+    outcome.finish()
 
 
 def _report(
@@ -88,19 +89,22 @@ def _report(
     settings: IonSettings,
     json_path: Path | None,
     out: Path | None,
+    outcome: RunOutcome,
 ) -> None:
     console.print(ion_table(result))
     if json_path is not None:
-        write_whole(json_path, json.dumps(result, indent=1, allow_nan=False) + "\n")
-        console.print(f"Result: {json_path}")
+        with outcome.writing():
+            write_json(json_path, result)
+            console.print(f"Result: {json_path}")
     if out is not None:
         from qnodeos.experiments.figures.ion import ion_figure
         from qnodeos.experiments.figures.saving import save_figures
 
-        for figure in save_figures({"ion_p_dark": ion_figure(result)}, out, ("png",)):
-            console.print(f"Plot: {figure}")
+        with outcome.writing():
+            for figure in save_figures({"ion_p_dark": ion_figure(result)}, out, ("png",)):
+                console.print(f"Plot: {figure}")
         console.print(f"Dataset: {out / DATABASE} (QCoDeS)")
-        if settings.trace_formats:
+        if settings.trace_formats and outcome.traces_written:
             console.print(f"Traces of the first block: {settings.trace_directory}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,10 +12,11 @@ from rich.console import Console
 from calibration.readout import ReadoutFidelity
 from qnodeos.cli.run_support import (
     STOPPING,
+    RunOutcome,
     check_destinations,
     progress_bar,
     run_metadata,
-    write_whole,
+    write_json,
 )
 from qnodeos.experiments.lgt import (
     BLOCK_REPETITIONS,
@@ -53,25 +53,21 @@ def run_and_report(
     check_destinations(json_path, out)
     started_s = time.perf_counter()
     parts: dict[LgtBlock, LgtData] = {}
-    interrupted: KeyboardInterrupt | None = None
-    with ExitStack() as stack:
+    outcome = RunOutcome()
+    with outcome.storing(), ExitStack() as stack:
         on_progress = stack.enter_context(
             progress_bar(console, "LGT subroutines", settings.subroutines)
         )
         stored = None
         if out is not None:
             stored = stack.enter_context(open_lgt_run(out / DATABASE, _metadata(settings)))
-        try:
+        with outcome.measuring(stored):
             for block, data in run_blocks(
                 settings, workers, on_progress, lambda: console.print(STOPPING)
             ):
                 parts[block] = data
                 if stored is not None:
                     add_block(stored, block.mode, block.number * BLOCK_REPETITIONS, data)
-        except KeyboardInterrupt as interrupt:
-            interrupted = interrupt
-            if stored is not None:
-                stored.mark_interrupted()
     if parts:
         noise = settings.network.client.noise
         result = analyse_lgt(
@@ -80,15 +76,15 @@ def run_and_report(
             seed=settings.seed,
             wall_s=time.perf_counter() - started_s,
         )
-        result["complete"] = interrupted is None
+        result["complete"] = outcome.complete
         result["settings"] = _metadata(settings)
-        _report(console, result, settings, json_path, out)
-    if interrupted is not None:
+        _report(console, result, settings, json_path, out, outcome)
+    if outcome.interrupted is not None:
         done = sum(data.state.size for data in parts.values())
         console.print(
             f"Interrupted: {done} of {settings.subroutines} LGT subroutines are done and kept."
         )
-        raise interrupted
+    outcome.finish()
 
 
 def _report(
@@ -97,18 +93,21 @@ def _report(
     settings: LgtSettings,
     json_path: Path | None,
     out: Path | None,
+    outcome: RunOutcome,
 ) -> None:
     console.print(lgt_table(result))
     if json_path is not None:
-        write_whole(json_path, json.dumps(result, indent=1, allow_nan=False) + "\n")
-        console.print(f"Result: {json_path}")
+        with outcome.writing():
+            write_json(json_path, result)
+            console.print(f"Result: {json_path}")
     if out is not None:
         from qnodeos.experiments.figures.saving import save_lgt_figures
 
-        for figure in save_lgt_figures(result, out):
-            console.print(f"Plot: {figure}")
+        with outcome.writing():
+            for figure in save_lgt_figures(result, out):
+                console.print(f"Plot: {figure}")
         console.print(f"Dataset: {out / DATABASE} (QCoDeS)")
-        if settings.trace_formats:
+        if settings.trace_formats and outcome.traces_written:
             console.print(f"Traces of the first block beside DQC: {settings.trace_directory}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -15,10 +14,11 @@ from rich.console import Console
 from calibration.readout import ReadoutFidelity
 from qnodeos.cli.run_support import (
     STOPPING,
+    RunOutcome,
     check_destinations,
     progress_bar,
     run_metadata,
-    write_whole,
+    write_json,
 )
 from qnodeos.experiments.multitasking import (
     BLOCK_STEPS,
@@ -68,13 +68,13 @@ def run_and_report(
     started_s = time.perf_counter()
     blocks = blocks_of(settings)
     parts: dict[Block, BlockResult] = {}
-    interrupted: KeyboardInterrupt | None = None
-    with ExitStack() as stack:
+    outcome = RunOutcome()
+    with outcome.storing(), ExitStack() as stack:
         on_progress = stack.enter_context(progress_bar(console, "steps", BLOCK_STEPS * len(blocks)))
         stored = None
         if out is not None:
             stored = stack.enter_context(open_multitasking_run(out / DATABASE, _metadata(settings)))
-        try:
+        with outcome.measuring(stored):
             for block, found in run_jobs(
                 blocks,
                 partial(run_block, settings),
@@ -85,22 +85,18 @@ def run_and_report(
                 parts[block] = found
                 if stored is not None:
                     add_block(stored, block, found)
-        except KeyboardInterrupt as interrupt:
-            interrupted = interrupt
-            if stored is not None:
-                stored.mark_interrupted()
     if parts:
         result = {
             **analyse_multitasking(settings, parts),
-            "complete": interrupted is None,
+            "complete": outcome.complete,
             "wall_s": time.perf_counter() - started_s,
         }
-        _report(console, result, settings, json_path, out)
-    if interrupted is not None:
+        _report(console, result, settings, json_path, out, outcome)
+    if outcome.interrupted is not None:
         console.print(
             f"Interrupted: {len(parts)} of {len(blocks)} blocks of virtual time are done and kept."
         )
-        raise interrupted
+    outcome.finish()
 
 
 def analyse_multitasking(
@@ -160,18 +156,21 @@ def _report(
     settings: MultitaskingSettings,
     json_path: Path | None,
     out: Path | None,
+    outcome: RunOutcome,
 ) -> None:
     for table in (runs_table(result), comparison_table(result), published_table(result)):
         if table is not None:
             console.print(table)
     if json_path is not None:
-        write_whole(json_path, json.dumps(result, indent=1, allow_nan=False) + "\n")
-        console.print(f"Result: {json_path}")
+        with outcome.writing():
+            write_json(json_path, result)
+            console.print(f"Result: {json_path}")
     if out is not None:
         from qnodeos.experiments.figures.saving import save_multitasking_figures
 
-        for figure in save_multitasking_figures(result, out):
-            console.print(f"Plot: {figure}")
+        with outcome.writing():
+            for figure in save_multitasking_figures(result, out):
+                console.print(f"Plot: {figure}")
         console.print(f"Dataset: {out / DATABASE} (QCoDeS)")
-        if settings.trace_formats:
+        if settings.trace_formats and outcome.traces_written:
             console.print(f"Traces of the first {TRACE_S:g} s: {settings.trace_directory}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -63,7 +62,7 @@ def list_(
 
     A run is *unfinished* while it goes on, and for good if its process was killed.
     """
-    from qnodeos.cli.run_support import check_destinations, write_whole
+    from qnodeos.cli.run_support import check_destinations, write_json
     from qnodeos.experiments.results import database_at, list_runs
 
     check_destinations(json, None)
@@ -72,7 +71,7 @@ def list_(
     Console().print(_table(runs))
     if json is not None:
         report = {"database": str(path), "runs": [run.to_dict() for run in runs]}
-        write_whole(json, json_module.dumps(report, indent=1) + "\n")
+        write_json(json, report)
 
 
 @app.command()
@@ -90,11 +89,11 @@ def export(
 ) -> None:
     """Write the rows of a run to a file: CSV, or netCDF with its metadata."""
     from qnodeos.experiments.results import SUFFIXES, Format, database_at, export_run
+    from qnodeos.files import check_writable
 
     path, form = database_at(place), Format(to.value)
     destination = out or path.with_name(f"run_{run}{SUFFIXES[form]}")
-    if destination.is_dir():
-        raise ConfigurationError("this is a directory; choose another --out", file=str(out))
+    check_writable(destination, "--out")
     if destination.resolve() == path.resolve():
         raise ConfigurationError("this is the database; choose another --out", file=str(out))
     rows = export_run(path, run, form, destination)

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from qnodeos import __version__
 from qnodeos.assembly import NetworkConfig
-from qnodeos.errors import ConfigurationError
+from qnodeos.errors import (
+    ConfigurationError,
+    QNodeOSError,
+    ResultsNotWrittenError,
+    ResultStorageError,
+)
+from qnodeos.files import check_directory, check_writable, write_whole
+
+if TYPE_CHECKING:
+    from qnodeos.experiments.storage import RunWriter
 
 STOPPING: Final = (
     "Stopping: the blocks that are running are finished first; press Ctrl-C again to discard them."
@@ -32,31 +41,91 @@ def check_destinations(json_path: Path | None, out: Path | None) -> None:
         ConfigurationError: the result could not be written there.
     """
     if out is not None:
+        check_directory(out, "--out")
+    if json_path is not None:
+        check_writable(json_path, "--json", streams=True)
+
+
+class RunOutcome:
+    """How a run went: what ended it early, and what of it could not be written.
+
+    One thing that cannot be written keeps nothing else from being written.
+
+    Attributes:
+        interrupted: the Ctrl-C that ended it, None for none.
+        complete: whether all was measured.
+        traces_written: whether traces are where they were wanted.
+    """
+
+    def __init__(self) -> None:
+        self.interrupted: KeyboardInterrupt | None = None
+        self.complete = True
+        self.traces_written = True
+        self._problems: list[QNodeOSError] = []
+
+    @contextmanager
+    def storing(self) -> Iterator[None]:
+        """Around the database: where it cannot be written, the run ends with what it has."""
         try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigurationError(
-                f"cannot make this directory: {error.strerror}; choose another --out",
-                file=str(out),
-            ) from error
-    if json_path is None:
-        return
-    problem = None
-    if json_path.is_dir():
-        problem = "it is a directory"
-    else:
+            yield
+        except ResultStorageError as error:
+            self._problems.append(error)
+            self.complete = False
+
+    @contextmanager
+    def measuring(self, stored: RunWriter | None = None) -> Iterator[None]:
+        """Around what measures: Ctrl-C, or a file that cannot be written, ends it.
+
+        Args:
+            stored: the run in the database, None for none.
+        """
         try:
-            json_path.parent.mkdir(exist_ok=True)
-        except OSError as error:
-            problem = f"{json_path.parent}: {error.strerror}"
-        else:
-            if not os.access(json_path if json_path.exists() else json_path.parent, os.W_OK):
-                problem = "permission denied"
-    if problem is not None:
-        raise ConfigurationError(
-            f"cannot write the result there: {problem}; choose another --json",
-            file=str(json_path),
-        )
+            yield
+        except KeyboardInterrupt as interrupt:
+            self.interrupted = interrupt
+            self.complete = False
+            if isinstance(interrupt.__cause__, ResultsNotWrittenError):
+                self._note_traces(interrupt.__cause__)
+            if stored is not None:
+                stored.mark_interrupted()
+        except ResultsNotWrittenError as error:
+            self._note_traces(error)
+
+    def _note_traces(self, error: ResultsNotWrittenError) -> None:
+        self._problems.append(error)
+        self.traces_written = False
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Around each file to write."""
+        try:
+            yield
+        except ResultsNotWrittenError as error:
+            self._problems.append(error)
+
+    def finish(self) -> None:
+        """Say what could not be written, or else that the run was interrupted.
+
+        Raises:
+            ResultsNotWrittenError: several things could not be written.
+            ResultStorageError: the database could not.
+            KeyboardInterrupt: there was a Ctrl-C.
+        """
+        if len(self._problems) > 1:
+            raise ResultsNotWrittenError("; ".join(map(str, self._problems)))
+        if self._problems:
+            raise self._problems[0]
+        if self.interrupted is not None:
+            raise self.interrupted
+
+
+def write_json(path: Path, result: Mapping[str, Any]) -> None:
+    """Write a result as JSON, as a whole or not at all.
+
+    Raises:
+        ResultsNotWrittenError: it cannot be written.
+    """
+    write_whole(path, json.dumps(result, indent=1, allow_nan=False) + "\n")
 
 
 def trace_formats(text: str | None, out: Path | None) -> tuple[str, ...]:
@@ -81,25 +150,6 @@ def trace_formats(text: str | None, out: Path | None) -> tuple[str, ...]:
     if "otel" in formats:
         load_otel()
     return formats
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file as a whole or not at all; what is in /dev, and a pipe, is written to.
-
-    Raises:
-        OSError: it cannot be written; there is no part of it.
-    """
-    if path.absolute().parts[1] in {"dev", "proc"} or (path.exists() and not path.is_file()):
-        with path.open("a", encoding="utf-8") as stream:
-            stream.write(text)
-        return
-    unfinished = path.with_name(path.name + ".part")
-    try:
-        unfinished.write_text(text, "utf-8")
-        unfinished.replace(path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
 
 
 def run_metadata(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -23,13 +22,14 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from qnodeos.cli.run_support import check_destinations, write_whole
+from qnodeos.cli.run_support import RunOutcome, check_destinations, write_json
 from qnodeos.errors import ConfigurationError
 from qnodeos.experiments.sweep import Runner, run_here, run_sweep
 from qnodeos.experiments.sweep_dataset import sweep_dataset, write_dataset
 from qnodeos.experiments.sweep_journal import Journal, set_aside
 from qnodeos.experiments.sweep_results import PointResult, Status, SweepResults, versions
 from qnodeos.experiments.sweep_spec import SweepPlan
+from qnodeos.files import check_writable
 from qnodeos.transport import TlsFiles
 
 ERRORS_SHOWN: Final = 5
@@ -131,13 +131,12 @@ def run_and_report(
     with Journal(journal_path, plan, versions()) as journal:
         results = journal.results
         known = plan.points - _wanted(results, retry_failed)
-        interrupted: KeyboardInterrupt | None = None
-        try:
+        outcome = RunOutcome()
+        with outcome.measuring():
             _run(console, plan, place, journal, retry_failed)
-        except KeyboardInterrupt as interrupt:
-            interrupted = interrupt
         if results.count(Status.MISSING) < plan.points:
-            write_dataset(sweep_dataset(plan, results, ["qnodeos", *sys.argv[1:]]), out)
+            with outcome.writing():
+                write_dataset(sweep_dataset(plan, results, ["qnodeos", *sys.argv[1:]]), out)
             summary = _summary(plan, results) | {
                 "points_known_before": known,
                 "result": str(out),
@@ -145,11 +144,12 @@ def run_and_report(
                 "wall_s": time.perf_counter() - started_s,
             }
             if json_path is not None:
-                write_whole(json_path, json.dumps(summary, indent=1) + "\n")
+                with outcome.writing():
+                    write_json(json_path, summary)
             _report(console, summary)
-    if interrupted is not None:
+    if outcome.interrupted is not None:
         console.print("Interrupted: the same command goes on with the points that are missing.")
-        raise interrupted
+    outcome.finish()
     if results.errors:
         raise typer.Exit(1)
 
@@ -197,25 +197,15 @@ def _journal_beside(out: Path, *, restart: bool) -> Path:
     Raises:
         ConfigurationError: they cannot, or a file is in the way.
     """
-
-    def refusal(problem: str) -> ConfigurationError:
-        return ConfigurationError(f"cannot write the result there: {problem}", file=str(out))
-
-    if out.is_dir():
-        raise refusal("it is a directory; name a file")
-    try:
-        out.parent.mkdir(exist_ok=True)
-    except OSError as error:
-        raise refusal(
-            f"{out.parent}: {error.strerror}; make it, or choose another --out"
-        ) from error
-    if not os.access(out.parent, os.W_OK):
-        raise refusal(f"{out.parent}: permission denied; choose another --out")
+    check_writable(out, "--out")
     journal = out.with_name(out.name + ".points.jsonl")
+    check_writable(journal, "--out")
     if out.exists() and not journal.exists() and not restart:
-        raise refusal(
-            f"it exists, and {journal.name}, which would say what it is, does not; choose another "
-            "--out, or --restart, which keeps it under another name"
+        raise ConfigurationError(
+            f"cannot write the result there: it exists, and {journal.name}, which would say what "
+            "it is, does not; choose another --out, or --restart, which keeps it under another "
+            "name",
+            file=str(out),
         )
     return journal
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from qnodeos.errors import ConfigurationError
+from qnodeos.files import check_readable, holding, write_together
 
 if TYPE_CHECKING:
     from qcodes.dataset.sqlite.connection import AtomicConnection
@@ -58,8 +59,7 @@ def open_database(path: Path, *, create: bool) -> Iterator[AtomicConnection]:
     from qcodes.dataset.sqlite.database import connect, set_journal_mode
 
     with explained(refusal(path)):
-        if path.exists() and not path.is_file():
-            raise ConfigurationError(f"this is not a file; {_ELSEWHERE}", file=str(path))
+        check_readable(path)
         if create:
             _create(path)
         elif not path.exists():
@@ -123,7 +123,7 @@ def explained(error: Callable[[str], Exception]) -> Iterator[None]:
         code = getattr(cause, "sqlite_errorcode", 0) & 0xFF  # the upper bits are details
         raise error(_CAUSES.get(code, str(cause))) from problem
     except OSError as problem:
-        reason = os.strerror(problem.errno) if problem.errno else str(problem)
+        reason = problem.strerror or str(problem)
         raise error(f"{reason}; {_ELSEWHERE}") from problem
     finally:
         logger.setLevel(level)
@@ -144,10 +144,9 @@ def _create(path: Path) -> None:
         fcntl.flock(directory, fcntl.LOCK_EX)
         if path.exists() and path.stat().st_size > 0:
             return
-        unfinished = path.with_name(path.name + ".part")
         with closing(_empty()) as empty:
-            unfinished.write_bytes(empty.serialize())
-        unfinished.replace(path)
+            content = empty.serialize()
+        write_together({path: holding(content)})
     finally:
         os.close(directory)
 
@@ -161,7 +160,9 @@ def _empty() -> AtomicConnection:
 
 def _check(path: Path) -> None:
     """Refuse a file before anything, also QCoDeS, writes to it."""
-    uri = f"file:{quote(str(path))}?mode=ro"
+    # Reading a database that nobody has open would leave its -wal and -shm behind.
+    alone = not any(path.with_name(path.name + each).exists() for each in ("-wal", "-journal"))
+    uri = f"file:{quote(str(path))}?mode=ro{'&immutable=1' if alone else ''}"
     with closing(sqlite3.connect(uri, uri=True, timeout=LOCK_TIMEOUT_S)) as connection:
         tables = _tables(connection)
         layout = _layout(connection)

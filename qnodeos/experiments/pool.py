@@ -10,21 +10,28 @@ import gc
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
+from contextvars import ContextVar
 from functools import cache
 from multiprocessing import active_children, get_context
 from multiprocessing.sharedctypes import Synchronized
-from typing import Final, TypeVar
+from typing import Final, TypeAlias, TypeVar
+
+from qnodeos.errors import ResultsNotWrittenError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+_Done: TypeAlias = tuple[Result, list[ResultsNotWrittenError]]
 
 _POLL_S: Final = 0.2
 
 _finished_steps: Synchronized[int] | None = None
 """In a worker: counts steps over all workers."""
+
+_unwritten: ContextVar[list[ResultsNotWrittenError] | None] = ContextVar("unwritten", default=None)
+"""What the present job could not write beside its result."""
 
 
 @cache
@@ -55,8 +62,12 @@ def run_jobs(
         on_interrupt: called when the first Ctrl-C is noticed.
 
     Raises:
-        KeyboardInterrupt: there was a Ctrl-C, and what was still wanted has been yielded.
+        KeyboardInterrupt: there was a Ctrl-C, and what was still wanted has been yielded; what
+            could not be written is its cause.
+        ResultsNotWrittenError: a job could not write something (`tolerate_unwritten`), and all
+            results have been yielded.
     """
+    unwritten: list[ResultsNotWrittenError] = []
     if workers <= 1:
         done = 0
 
@@ -66,12 +77,37 @@ def run_jobs(
             on_progress(done)
 
         for job in jobs:
-            yield job, work(job, count)
+            result, problems = _done(work, job, count)
+            unwritten += problems
+            yield job, result
+        if unwritten:
+            raise unwritten[0]
         return
     with _counted_interrupts() as interrupts:
-        yield from _run_in_pool(jobs, work, workers, on_progress, on_interrupt, interrupts)
+        pool = _run_in_pool(jobs, work, workers, on_progress, on_interrupt, interrupts)
+        with closing(pool):
+            for job, (result, problems) in pool:
+                unwritten += problems
+                yield job, result
     if interrupts.count:
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt from next(iter(unwritten), None)
+    if unwritten:
+        raise unwritten[0]
+
+
+@contextmanager
+def tolerate_unwritten() -> Iterator[None]:
+    """In a job, around writing something beside its result.
+
+    What cannot be written is told when all jobs are done, or raised at once outside of a job.
+    """
+    try:
+        yield
+    except ResultsNotWrittenError as error:
+        problems = _unwritten.get()
+        if problems is None:
+            raise
+        problems.append(error)
 
 
 def _run_in_pool(
@@ -81,7 +117,7 @@ def _run_in_pool(
     on_progress: Callable[[int], None],
     on_interrupt: Callable[[], None],
     interrupts: _Interrupts,
-) -> Iterator[tuple[Job, Result]]:
+) -> Generator[tuple[Job, _Done[Result]]]:
     context = get_context("spawn")
     counter = context.Value("q", 0)
     others = set(active_children())
@@ -89,7 +125,7 @@ def _run_in_pool(
         workers, mp_context=context, initializer=_start_worker, initargs=(counter,)
     )
     waiting = deque(jobs)
-    running: dict[Future[Result], Job] = {}
+    running: dict[Future[_Done[Result]], Job] = {}
     stopping = finished = False
     try:
         while running or (waiting and not stopping):
@@ -130,8 +166,19 @@ def _count_step() -> None:
         _finished_steps.value += 1
 
 
-def _do(work: Callable[[Job, Callable[[], None]], Result], job: Job) -> Result:
-    return work(job, _count_step)
+def _do(work: Callable[[Job, Callable[[], None]], Result], job: Job) -> _Done[Result]:
+    return _done(work, job, _count_step)
+
+
+def _done(
+    work: Callable[[Job, Callable[[], None]], Result], job: Job, on_step: Callable[[], None]
+) -> _Done[Result]:
+    problems: list[ResultsNotWrittenError] = []
+    token = _unwritten.set(problems)
+    try:
+        return work(job, on_step), problems
+    finally:
+        _unwritten.reset(token)
 
 
 # --- Ctrl-C -----------------------------------------------------------------------------

@@ -11,12 +11,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qnodeos.errors import ConfigurationError
 from qnodeos.experiments.database import DATABASE, explained, open_database, refusal
 from qnodeos.experiments.storage import STATE, RunState
+from qnodeos.files import write_together
 
 if TYPE_CHECKING:
     from qcodes.dataset.data_set import DataSet
@@ -119,13 +121,8 @@ def export_run(path: Path, run_id: int, form: Format, destination: Path) -> int:
         rows: int = dataset.number_of_results
         if rows == 0:
             raise ConfigurationError(f"run {run_id} has no rows", file=str(path))
-        unfinished = destination.with_name(destination.name + ".part")
         with explained(refusal(destination)):
-            try:
-                _write(dataset, form, unfinished)
-                unfinished.replace(destination)
-            finally:
-                unfinished.unlink(missing_ok=True)
+            write_together({destination: partial(_write, dataset, form)})
     return rows
 
 

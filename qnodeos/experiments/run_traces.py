@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from qnodeos.assembly import TwoNodeSystem
+from qnodeos.experiments.pool import tolerate_unwritten
 from qnodeos.trace.export import write_traces
 from qnodeos.trace.node_traces import NodeTraces
 
@@ -38,9 +39,11 @@ def write_run_traces(
 ) -> None:
     """Write traces, generated now (see `qnodeos.trace.export.write_traces`).
 
+    What cannot be written does not end the run: see `pool.tolerate_unwritten`.
+
     Raises:
         ConfigurationError: a format is unknown, or the package for it is missing.
-        OSError: the files could not be written.
     """
     if formats:
-        write_traces(directory, nodes, formats, description, datetime.now(UTC))
+        with tolerate_unwritten():
+            write_traces(directory, nodes, formats, description, datetime.now(UTC))

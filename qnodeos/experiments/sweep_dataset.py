@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -15,9 +14,9 @@ import numpy as np
 
 from qnodeos import __version__
 from qnodeos.experiments.sweep_experiments import output_unit
-from qnodeos.experiments.sweep_journal import reporting
 from qnodeos.experiments.sweep_results import Status, SweepResults
 from qnodeos.experiments.sweep_spec import Axis, SweepPlan, point_seed
+from qnodeos.files import holding, write_files
 
 if TYPE_CHECKING:
     import xarray
@@ -109,15 +108,7 @@ def write_dataset(dataset: xarray.Dataset, path: Path) -> None:
             before is as it was.
     """
     content = dataset.to_netcdf(None, engine="h5netcdf")
-    unfinished = path.with_name(path.name + ".part")
-    with reporting(path, "the journal has every result; make room and run the same command again"):
-        try:
-            with unfinished.open("wb", buffering=0) as file:
-                rest = memoryview(content)
-                while rest:
-                    rest = rest[file.write(rest) :]
-                os.fsync(file.fileno())
-            unfinished.replace(path)
-        except BaseException:
-            unfinished.unlink(missing_ok=True)
-            raise
+    write_files(
+        {path: holding(bytes(content))},
+        "the journal has every result; make room and run the same command again",
+    )

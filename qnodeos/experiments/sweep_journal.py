@@ -11,15 +11,16 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Final, Self
 
-from qnodeos.errors import ConfigurationError, ResultsNotWrittenError
+from qnodeos.errors import ConfigurationError
 from qnodeos.experiments.sweep_results import PointResult, SweepResults
 from qnodeos.experiments.sweep_spec import SweepPlan
+from qnodeos.files import check_readable, reporting
 
 FORMAT: Final = "qnodeos sweep journal 1"
 LINE_MAX: Final = 1 << 16
@@ -49,6 +50,7 @@ class Journal:
         self.results = SweepResults(plan)
         self._outputs = len(plan.outputs)
         self._header = {"format": FORMAT, "sweep": plan.digest, "versions": dict(versions)}
+        check_readable(path)
         with self._reporting():
             self._file: BinaryIO = path.open("a+b", buffering=0)
         try:
@@ -203,30 +205,17 @@ def _lock(file: BinaryIO, path: Path) -> None:
         ) from None
 
 
-@contextlib.contextmanager
-def reporting(path: Path, remedy: str) -> Iterator[None]:
-    """Turn what the system says about writing a file into an error that says what to do.
-
-    Raises:
-        ResultsNotWrittenError: the system refused.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise ResultsNotWrittenError(
-            f"{path} cannot be written: {error.strerror or error}; {remedy}"
-        ) from error
-
-
 def set_aside(path: Path) -> Path | None:
     """Give a file a name that is free, ``NAME.old-N``; None if there is no such file.
 
     Raises:
-        ConfigurationError: there are too many of them already, or a process is writing it.
+        ConfigurationError: there are too many of them already, a process is writing it, or it
+            is no regular file.
         ResultsNotWrittenError: it cannot be renamed.
     """
     if not path.exists():
         return None
+    check_readable(path)
     for number in range(1, BACKUPS_MAX + 1):
         other = path.with_name(f"{path.name}.old-{number}")
         if not other.exists():

@@ -8,7 +8,7 @@ otel       trace.otlp.jsonl: OpenTelemetry spans, one OTLP/JSON message per line
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
 from importlib import import_module
@@ -18,12 +18,13 @@ from typing import Final, TextIO
 
 from qnodeos import __version__
 from qnodeos.errors import ConfigurationError
+from qnodeos.files import MAKE_ROOM, reporting, write_files
 from qnodeos.trace.csvformat import write_trace_csv
 from qnodeos.trace.node_traces import NodeTraces
 from qnodeos.trace.perfetto import write_perfetto
 from qnodeos.trace.timeline import build_timeline
 
-__all__ = ["FORMATS", "NodeTraces", "load_otel", "parse_formats", "write_together", "write_traces"]
+__all__ = ["FORMATS", "NodeTraces", "load_otel", "parse_formats", "write_traces"]
 
 FORMATS: Final = ("csv", "perfetto", "otel")
 PERFETTO_FILE: Final = "trace.json"
@@ -91,7 +92,7 @@ def write_traces(
         ConfigurationError: a format is unknown, or the package for it is missing; or the
             name of a node cannot be part of a file's name.
         LimitError: there is more in the traces than the formats' bounds.
-        OSError: the files could not be written.
+        ResultsNotWrittenError: the files could not be written.
     """
     parse_formats(",".join(formats))
     for node in nodes:
@@ -115,34 +116,16 @@ def write_traces(
         if "otel" in formats:
             otel = load_otel()
             writers[OTEL_FILE] = lambda stream: otel.write_otlp(stream, timeline, metadata, created)
-    directory.mkdir(parents=True, exist_ok=True)
-    return write_together({directory / name: write for name, write in writers.items()})
+    with reporting(directory, MAKE_ROOM):
+        directory.mkdir(parents=True, exist_ok=True)
+    return write_files(
+        {directory / name: partial(_to, write=write) for name, write in writers.items()}
+    )
 
 
-def write_together(writers: Mapping[Path, Writer]) -> list[Path]:
-    """Write several files as a whole, or none of them.
-
-    Args:
-        writers: what writes the text of each file.
-
-    Returns:
-        The files.
-
-    Raises:
-        OSError: one could not be written.
-    """
-    unfinished = {path: path.with_name(path.name + ".part") for path in writers}
-    try:
-        for path, write in writers.items():
-            with unfinished[path].open("w", encoding="utf-8", newline="\n") as stream:
-                write(stream)
-    except BaseException:
-        for part in unfinished.values():
-            part.unlink(missing_ok=True)
-        raise
-    for path, part in unfinished.items():
-        part.replace(path)
-    return list(writers)
+def _to(path: Path, write: Writer) -> None:
+    with path.open("w", encoding="utf-8", newline="\n") as stream:
+        write(stream)
 
 
 def _csv_writers(

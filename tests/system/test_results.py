@@ -60,6 +60,12 @@ def test_runs_are_exported(command, directory, tmp_path):
         (("export", "1", "results", "--out", "results"), "a directory"),
         (("export", "1", "results", "--out", "results/qnodeos.db"), "is the database"),
         (("results", "--json", "results"), "a directory"),
+        (("results", "--json", "/proc/x.json"), "cannot write the result there: /proc: No such"),
+        (
+            ("export", "1", "results", "--out", "/proc/x.csv"),
+            "cannot write the result there: /proc",
+        ),
+        (("export", "1", "results", "--out", "no/such/x.csv"), "cannot write the result there: no"),
     ],
 )
 def test_what_cannot_be_done_is_said(command, directory, monkeypatch, arguments, said):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sqlite3
 from contextlib import closing
 from datetime import UTC
 from typing import Any
@@ -157,6 +159,44 @@ def test_a_database_that_is_not_there(tmp_path):
     with pytest.raises(ConfigurationError, match="no such database"):
         list_runs(database_at(tmp_path), 1)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_no_database_of_results_is_left_alone(tmp_path):
+    path = tmp_path / DATABASE
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("PRAGMA journal_mode = WAL")
+        other.execute("CREATE TABLE runs (run_id INTEGER)")
+    content = path.read_bytes()
+    for damaged, said in ((content, "another program"), (content[:1_000], "damaged|not a")):
+        path.write_bytes(damaged)
+        with pytest.raises(ConfigurationError, match=said):
+            list_runs(path, 1)
+        assert [each.name for each in tmp_path.iterdir()] == [DATABASE]
+        assert path.read_bytes() == damaged
+
+
+def test_a_database_is_checked_with_what_was_written_last(path, tmp_path):
+    with closing(sqlite3.connect(path)) as writer:
+        version = writer.execute("PRAGMA user_version").fetchone()[0]
+        writer.execute(f"PRAGMA user_version = {version + 1}")
+        assert (tmp_path / f"{DATABASE}-wal").stat().st_size > 0
+        with pytest.raises(ConfigurationError, match="newer QCoDeS"):
+            list_runs(path, 1)
+
+
+@pytest.mark.parametrize("form", Format)
+def test_a_pipe_is_neither_read_nor_replaced(path, tmp_path, form):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    (tmp_path / "link").symlink_to("pipe")
+    for each in (pipe, tmp_path / "link"):
+        with pytest.raises(ConfigurationError, match="is a pipe"):
+            list_runs(each, 1)
+        with pytest.raises(ConfigurationError, match="is a pipe, which is not replaced"):
+            export_run(path, 1, form, each)
+    assert pipe.is_fifo()
+    assert (tmp_path / "link").is_symlink()
+    assert not list(tmp_path.glob("*.part"))
 
 
 def test_reading_changes_nothing(path, tmp_path):

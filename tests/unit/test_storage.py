@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import subprocess
@@ -261,6 +262,15 @@ def test_no_run_is_begun_on_a_full_disk(path, small_disk):
     assert sum(name.startswith("results-") for name in tables) == 1
 
 
+def test_a_disk_that_is_full_from_the_start_is_left_empty(path, monkeypatch):
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    refused(path, "No space left on device; choose another directory")
+    assert files(path.parent) == set()
+
+
 def refused(path: Path, match: str) -> None:
     with pytest.raises(ConfigurationError, match=match) as caught, opened(path):
         pass
@@ -342,7 +352,7 @@ def test_places_where_nothing_can_be_made(tmp_path):
     (tmp_path / "file").touch()
     refused(tmp_path / "file" / DATABASE, "[Nn]ot a directory|exists")
     (tmp_path / DATABASE).mkdir()
-    refused(tmp_path / DATABASE, "not a file")
+    refused(tmp_path / DATABASE, "is a directory")
     refused(Path("/proc") / DATABASE, "No such file|denied|read-only|not permitted")
 
 

@@ -6,13 +6,11 @@ import errno
 import json
 import os
 import resource
-from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray
 
-from qnodeos.cli.run_support import write_whole
 from qnodeos.errors import ConfigurationError, ResultsNotWrittenError
 from qnodeos.experiments.sweep_dataset import sweep_dataset, write_dataset
 from qnodeos.experiments.sweep_journal import LINE_MAX, Journal, set_aside
@@ -241,21 +239,14 @@ def test_a_dataset_is_written_whole_or_not_at_all(tmp_path, small_files):
     assert path.read_text() == "the one before"
 
 
-def test_a_summary_is_written_whole_or_not_at_all(tmp_path, small_files):
-    path = tmp_path / "s.json"
-    with pytest.raises(OSError, match="File too large"):
-        write_whole(path, "x" * 10_000)
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_device_is_written_to_and_not_replaced(tmp_path):
-    target = tmp_path / "out"
-    with target.open("w") as stream:
-        write_whole(Path(f"/proc/self/fd/{stream.fileno()}"), "text\n")
-        assert os.fstat(stream.fileno()).st_ino == target.stat().st_ino
-    assert target.read_text() == "text\n"
-    with pytest.raises(OSError, match="No space left"):
-        write_whole(Path("/dev/full"), "text\n")
+@pytest.mark.parametrize("use", [opened, set_aside])
+def test_a_pipe_is_no_journal(tmp_path, use):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with pytest.raises(ConfigurationError, match="is a pipe; name a file"):
+        use(path)
+    assert [each.name for each in tmp_path.iterdir()] == ["pipe"]
+    assert path.is_fifo()
 
 
 # --- the dataset ------------------------------------------------------------------------

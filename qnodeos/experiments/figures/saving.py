@@ -8,7 +8,6 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from qnodeos.errors import ResultsNotWrittenError
 from qnodeos.experiments.dqc_analysis import LATENCY_LIMIT_MS, DqcSetData
 from qnodeos.experiments.figures.dqc import fidelity_figure
 from qnodeos.experiments.figures.lgt import lgt_figure
@@ -16,6 +15,7 @@ from qnodeos.experiments.figures.live_times import live_time_figure
 from qnodeos.experiments.figures.multitasking import rates_figure, utilisation_figure
 from qnodeos.experiments.figures.results import DqcResult, LgtResult, MultitaskingResult
 from qnodeos.experiments.figures.style import FORMATS, rendered
+from qnodeos.files import MAKE_ROOM, holding, reporting, write_files
 
 
 def save_figures(
@@ -39,23 +39,9 @@ def save_figures(
         for stem, figure in figures.items()
         for suffix, content in rendered(figure, formats).items()
     }
-    unfinished = {path: path.with_name(path.name + ".part") for path in files}
-    try:
+    with reporting(directory, MAKE_ROOM):
         directory.mkdir(parents=True, exist_ok=True)
-        for path, content in files.items():
-            unfinished[path].write_bytes(content)
-        for path, part in unfinished.items():
-            part.replace(path)
-    except BaseException as error:
-        for part in unfinished.values():
-            part.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise ResultsNotWrittenError(
-                f"cannot write the figures to {directory}: {error.strerror}; what is there "
-                "already is kept"
-            ) from error
-        raise
-    return list(files)
+    return write_files({path: holding(content) for path, content in files.items()})
 
 
 def save_dqc_figures(
