@@ -20,6 +20,7 @@ from pydantic_core import ErrorDetails
 
 from qnodeos.config.document import MAX_BYTES, Document, dotted, parse_document, too_large
 from qnodeos.errors import ConfigurationError
+from qnodeos.files import check_readable
 
 MAX_PROBLEMS: Final = 10
 """Most problems listed in one error."""
@@ -129,6 +130,8 @@ def read_text(path: str | os.PathLike[str]) -> str:
         ConfigurationError: it cannot be read, is too large, or is not UTF-8.
     """
     name = os.fspath(path)
+    if not Path(path).is_dir():
+        check_readable(Path(path))
     try:
         with Path(path).open("rb") as file:
             raw = file.read(MAX_BYTES + 1)

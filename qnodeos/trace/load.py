@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from qnodeos.errors import ConfigurationError, MalformedTraceError
+from qnodeos.files import check_readable
 from qnodeos.trace.csvformat import TraceFile, read_trace_csv
 from qnodeos.trace.events import HOST_EVENTS, Event
 from qnodeos.trace.node_traces import NodeTraces, empty_columns
@@ -51,7 +52,8 @@ def load_traces(paths: Sequence[Path]) -> LoadedTraces:
             to a node with the file's name.
 
     Raises:
-        ConfigurationError: a path does not exist, there are no traces, or too many.
+        ConfigurationError: a path does not exist or is no regular file, there are no traces, or
+            too many.
         MalformedTraceError: a file is no trace, or two are of the same part of a node; the
             message has the file and the line.
         OSError: a file cannot be read.
@@ -95,10 +97,17 @@ def _files(path: Path) -> list[Path]:
         return found
     if not path.exists():
         raise ConfigurationError(f"{path} does not exist; give trace files or their directory")
+    if path.suffix in {".json", ".jsonl"}:
+        raise ConfigurationError(
+            "of traces only the CSV files, trace_*.csv, can be read; name those, or their "
+            "directory",
+            file=str(path),
+        )
     return [path]
 
 
 def _read(file: Path) -> TraceFile:
+    check_readable(file)
     try:
         with file.open(encoding="utf-8", newline="\n") as stream:
             trace = read_trace_csv(stream)

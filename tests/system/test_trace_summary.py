@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -168,7 +169,16 @@ def test_convert_writes_every_format(command, directory: Path, to: str) -> None:
             2,
             "no collector answers at http://127.0.0.1:1",
         ),
-        (("convert", "{directory}", "--to", "csv", "--out", "/proc/new"), 1, "/proc/new"),
+        (
+            ("convert", "{directory}", "--to", "csv", "--out", "/proc/new"),
+            2,
+            "/proc/new: cannot write to this directory: No such file or directory; choose another",
+        ),
+        (
+            ("convert", "{directory}", "--to", "csv", "--out", "{directory}/trace_client_cnpu.csv"),
+            2,
+            "cannot write to this directory: File exists; choose another --out",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_refused(
@@ -184,9 +194,26 @@ def test_a_damaged_file_is_named_with_the_line(command, directory: Path) -> None
     path = directory / "trace_client_cnpu.csv"
     path.write_text("damaged\n", "utf-8")
     done = command("trace", "summary", str(directory))
-    assert done.code == 1
-    assert f"{path}: trace file, line 1: expected" in done.err
+    assert done.code == 2
+    assert done.err.startswith(f"qnodeos: {path}: trace file, line 1: expected")
     assert done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["trace.json", "trace.otlp.jsonl"])
+def test_only_csv_files_are_read(command, directory: Path, name: str) -> None:
+    (directory / name).write_text("{}")
+    done = command("trace", "summary", str(directory / name))
+    assert done.code == 2
+    assert f"{name}: of traces only the CSV files, trace_*.csv, can be read; name" in done.err
+
+
+def test_a_pipe_is_no_trace(command, directory: Path) -> None:
+    os.mkfifo(directory / "pipe")
+    (directory / "trace_third_qnpu.csv").symlink_to("pipe")
+    for path in (directory / "pipe", directory):
+        done = command("trace", "summary", str(path))
+        assert done.code == 2
+        assert "is a pipe; name a file" in done.err
 
 
 # --- the traces of programs that run at once --------------------------------------------

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from qnodeos.errors import ConfigurationError
 from qnodeos.experiments.lgt_analysis import MODES, STATES
+from qnodeos.files import check_readable
 
 RESULT_BYTES_MAX: Final = 1 << 26
 SETS_MAX: Final = 64
@@ -181,6 +182,7 @@ def load_result(path: Path, kind: type[Result]) -> Result:
             missing or impossible; names the file and the field.
     """
     remedy = "make it anew, or choose another --data"
+    check_readable(path)
     try:
         with path.open("rb") as stream:
             text = stream.read(RESULT_BYTES_MAX + 1)

@@ -110,6 +110,8 @@ def _find_traces(folder: Path) -> Path | None:
 
 def _shows_several_programs(path: Path) -> bool:
     """Whether a trace is not of DQC alone, by its header; not for one that cannot be read."""
+    if not path.is_file():
+        return False
     programs = 0
     try:
         with path.open(encoding="utf-8") as stream:
