@@ -22,6 +22,7 @@ from qnodeos.errors import ConfigurationError, ConnectionLostError
 from qnodeos.experiments.sweep_results import MESSAGE_MAX, PointResult, run_point, versions
 from qnodeos.experiments.sweep_spec import PointTask
 from qnodeos.transport import Address, TlsFiles
+from qnodeos.transport.address import PORT_MAX
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -298,11 +299,16 @@ def check_address(address: str, tls: TlsFiles | None) -> None:
         ConfigurationError: it is not so.
     """
     kind, separator, place = address.partition("://")
+    refusal = ConfigurationError(
+        f"{address!r} is no address of a scheduler; write tcp://HOST:PORT or tls://HOST:PORT, "
+        f"with PORT up to {PORT_MAX} and the host of IPv6 in brackets"
+    )
     if not separator or kind not in {"tcp", "tls"}:
-        raise ConfigurationError(
-            f"{address!r} is no address of a scheduler; write tcp://HOST:PORT or tls://HOST:PORT"
-        )
-    host = Address.parse(f"tcp:{place}")
+        raise refusal
+    try:
+        host = Address.parse(f"tcp:{place}")
+    except ConfigurationError:
+        raise refusal from None
     if kind == "tls" and tls is None:
         raise ConfigurationError("tls:// needs --tls-ca, --tls-cert and --tls-key")
     if kind == "tcp" and tls is not None:

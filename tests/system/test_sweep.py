@@ -232,7 +232,8 @@ def test_a_key_that_others_can_read_is_refused(certificates):
     [
         ("127.0.0.1:8786", "no address of a scheduler; write tcp://HOST:PORT or tls://HOST:PORT"),
         ("ws://127.0.0.1:8786", "no address of a scheduler"),
-        ("tcp://127.0.0.1", "is no address"),
+        ("tcp://127.0.0.1", "no address of a scheduler"),
+        ("tcp://127.0.0.1:99999999", "write tcp://HOST:PORT or tls://HOST:PORT, with PORT up to"),
         ("tcp://192.0.2.1:8786", "is another machine.*use tls://"),
         ("tcp://cluster:8786", "is another machine"),
         ("tls://192.0.2.1:8786", "needs --tls-ca, --tls-cert and --tls-key"),
@@ -459,10 +460,18 @@ def test_an_unreachable_scheduler_leaves_nothing(here, command, monkeypatch):
     ("arguments", "told"),
     [
         (["nothing.yaml"], "nothing.yaml: there is no such file"),
-        (["toy.yaml", "--out", "no/such/folder.nc"], "no/such: No such file or directory; make it"),
-        (["toy.yaml", "--out", "."], "it is a directory; name a file"),
+        (
+            ["toy.yaml", "--out", "no/such/folder.nc"],
+            "no/such: No such file or directory; choose another --out",
+        ),
+        (["toy.yaml", "--out", "."], "it is a directory; choose another --out"),
         (["toy.yaml", "--out", "toy.yaml"], "it exists, and toy.yaml.points.jsonl"),
         (["toy.yaml", "--json", "no/such/s.json"], "cannot write the result there"),
+        (["toy.yaml", "--out", "/proc/s.nc"], "/proc: No such file or directory; choose another"),
+        (
+            ["toy.yaml", "--json", "/proc/s.json"],
+            "/proc: No such file or directory; choose another",
+        ),
         (["toy.yaml", "--scheduler", "tcp://192.0.2.1:1"], "is another machine"),
         (["toy.yaml", "--scheduler", "tcp://[::1]:1", "--workers", "2"], "leave this out"),
         (["toy.yaml", "--tls-ca", "a"], "all three of them go together"),
