@@ -11,14 +11,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from functools import partial
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from qnodeos.errors import ConfigurationError
 from qnodeos.experiments.database import DATABASE, explained, open_database, refusal
 from qnodeos.experiments.storage import STATE, RunState
-from qnodeos.files import write_together
+from qnodeos.files import holding, write_together
 
 if TYPE_CHECKING:
     from qcodes.dataset.data_set import DataSet
@@ -122,7 +122,7 @@ def export_run(path: Path, run_id: int, form: Format, destination: Path) -> int:
         if rows == 0:
             raise ConfigurationError(f"run {run_id} has no rows", file=str(path))
         with explained(refusal(destination)):
-            write_together({destination: partial(_write, dataset, form)})
+            write_together({destination: holding(_content(dataset, form))})
     return rows
 
 
@@ -157,14 +157,16 @@ def _described(dataset: DataSet) -> StoredRun:
     )
 
 
-def _write(dataset: DataSet, form: Format, path: Path) -> None:
+def _content(dataset: DataSet, form: Format) -> bytes:
     if form is Format.CSV:
-        dataset.to_pandas_dataframe().to_csv(path)
-        return
+        csv: str = dataset.to_pandas_dataframe().to_csv()
+        return csv.encode()
     from qcodes.dataset.exporters.export_to_xarray import xarray_to_h5netcdf_with_complex_numbers
 
     data = dataset.to_xarray_dataset()
     # Beside a compound index QCoDeS leaves text as pandas has it, which netCDF cannot hold.
     columns = {name: data[name].variable for name in data}
     text = {name: each.astype(object) for name, each in columns.items() if each.dtype.kind == "O"}
-    xarray_to_h5netcdf_with_complex_numbers(data.assign(text), path)
+    file = BytesIO()  # on a disk that is full, HDF5 ends the process
+    xarray_to_h5netcdf_with_complex_numbers(data.assign(text), cast("Any", file))
+    return file.getvalue()

@@ -140,13 +140,10 @@ def test_a_file_that_cannot_be_written_is_not_begun(path, tmp_path, monkeypatch,
     target = tmp_path / "r"
     target.write_text("before")
 
-    def full(data, destination, *_, **__):
-        destination.write_text("half")
+    def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pandas.DataFrame.to_csv", full)
-    exporter = "qcodes.dataset.exporters.export_to_xarray.xarray_to_h5netcdf_with_complex_numbers"
-    monkeypatch.setattr(exporter, full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(ConfigurationError, match="No space left") as caught:
         export_run(path, 1, form, target)
     assert caught.value.file == str(target)
