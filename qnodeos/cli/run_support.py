@@ -54,7 +54,7 @@ class RunOutcome:
     Attributes:
         interrupted: the Ctrl-C that ended it, None for none.
         complete: whether all was measured.
-        traces_written: whether traces are where they were wanted.
+        traces_written: whether traces are where they were wanted; False if it is not known.
     """
 
     def __init__(self) -> None:
@@ -71,6 +71,7 @@ class RunOutcome:
         except ResultStorageError as error:
             self._problems.append(error)
             self.complete = False
+            self.traces_written = False
 
     @contextmanager
     def measuring(self, stored: RunWriter | None = None) -> Iterator[None]:

@@ -135,20 +135,21 @@ def run_and_report(
         with outcome.measuring():
             _run(console, plan, place, journal, retry_failed)
         if results.count(Status.MISSING) < plan.points:
-            with outcome.writing():
-                write_dataset(sweep_dataset(plan, results, ["qnodeos", *sys.argv[1:]]), out)
             summary = _summary(plan, results) | {
                 "points_known_before": known,
                 "result": str(out),
                 "journal": str(journal_path),
                 "wall_s": time.perf_counter() - started_s,
             }
-            if json_path is not None:
+            with outcome.measuring():
                 with outcome.writing():
-                    write_json(json_path, summary)
-            _report(console, summary)
+                    write_dataset(sweep_dataset(plan, results, ["qnodeos", *sys.argv[1:]]), out)
+                if json_path is not None:
+                    with outcome.writing():
+                        write_json(json_path, summary)
+                _report(console, summary)
     if outcome.interrupted is not None:
-        console.print("Interrupted: the same command goes on with the points that are missing.")
+        console.print("Interrupted: the same command goes on with what is missing.")
     outcome.finish()
     if results.errors:
         raise typer.Exit(1)

@@ -83,7 +83,7 @@ def run_jobs(
         if unwritten:
             raise unwritten[0]
         return
-    with _counted_interrupts() as interrupts:
+    with counted_interrupts() as interrupts:
         pool = _run_in_pool(jobs, work, workers, on_progress, on_interrupt, interrupts)
         with closing(pool):
             for job, (result, problems) in pool:
@@ -116,7 +116,7 @@ def _run_in_pool(
     workers: int,
     on_progress: Callable[[int], None],
     on_interrupt: Callable[[], None],
-    interrupts: _Interrupts,
+    interrupts: Interrupts,
 ) -> Generator[tuple[Job, _Done[Result]]]:
     context = get_context("spawn")
     counter = context.Value("q", 0)
@@ -184,7 +184,7 @@ def _done(
 # --- Ctrl-C -----------------------------------------------------------------------------
 
 
-class _Interrupts:
+class Interrupts:
     """How often Ctrl-C was pressed."""
 
     count = 0
@@ -195,9 +195,9 @@ class _Interrupts:
 
 
 @contextmanager
-def _counted_interrupts() -> Iterator[_Interrupts]:
+def counted_interrupts() -> Iterator[Interrupts]:
     """Count Ctrl-C instead of raising: raised while a pool shuts down, it would hang for ever."""
-    interrupts = _Interrupts()
+    interrupts = Interrupts()
     with _handling_interrupts(interrupts.add):
         yield interrupts
 

@@ -9,16 +9,19 @@ certificate. Connecting to a scheduler is trusting it.
 from __future__ import annotations
 
 import logging
+import signal
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 from qnodeos.errors import ConfigurationError, ConnectionLostError
+from qnodeos.experiments.pool import counted_interrupts
 from qnodeos.experiments.sweep_results import MESSAGE_MAX, PointResult, run_point, versions
 from qnodeos.experiments.sweep_spec import PointTask
 from qnodeos.transport import Address, TlsFiles
@@ -238,22 +241,42 @@ def local_cluster(workers: int) -> Iterator[SweepCluster]:
         "distributed.scheduler.http.routes": [],
         "distributed.worker.http.routes": [],
     }
-    with (
-        dask.config.set(quiet),
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            host="127.0.0.1",
-            protocol="tls://",
-            security=security,
-            dashboard_address="127.0.0.1:0",
-            scheduler_kwargs={"dashboard": False, "allowed_failures": DEATHS - 1},
-            silence_logs=logging.CRITICAL,
-        ) as cluster,
-        Client(cluster, security=security, set_as_default=False) as client,
-    ):
+    with dask.config.set(quiet), ExitStack() as cleanup:
+        with _interrupts_later():
+            cluster = cleanup.enter_context(
+                LocalCluster(
+                    n_workers=workers,
+                    threads_per_worker=1,
+                    processes=True,
+                    host="127.0.0.1",
+                    protocol="tls://",
+                    security=security,
+                    dashboard_address="127.0.0.1:0",
+                    scheduler_kwargs={"dashboard": False, "allowed_failures": DEATHS - 1},
+                    silence_logs=logging.CRITICAL,
+                )
+            )
+            client = cleanup.enter_context(Client(cluster, security=security, set_as_default=False))
         yield SweepCluster(client, cluster.scheduler_address)
+
+
+@contextmanager
+def _interrupts_later() -> Iterator[None]:
+    """Hold Ctrl-C back, here until this is left, in threads and processes begun for good.
+
+    It reaches the whole group of processes, and workers that are only beginning would each
+    end with a traceback.
+    """
+    # It is started with the first process, and would let Ctrl-C through again.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    with counted_interrupts() as interrupts:
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    if interrupts.count:
+        raise KeyboardInterrupt
 
 
 @contextmanager

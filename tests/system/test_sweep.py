@@ -20,6 +20,7 @@ import trustme
 import xarray
 from distributed import Client, KilledWorker, LocalCluster, Security
 
+from qnodeos.cli import sweep_run
 from qnodeos.errors import ConfigurationError, ConnectionLostError
 from qnodeos.experiments import sweep_cluster, sweep_experiments
 from qnodeos.experiments.sweep import run_here, run_sweep
@@ -184,6 +185,46 @@ def test_local_workers_cannot_be_reached_from_elsewhere():
         assert listening == {"127.0.0.1"}
         with pytest.raises((OSError, TimeoutError)):
             Client(cluster.address.replace("tls", "tcp"), timeout=5, set_as_default=False)
+
+
+def test_ctrl_c_waits_until_workers_are_there():
+    begun = False
+    with pytest.raises(KeyboardInterrupt), sweep_cluster._interrupts_later():
+        os.kill(os.getpid(), signal.SIGINT)
+        mask = "import signal; print(*signal.pthread_sigmask(signal.SIG_BLOCK, []))"
+        command = [sys.executable, "-c", mask]
+        child = subprocess.run(command, capture_output=True, text=True, check=True)
+        begun = True
+    assert begun
+    assert child.stdout.split() == [str(signal.SIGINT.value)]
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_ctrl_c_while_the_result_is_written_is_told(here, command, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep_run, "write_dataset", interrupted)
+        done = command("sweep", "toy.yaml", "--workers", "0")
+    assert done.code == 130
+    assert "Interrupted: the same command goes on" in done.out
+    assert not (here / "results" / "toy.nc").exists()
+    command("sweep", "toy.yaml", "--workers", "0")
+    assert (here / "results" / "toy.nc").exists()
+
+
+def test_pipes_are_neither_read_nor_replaced(here, command):
+    os.mkfifo("pipe")
+    for arguments, told in (
+        (["pipe"], "pipe: is a pipe; name a file"),
+        (["toy.yaml", "--out", "pipe"], "it is a pipe; choose another --out"),
+        (["toy.yaml", "--out", "pipe", "--restart"], "it is a pipe; choose another --out"),
+    ):
+        done = command("sweep", *arguments)
+        assert done.code == 2
+        assert told in done.err
+    assert [path for path in here.iterdir() if path.is_fifo()] == [here / "pipe"]
 
 
 @pytest.fixture

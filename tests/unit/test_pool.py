@@ -12,7 +12,8 @@ from threading import Event
 
 import pytest
 
-from qnodeos.experiments.pool import run_jobs
+from qnodeos.errors import ResultsNotWrittenError
+from qnodeos.experiments.pool import run_jobs, tolerate_unwritten
 
 JOBS = tuple(range(5))
 STEPS = 3
@@ -117,3 +118,26 @@ def test_a_run_that_is_not_read_to_its_end_leaves_no_process_behind():
     next(jobs)
     del jobs
     assert active_children() == children
+
+
+# --- what cannot be written ---------------------------------------------------------------
+
+
+def write_badly(job: int, on_step: Callable[[], None]) -> int:
+    with tolerate_unwritten():
+        if job == 1:
+            raise ResultsNotWrittenError("no space")
+    return job
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_a_job_cannot_write_is_told_when_all_are_done(workers):
+    results: list[tuple[int, int]] = []
+    with pytest.raises(ResultsNotWrittenError, match="no space"):
+        results.extend(run_jobs(JOBS, write_badly, workers, lambda _: None))
+    assert sorted(results) == [(job, job) for job in JOBS]
+
+
+def test_outside_of_a_job_it_is_told_at_once():
+    with pytest.raises(ResultsNotWrittenError, match="no space"):
+        write_badly(1, lambda: None)
