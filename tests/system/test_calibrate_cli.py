@@ -126,6 +126,15 @@ def test_wrong_words_are_refused_before_anything_is_made(command, tmp_path, argu
     assert not (tmp_path / "out").exists()
 
 
+def test_a_result_that_cannot_be_written_is_refused_before_anything_is_made(command, tmp_path):
+    for json_path in ("/proc/x.json", str(tmp_path), str(tmp_path / "no" / "such.d" / "x.json")):
+        done = command("calibrate", "ssro", "--out", str(tmp_path / "out"), "--json", json_path)
+        assert done.code == 2
+        assert f"{json_path}: cannot write the result there: " in done.err
+        assert done.err.endswith("; choose another --json\n")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_missing_package_names_the_extra(command, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "lmfit", None)
     for name in [name for name in sys.modules if name.startswith("calibration.")]:

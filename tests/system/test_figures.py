@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
@@ -128,6 +129,33 @@ def test_a_place_that_cannot_be_written_to_is_refused(command, tmp_path):
     done = command("figures", "--data", str(tmp_path), "--out", str(tmp_path / "file" / "in"))
     assert done.code == 2
     assert "choose another --out" in done.err
+
+
+def test_a_place_that_cannot_be_written_to_is_refused_before_anything_is_run(
+    command, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(figures, "_run_missing", lambda *_: pytest.fail("it ran"))
+    done = command("figures", "--data", str(tmp_path), "--run", "--out", "/proc/figures")
+    assert done.code == 2
+    assert "/proc/figures: cannot write to this directory: No such file" in done.err
+    assert len(done.err.splitlines()) == 1
+
+
+def test_pipes_are_neither_read_nor_replaced(command, tmp_path):
+    write_results(tmp_path)
+    os.mkfifo(tmp_path / "trace_server_qnpu.csv")
+    done = command("figures", "--data", str(tmp_path), "--only", "4c")
+    assert done.code == 2
+    assert "trace_server_qnpu.csv: is a pipe; name a file" in done.err
+    assert command("figures", "--data", str(tmp_path), "--only", "4b").code == 0
+    picture = next((tmp_path / "figures").glob("fig4b*.png"))
+    picture.unlink()
+    os.mkfifo(picture)
+    done = command("figures", "--data", str(tmp_path), "--only", "4b")
+    assert done.code == 2
+    assert f"{picture}: is a pipe, which is not replaced" in done.err
+    assert picture.is_fifo()
+    assert not list((tmp_path / "figures").glob("*.part"))
 
 
 def test_missing_experiments_are_run_first_and_nothing_is_overwritten(

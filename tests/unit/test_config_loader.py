@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import json
 import math
+import os
 from typing import Literal
 
 import pytest
@@ -258,9 +259,11 @@ def test_the_number_of_nodes_is_bounded(monkeypatch):
 def test_files_that_cannot_be_read(tmp_path):
     latin = tmp_path / "latin.yaml"
     latin.write_bytes("name: a\nfrom: Zoë\n".encode("latin-1"))
+    os.mkfifo(tmp_path / "pipe")
     cases = {
         str(tmp_path / "none.yaml"): (None, "there is no such file"),
         str(tmp_path): (None, "is a directory"),
+        str(tmp_path / "pipe"): (None, "is a pipe; name a file"),
         str(latin): (2, "is not UTF-8 text (byte 16 is 0xeb)"),
         str(latin / "under.yaml"): (None, "cannot be read"),
         "nul\0.yaml": (None, "cannot be read"),
