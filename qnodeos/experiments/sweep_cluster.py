@@ -106,6 +106,7 @@ class SweepCluster:
         Raises:
             ConnectionLostError: the scheduler is gone, or all workers are and none comes.
             ConfigurationError: a worker has other versions.
+            KeyboardInterrupt: there was a Ctrl-C; points that run are given up.
         """
         # A name of its own for each point: dask would take two of one name for the same.
         run = uuid4().hex
@@ -120,28 +121,31 @@ class SweepCluster:
             running[future] = task, attempt
             future.add_done_callback(finished.put)
 
-        while True:
-            while len(running) < room.places and (task := next(waiting, None)) is not None:
-                start(task, 0)
-            if not running:
-                return
-            try:
-                future = finished.get(timeout=_POLL_S)
-            except Empty:
-                if room.empty_s() > NO_WORKERS_S:
-                    raise self._no_workers() from None
-                continue
-            task, attempt = running[future]
-            try:
-                result = self._result(future, task, last=attempt == ATTEMPTS)
-            except TimeoutError:
-                future.add_done_callback(finished.put)
-                continue
-            del running[future]
-            if result is None:
-                start(task, attempt + 1)
-            else:
-                yield result
+        # Raised anywhere, Ctrl-C could be lost in a callback or a finaliser of dask.
+        with counted_interrupts() as interrupts:
+            while not interrupts.count:
+                while len(running) < room.places and (task := next(waiting, None)) is not None:
+                    start(task, 0)
+                if not running:
+                    return
+                try:
+                    future = finished.get(timeout=_POLL_S)
+                except Empty:
+                    if room.empty_s() > NO_WORKERS_S:
+                        raise self._no_workers() from None
+                    continue
+                task, attempt = running[future]
+                try:
+                    result = self._result(future, task, last=attempt == ATTEMPTS)
+                except TimeoutError:
+                    future.add_done_callback(finished.put)
+                    continue
+                del running[future]
+                if result is None:
+                    start(task, attempt + 1)
+                else:
+                    yield result
+            raise KeyboardInterrupt
 
     def _result(
         self, future: Future[_Outcome], task: PointTask, *, last: bool

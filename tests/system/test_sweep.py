@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -376,6 +376,20 @@ def killed() -> KilledWorker:
 
 def test_a_point_whose_workers_died_is_given_out_again():
     assert results_of(killed(), killed(), GOOD) == [GOOD.result]
+
+
+def test_ctrl_c_gives_up_the_points_that_run():
+    class Interrupted(FakeClient):
+        def submit(self, function, task, key, pure):
+            if not self.keys:
+                with suppress(KeyboardInterrupt):  # as in a finaliser, where it would be lost
+                    signal.raise_signal(signal.SIGINT)
+            return super().submit(function, task, key, pure)
+
+    client = Interrupted(*[GOOD] * 5)
+    with pytest.raises(KeyboardInterrupt):
+        list(SweepCluster(client, "tcp://there").run(iter([TASK] * 5)))  # type: ignore[arg-type]
+    assert client.outcomes
 
 
 def test_a_point_that_always_kills_its_worker_has_failed():
