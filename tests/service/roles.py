@@ -171,14 +171,18 @@ def _run(
 ) -> None:
     node = load_node(node_path)
     seen: dict[str, int] = {}
+    dying = threading.Event()
 
     def reach(step: str) -> None:
+        if dying.is_set():  # the flush was quicker
+            threading.Event().wait()
         number = seen.get(step, 0)
         seen[step] = number + 1
         if step != die_at or number != die_in:
             return
         if step.startswith("while"):
             # In the midst of the flush that follows; when exactly does not matter.
+            dying.set()
             threading.Thread(target=_die_soon, daemon=True).start()
         else:
             os.kill(os.getpid(), signal.SIGKILL)
