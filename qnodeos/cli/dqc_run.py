@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,10 @@ from calibration.fidelity import time_to_fidelity_ms
 from calibration.readout import ReadoutFidelity
 from qnodeos.assembly import NetworkConfig
 from qnodeos.cli.run_support import (
-    STOPPING,
     RunOutcome,
     check_destinations,
-    progress_bar,
     run_metadata,
+    run_stored,
     write_json,
 )
 from qnodeos.errors import InsufficientDataError
@@ -55,21 +54,18 @@ def run_and_report(
     console = Console(quiet=quiet)
     check_destinations(json_path, out)
     started_s = time.perf_counter()
-    parts: dict[Block, DqcSetData] = {}
     outcome = RunOutcome()
-    with outcome.storing(), ExitStack() as stack:
-        circuits = settings.circuits_per_set * len(settings.sets)
-        on_progress = stack.enter_context(progress_bar(console, "circuits", circuits))
-        stored = None
-        if out is not None:
-            stored = stack.enter_context(open_dqc_run(out / DATABASE, _metadata(settings)))
-        with outcome.measuring(stored):
-            for block, data in run_blocks(
-                settings, workers, on_progress, lambda: console.print(STOPPING)
-            ):
-                parts[block] = data
-                if stored is not None:
-                    add_block(stored, block.set_index, block.number * BLOCK_CIRCUITS, data)
+    circuits = settings.circuits_per_set * len(settings.sets)
+    parts = run_stored(
+        console,
+        outcome,
+        ("circuits", circuits),
+        None if out is None else partial(open_dqc_run, out / DATABASE, _metadata(settings)),
+        partial(run_blocks, settings, workers),
+        lambda run, block, data: add_block(
+            run, block.set_index, block.number * BLOCK_CIRCUITS, data
+        ),
+    )
     sets = _merged(settings, parts)
     if sets:
         noise = settings.network.server.noise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,20 +11,18 @@ from rich.console import Console
 
 from qnodeos import __version__
 from qnodeos.cli.run_support import (
-    STOPPING,
     RunOutcome,
     check_destinations,
-    progress_bar,
+    run_stored,
     write_json,
 )
 from qnodeos.experiments.ion import (
     BLOCK_REPETITIONS,
-    IonBlock,
     IonSettings,
     merged,
     run_blocks,
 )
-from qnodeos.experiments.ion_analysis import IonData, analyse_ion
+from qnodeos.experiments.ion_analysis import analyse_ion
 from qnodeos.experiments.ion_storage import add_block, open_ion_run
 from qnodeos.experiments.ion_table import ion_table
 from qnodeos.experiments.storage import DATABASE
@@ -51,20 +49,15 @@ def run_and_report(
     console = Console(quiet=quiet)
     check_destinations(json_path, out)
     started_s = time.perf_counter()
-    parts: dict[IonBlock, IonData] = {}
     outcome = RunOutcome()
-    with outcome.storing(), ExitStack() as stack:
-        on_progress = stack.enter_context(progress_bar(console, "circuits", settings.circuits))
-        stored = None
-        if out is not None:
-            stored = stack.enter_context(open_ion_run(out / DATABASE, _metadata(settings)))
-        with outcome.measuring(stored):
-            for block, data in run_blocks(
-                settings, workers, on_progress, lambda: console.print(STOPPING)
-            ):
-                parts[block] = data
-                if stored is not None:
-                    add_block(stored, block.number * BLOCK_REPETITIONS, data)
+    parts = run_stored(
+        console,
+        outcome,
+        ("circuits", settings.circuits),
+        None if out is None else partial(open_ion_run, out / DATABASE, _metadata(settings)),
+        partial(run_blocks, settings, workers),
+        lambda run, block, data: add_block(run, block.number * BLOCK_REPETITIONS, data),
+    )
     if parts:
         result = analyse_ion(
             merged(parts, settings),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,21 +11,19 @@ from rich.console import Console
 
 from calibration.readout import ReadoutFidelity
 from qnodeos.cli.run_support import (
-    STOPPING,
     RunOutcome,
     check_destinations,
-    progress_bar,
     run_metadata,
+    run_stored,
     write_json,
 )
 from qnodeos.experiments.lgt import (
     BLOCK_REPETITIONS,
-    LgtBlock,
     LgtSettings,
     merged,
     run_blocks,
 )
-from qnodeos.experiments.lgt_analysis import LgtData, analyse_lgt
+from qnodeos.experiments.lgt_analysis import analyse_lgt
 from qnodeos.experiments.lgt_storage import add_block, open_lgt_run
 from qnodeos.experiments.lgt_table import lgt_table
 from qnodeos.experiments.storage import DATABASE
@@ -52,22 +50,15 @@ def run_and_report(
     console = Console(quiet=quiet)
     check_destinations(json_path, out)
     started_s = time.perf_counter()
-    parts: dict[LgtBlock, LgtData] = {}
     outcome = RunOutcome()
-    with outcome.storing(), ExitStack() as stack:
-        on_progress = stack.enter_context(
-            progress_bar(console, "LGT subroutines", settings.subroutines)
-        )
-        stored = None
-        if out is not None:
-            stored = stack.enter_context(open_lgt_run(out / DATABASE, _metadata(settings)))
-        with outcome.measuring(stored):
-            for block, data in run_blocks(
-                settings, workers, on_progress, lambda: console.print(STOPPING)
-            ):
-                parts[block] = data
-                if stored is not None:
-                    add_block(stored, block.mode, block.number * BLOCK_REPETITIONS, data)
+    parts = run_stored(
+        console,
+        outcome,
+        ("LGT subroutines", settings.subroutines),
+        None if out is None else partial(open_lgt_run, out / DATABASE, _metadata(settings)),
+        partial(run_blocks, settings, workers),
+        lambda run, block, data: add_block(run, block.mode, block.number * BLOCK_REPETITIONS, data),
+    )
     if parts:
         noise = settings.network.client.noise
         result = analyse_lgt(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -13,11 +12,10 @@ from rich.console import Console
 
 from calibration.readout import ReadoutFidelity
 from qnodeos.cli.run_support import (
-    STOPPING,
     RunOutcome,
     check_destinations,
-    progress_bar,
     run_metadata,
+    run_stored,
     write_json,
 )
 from qnodeos.experiments.multitasking import (
@@ -67,24 +65,17 @@ def run_and_report(
     check_destinations(json_path, out)
     started_s = time.perf_counter()
     blocks = blocks_of(settings)
-    parts: dict[Block, BlockResult] = {}
     outcome = RunOutcome()
-    with outcome.storing(), ExitStack() as stack:
-        on_progress = stack.enter_context(progress_bar(console, "steps", BLOCK_STEPS * len(blocks)))
-        stored = None
-        if out is not None:
-            stored = stack.enter_context(open_multitasking_run(out / DATABASE, _metadata(settings)))
-        with outcome.measuring(stored):
-            for block, found in run_jobs(
-                blocks,
-                partial(run_block, settings),
-                workers,
-                on_progress,
-                lambda: console.print(STOPPING),
-            ):
-                parts[block] = found
-                if stored is not None:
-                    add_block(stored, block, found)
+    parts = run_stored(
+        console,
+        outcome,
+        ("steps", BLOCK_STEPS * len(blocks)),
+        None
+        if out is None
+        else partial(open_multitasking_run, out / DATABASE, _metadata(settings)),
+        partial(run_jobs, blocks, partial(run_block, settings), workers),
+        add_block,
+    )
     if parts:
         result = {
             **analyse_multitasking(settings, parts),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -23,6 +23,9 @@ from qnodeos.files import check_directory, check_writable, write_whole
 
 if TYPE_CHECKING:
     from qnodeos.experiments.storage import RunWriter
+
+Job = TypeVar("Job")
+Data = TypeVar("Data")
 
 STOPPING: Final = (
     "Stopping: the blocks that are running are finished first; press Ctrl-C again to discard them."
@@ -118,6 +121,40 @@ class RunOutcome:
             raise self._problems[0]
         if self.interrupted is not None:
             raise self.interrupted
+
+
+def run_stored(
+    console: Console,
+    outcome: RunOutcome,
+    steps: tuple[str, int],
+    open_run: Callable[[], AbstractContextManager[RunWriter]] | None,
+    run: Callable[[Callable[[int], None], Callable[[], None]], Iterable[tuple[Job, Data]]],
+    store: Callable[[RunWriter, Job, Data], None],
+) -> dict[Job, Data]:
+    """Run the blocks of an experiment with a progress bar, and store each as it is done.
+
+    Args:
+        console: where to show progress.
+        outcome: takes note of how it ends.
+        steps: what is counted, and how many there will be.
+        open_run: opens the run in the database, None for none.
+        run: yields the blocks that are done, given what to call with the number of steps done
+            so far and what to call when the first Ctrl-C is noticed.
+        store: appends a block to the run in the database.
+
+    Returns:
+        The blocks that are done.
+    """
+    parts: dict[Job, Data] = {}
+    with outcome.storing(), ExitStack() as stack:
+        on_progress = stack.enter_context(progress_bar(console, *steps))
+        stored = None if open_run is None else stack.enter_context(open_run())
+        with outcome.measuring(stored):
+            for block, data in run(on_progress, lambda: console.print(STOPPING)):
+                parts[block] = data
+                if stored is not None:
+                    store(stored, block, data)
+    return parts
 
 
 def write_json(path: Path, result: Mapping[str, Any]) -> None:
