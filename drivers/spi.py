@@ -12,16 +12,16 @@ coming early. Not verified on hardware.
 
 from __future__ import annotations
 
-import importlib
-from typing import Final, Protocol
+from typing import Final
 
 from drivers.pacer import TickPacer
+from instruments.errors import DeviceRefused, InstrumentUnavailable
+from instruments.spi_port import MAX_BUS, MAX_DEVICE, SpiPort, configure, open_port
 from qnodeos.errors import ConfigurationError, DeviceError, FrameError
 from qnodeos.qdevice.capabilities import Capabilities
 from qnodeos.qdevice.frames import FRAME_BITS
 
 FRAME_BYTES: Final = FRAME_BITS // 8
-BITS_PER_WORD: Final = 8
 MODES: Final = (0, 1, 2, 3)
 """Clock polarity (bit 1) and phase (bit 0)."""
 DEFAULT_MODE: Final = 1
@@ -30,26 +30,6 @@ DEFAULT_SPEED_HZ: Final = 12_500_000
 """A frame takes 2.6 us at this clock (assumed)."""
 MAX_SPEED_HZ: Final = 50_000_000
 """Bound on the clock (assumed: beyond what cables between two boxes carry)."""
-MAX_BUS: Final = 31
-MAX_DEVICE: Final = 15
-"""Bounds on the numbers in the name of a device file (assumed)."""
-
-
-class SpiPort(Protocol):
-    """What is used of `spidev.SpiDev`; `mode` and the others are those of its documentation."""
-
-    mode: int
-    bits_per_word: int
-    lsbfirst: bool
-    max_speed_hz: int
-
-    def xfer2(self, values: list[int], /) -> list[int]:
-        """Exchange bytes with the chip select active throughout."""
-        ...
-
-    def close(self) -> None:
-        """Close the device file."""
-        ...
 
 
 class SpiLink:
@@ -71,24 +51,10 @@ class SpiLink:
         _check_settings(mode, speed_hz)
         self.speed_hz = speed_hz
         self._port = port
-        settings = {
-            "mode": mode,
-            "bits_per_word": BITS_PER_WORD,
-            "lsbfirst": False,
-            "max_speed_hz": speed_hz,
-        }
-        for name, value in settings.items():
-            try:
-                setattr(port, name, value)
-            except (OSError, TypeError) as error:
-                raise DeviceError(
-                    f"the SPI controller refuses {name} = {value}: {error}; choose what it supports"
-                ) from error
-            found = getattr(port, name)
-            if found != value:
-                raise DeviceError(
-                    f"the SPI controller made {name} = {found} of {value}; choose what it supports"
-                )
+        try:
+            configure(port, mode, speed_hz)
+        except DeviceRefused as error:
+            raise DeviceError(str(error)) from error
 
     def swap(self, frame: int) -> int:
         """Send a frame and receive one, in one transfer.
@@ -190,21 +156,9 @@ def open_spi(
         if not 0 <= number <= most:
             raise ConfigurationError(f"{number} is outside 0..{most}", field=name)
     try:
-        spidev = importlib.import_module("spidev")
-    except ImportError as error:
-        raise DeviceError(
-            "the Python package spidev is not installed; on the computer that has the SPI bus, "
-            "pip install 'qnodeos[spi]'"
-        ) from error
-    port = spidev.SpiDev()
-    path = f"/dev/spidev{bus}.{device}"
-    try:
-        port.open(bus, device)
-    except OSError as error:
-        raise DeviceError(
-            f"{path} cannot be opened: {error.strerror or error}; enable this SPI bus in the "
-            "device tree, and give this user access to the file"
-        ) from error
+        port = open_port(f"spidev{bus}.{device}")
+    except InstrumentUnavailable as error:
+        raise DeviceError(str(error)) from error
     try:
         return SpiLink(port, mode, speed_hz)
     except BaseException:
