@@ -149,6 +149,10 @@ class NVDriver:
         self._require_link(link, qubit)
         return instructions.enm(link, qubit)
 
+    def swap_entanglement(self, first: int, second: int) -> PhysicalInstruction:
+        """Always refused: entanglement swapping needs a memory qubit."""
+        raise self._two_qubit_error("entanglement swap", first, second)
+
     def measurement_basis(
         self, rotations: Sequence[tuple[Axis, int]], qubit: int
     ) -> Sequence[PhysicalInstruction]:

@@ -208,6 +208,10 @@ class TrappedIonDriver:
         """Always refused: this node has no link."""
         self._refuse_entanglement(f"entanglement over link {link}, measured at once,")
 
+    def swap_entanglement(self, first: int, second: int) -> PhysicalInstruction:
+        """Always refused: this node has no link."""
+        self._refuse_entanglement(f"an entanglement swap of qubits {first} and {second}")
+
     def measurement_basis(
         self, rotations: Sequence[tuple[Axis, int]], qubit: int
     ) -> Sequence[PhysicalInstruction]:

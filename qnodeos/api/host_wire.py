@@ -120,6 +120,7 @@ class DeviceInfo(msgspec.Struct, array_like=True, frozen=True):
     instructions: tuple[int, ...]
     tick_ns: int
     links: int
+    angle_halvings: int = 0
 
 
 class Welcome(Message, tag=64, frozen=True):

@@ -1,15 +1,75 @@
-"""QNPU to QNPU: the messages of the link layer (EGP).
+"""QNPU to QNPU: the messages of the link layer (EGP) and of the network layer (QNP).
 
-The creator of a request offers it; the peer accepts once the ER socket it names is open.
-Both then attempt entanglement in the same time bins. After each herald the creator
-announces which pair of which request it was, and the receiver delivers it.
+Link layer, between neighbours: the creator of a request offers it; the peer accepts once the
+ER socket it names is open. Both then attempt entanglement in the same time bins. After each
+herald the creator announces which pair of which request it was, and the receiver delivers it.
+
+Network layer, between nodes that are no neighbours, passed on from neighbour to neighbour: a
+circuit is a request whose pairs are made of one link pair per hop, joined by entanglement
+swapping. Its head (the creator's node) forwards it along the route to its tail; what the tail
+says passes back. Names are those of the trace events of the published system (QNPD_...).
+
+    head                     repeater                    tail
+    Forward --------------->         -------------------> socket open?
+            <---------------         <------------------- Pass
+    every node makes the segment to its successor with the link layer; repeaters swap
+    Track ----------------->  (own swap)  ---------------> correct, deliver
+            <---------------         <------------------- Complete: deliver
+    Expire <---- whoever lost its part ----> Expire        free the parts, attempt anew
+    Teardown <-- whoever ends the circuit -> Teardown      free everything
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final, NamedTuple
 
 from qnodeos.qdevice.outcomes import BellState
+
+MAX_PATH: Final = 64
+"""Nodes of a circuit's path."""
+
+
+class EntanglementType(IntEnum):
+    """What becomes of the two halves of a pair; NetQASM's codes."""
+
+    KEEP = 0
+    MEASURE = 1
+    PREPARE = 2
+
+    __hash__ = int.__hash__  # Enum's own hashes the name, in Python, on every look-up
+
+    @property
+    def creator_measures(self) -> bool:
+        """Whether the creator's half is measured at once."""
+        return self is not EntanglementType.KEEP
+
+    @property
+    def receiver_measures(self) -> bool:
+        """Whether the receiver's half is measured at once."""
+        return self is EntanglementType.MEASURE
+
+
+class CircuitId(NamedTuple):
+    """A circuit: the node id of its head, and the head's number of the request."""
+
+    head: int
+    create_id: int
+
+
+class Segment(NamedTuple):
+    """What a link request is for that serves a circuit.
+
+    Attributes:
+        circuit: which one.
+        pair: number of the pair within the circuit, from 0.
+        attempt: how often that pair has been begun before.
+    """
+
+    circuit: CircuitId
+    pair: int
+    attempt: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,20 +79,28 @@ class RequestTerms:
     Attributes:
         socket_id: ER socket at the creator.
         remote_socket_id: ER socket at the receiver.
-        measure_directly: False: both ends keep their qubit; True: both measure at once.
+        kind: what becomes of the two halves.
         pairs: number of pairs.
         remote_rotations: (axis, steps of pi/16) the receiver applies before measuring.
         remote_random_basis: NetQASM's RandomBasis code for the receiver, 0 for none.
         start_bin: first time bin in which both attempt it, if it is accepted by then.
+        priority: requests with a higher one are served first.
+        remote_weights: for a random basis at the receiver, NetQASM's two probabilities in
+            units of 1/256; (0, 0): all bases are equally likely.
+        segment: the part of a circuit that this request is for; None for a request of a
+            program, whose sockets the two ids above name.
     """
 
     socket_id: int
     remote_socket_id: int
-    measure_directly: bool
+    kind: EntanglementType
     pairs: int
     remote_rotations: tuple[tuple[int, int], ...]
     remote_random_basis: int
     start_bin: int
+    priority: int = 0
+    remote_weights: tuple[int, int] = (0, 0)
+    segment: Segment | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,4 +161,108 @@ class PairLost:
     index: int
 
 
-PeerMessage = Offer | Accept | Reject | Cancel | Announce | PairLost
+@dataclass(frozen=True, slots=True)
+class SocketClosed:
+    """Either end: the program that had this ER socket has ended.
+
+    Attributes:
+        socket_id: ER socket at the sender.
+        remote_socket_id: ER socket at the receiver of this message.
+    """
+
+    socket_id: int
+    remote_socket_id: int
+
+
+# --- the network layer ----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitTerms:
+    """What the nodes of a circuit must know of it; see `RequestTerms`."""
+
+    socket_id: int
+    remote_socket_id: int
+    kind: EntanglementType
+    pairs: int
+    remote_rotations: tuple[tuple[int, int], ...] = ()
+    remote_random_basis: int = 0
+    priority: int = 0
+    remote_weights: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """Towards the tail: please serve this circuit.
+
+    Attributes:
+        circuit: its id.
+        destination: node id of its tail.
+        path: node ids of the nodes it has passed, its head first.
+        terms: of the request.
+    """
+
+    circuit: CircuitId
+    destination: int
+    path: tuple[int, ...]
+    terms: CircuitTerms
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """Towards the head: the tail has accepted the circuit; begin with pair 0."""
+
+    circuit: CircuitId
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """Towards the tail: the state of a pair as far as its segments have been joined.
+
+    Attributes:
+        circuit, pair, attempt: see `Segment`.
+        bell_state: what the swaps so far have made of it.
+    """
+
+    circuit: CircuitId
+    pair: int
+    attempt: int
+    bell_state: BellState
+
+
+@dataclass(frozen=True, slots=True)
+class Complete:
+    """Towards the head: the tail has its half of a pair, as Phi+.
+
+    Attributes:
+        circuit, pair, attempt: see `Segment`.
+        sequence: the pair's sequence number, which the tail chose.
+    """
+
+    circuit: CircuitId
+    pair: int
+    attempt: int
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Expire:
+    """Both ways: an attempt at a pair is off; free its parts and begin the next attempt."""
+
+    circuit: CircuitId
+    pair: int
+    attempt: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Teardown:
+    """Both ways: the circuit has ended; ``reason`` is empty if it was done."""
+
+    circuit: CircuitId
+    reason: str
+
+
+LinkLayerMessage = Offer | Accept | Reject | Cancel | Announce | PairLost | SocketClosed
+NetworkLayerMessage = Forward | Pass | Track | Complete | Expire | Teardown
+PeerMessage = LinkLayerMessage | NetworkLayerMessage

@@ -41,6 +41,17 @@ Name = Annotated[str, msgspec.Meta(max_length=256)]
 Text = Annotated[str, msgspec.Meta(max_length=4096)]
 
 
+Bell = Annotated[int, msgspec.Meta(ge=0, le=3)]
+Kind = Annotated[int, msgspec.Meta(ge=0, le=2)]
+Priority = Annotated[int, msgspec.Meta(ge=0, le=255)]
+WireRotations = Annotated[tuple[tuple[int, int], ...], msgspec.Meta(max_length=16)]
+WireWeights = tuple[
+    Annotated[int, msgspec.Meta(ge=0, le=255)], Annotated[int, msgspec.Meta(ge=0, le=255)]
+]
+WireCircuit = tuple[Id, PairNumber]
+"""See `qnodeos.api.peer.CircuitId`."""
+
+
 class PeerMessageBase(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Base of all messages."""
 
@@ -89,11 +100,14 @@ class WireTerms(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     socket_id: Id
     remote_socket_id: Id
-    measure_directly: bool
+    kind: Kind
     pairs: Number
-    remote_rotations: Annotated[tuple[tuple[int, int], ...], msgspec.Meta(max_length=16)]
+    remote_rotations: WireRotations
     remote_random_basis: int
     start_bin: Tick
+    priority: Priority = 0
+    remote_weights: WireWeights = (0, 0)
+    segment: tuple[Id, PairNumber, PairNumber, PairNumber] | None = None
 
 
 class WireOffer(PeerMessageBase, tag=16, frozen=True):
@@ -134,7 +148,7 @@ class WireAnnounce(PeerMessageBase, tag=20, frozen=True):
     create_id: PairNumber
     index: PairNumber
     sequence: PairNumber
-    bell_state: Annotated[int, msgspec.Meta(ge=0, le=3)]
+    bell_state: Bell
     network_tick: Tick
 
 
@@ -144,6 +158,82 @@ class WirePairLost(PeerMessageBase, tag=21, frozen=True):
     epoch: Number
     create_id: PairNumber
     index: PairNumber
+
+
+class WireSocketClosed(PeerMessageBase, tag=22, frozen=True):
+    """See `qnodeos.api.peer.SocketClosed`."""
+
+    epoch: Number
+    socket_id: Id
+    remote_socket_id: Id
+
+
+class WireCircuitTerms(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """See `qnodeos.api.peer.CircuitTerms`."""
+
+    socket_id: Id
+    remote_socket_id: Id
+    kind: Kind
+    pairs: Number
+    remote_rotations: WireRotations
+    remote_random_basis: int
+    priority: Priority
+    remote_weights: WireWeights
+
+
+class WireForward(PeerMessageBase, tag=23, frozen=True):
+    """See `qnodeos.api.peer.Forward`."""
+
+    epoch: Number
+    circuit: WireCircuit
+    destination: Id
+    path: Annotated[tuple[Id, ...], msgspec.Meta(min_length=1, max_length=peer.MAX_PATH)]
+    terms: WireCircuitTerms
+
+
+class WirePass(PeerMessageBase, tag=24, frozen=True):
+    """See `qnodeos.api.peer.Pass`."""
+
+    epoch: Number
+    circuit: WireCircuit
+
+
+class WireTrack(PeerMessageBase, tag=25, frozen=True):
+    """See `qnodeos.api.peer.Track`."""
+
+    epoch: Number
+    circuit: WireCircuit
+    pair: PairNumber
+    attempt: PairNumber
+    bell_state: Bell
+
+
+class WireComplete(PeerMessageBase, tag=26, frozen=True):
+    """See `qnodeos.api.peer.Complete`."""
+
+    epoch: Number
+    circuit: WireCircuit
+    pair: PairNumber
+    attempt: PairNumber
+    sequence: PairNumber
+
+
+class WireExpire(PeerMessageBase, tag=27, frozen=True):
+    """See `qnodeos.api.peer.Expire`."""
+
+    epoch: Number
+    circuit: WireCircuit
+    pair: PairNumber
+    attempt: PairNumber
+    reason: Text
+
+
+class WireTeardown(PeerMessageBase, tag=28, frozen=True):
+    """See `qnodeos.api.peer.Teardown`."""
+
+    epoch: Number
+    circuit: WireCircuit
+    reason: Text
 
 
 class ReadTick(PeerMessageBase, tag=32, frozen=True):
@@ -206,12 +296,34 @@ PeerWireMessage = (
     | WireCancel
     | WireAnnounce
     | WirePairLost
+    | WireSocketClosed
+    | WireForward
+    | WirePass
+    | WireTrack
+    | WireComplete
+    | WireExpire
+    | WireTeardown
     | ReadTick
     | TickReading
     | Install
     | Installed
 )
-LinkMessage = WireOffer | WireAccept | WireReject | WireCancel | WireAnnounce | WirePairLost
+LinkMessage = (
+    WireOffer
+    | WireAccept
+    | WireReject
+    | WireCancel
+    | WireAnnounce
+    | WirePairLost
+    | WireSocketClosed
+    | WireForward
+    | WirePass
+    | WireTrack
+    | WireComplete
+    | WireExpire
+    | WireTeardown
+)
+"""What kernels say to each other."""
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _decoder: Final = msgspec.msgpack.Decoder(PeerWireMessage)
@@ -251,11 +363,16 @@ def to_wire(message: peer.PeerMessage, epoch: int, epoch_tick: int) -> LinkMessa
                 WireTerms(
                     terms.socket_id,
                     terms.remote_socket_id,
-                    terms.measure_directly,
+                    int(terms.kind),
                     terms.pairs,
                     terms.remote_rotations,
                     terms.remote_random_basis,
                     terms.start_bin,
+                    terms.priority,
+                    terms.remote_weights,
+                    None
+                    if terms.segment is None
+                    else (*terms.segment.circuit, terms.segment.pair, terms.segment.attempt),
                 ),
             )
         case peer.Accept(create_id, start_bin):
@@ -270,6 +387,35 @@ def to_wire(message: peer.PeerMessage, epoch: int, epoch_tick: int) -> LinkMessa
             )
         case peer.PairLost(create_id, index):
             return WirePairLost(epoch, create_id, index)
+        case peer.SocketClosed(socket_id, remote_socket_id):
+            return WireSocketClosed(epoch, socket_id, remote_socket_id)
+        case peer.Forward(circuit, destination, path, terms):
+            return WireForward(
+                epoch,
+                circuit,
+                destination,
+                path,
+                WireCircuitTerms(
+                    terms.socket_id,
+                    terms.remote_socket_id,
+                    int(terms.kind),
+                    terms.pairs,
+                    terms.remote_rotations,
+                    terms.remote_random_basis,
+                    terms.priority,
+                    terms.remote_weights,
+                ),
+            )
+        case peer.Pass(circuit):
+            return WirePass(epoch, circuit)
+        case peer.Track(circuit, pair, attempt, bell_state):
+            return WireTrack(epoch, circuit, pair, attempt, int(bell_state))
+        case peer.Complete(circuit, pair, attempt, sequence):
+            return WireComplete(epoch, circuit, pair, attempt, sequence)
+        case peer.Expire(circuit, pair, attempt, reason):
+            return WireExpire(epoch, circuit, pair, attempt, reason)
+        case peer.Teardown(circuit, reason):
+            return WireTeardown(epoch, circuit, reason)
 
 
 def from_wire(message: LinkMessage, epoch_tick: int) -> peer.PeerMessage:
@@ -281,11 +427,16 @@ def from_wire(message: LinkMessage, epoch_tick: int) -> peer.PeerMessage:
                 peer.RequestTerms(
                     terms.socket_id,
                     terms.remote_socket_id,
-                    terms.measure_directly,
+                    peer.EntanglementType(terms.kind),
                     terms.pairs,
                     terms.remote_rotations,
                     terms.remote_random_basis,
                     terms.start_bin,
+                    terms.priority,
+                    terms.remote_weights,
+                    None
+                    if terms.segment is None
+                    else peer.Segment(peer.CircuitId(*terms.segment[:2]), *terms.segment[2:]),
                 ),
             )
         case WireAccept(_, create_id, start_bin):
@@ -300,3 +451,31 @@ def from_wire(message: LinkMessage, epoch_tick: int) -> peer.PeerMessage:
             )
         case WirePairLost(_, create_id, index):
             return peer.PairLost(create_id, index)
+        case WireSocketClosed(_, socket_id, remote_socket_id):
+            return peer.SocketClosed(socket_id, remote_socket_id)
+        case WireForward(_, circuit, destination, path, terms):
+            return peer.Forward(
+                peer.CircuitId(*circuit),
+                destination,
+                path,
+                peer.CircuitTerms(
+                    terms.socket_id,
+                    terms.remote_socket_id,
+                    peer.EntanglementType(terms.kind),
+                    terms.pairs,
+                    terms.remote_rotations,
+                    terms.remote_random_basis,
+                    terms.priority,
+                    terms.remote_weights,
+                ),
+            )
+        case WirePass(_, circuit):
+            return peer.Pass(peer.CircuitId(*circuit))
+        case WireTrack(_, circuit, pair, attempt, bell_state):
+            return peer.Track(peer.CircuitId(*circuit), pair, attempt, BellState(bell_state))
+        case WireComplete(_, circuit, pair, attempt, sequence):
+            return peer.Complete(peer.CircuitId(*circuit), pair, attempt, sequence)
+        case WireExpire(_, circuit, pair, attempt, reason):
+            return peer.Expire(peer.CircuitId(*circuit), pair, attempt, reason)
+        case WireTeardown(_, circuit, reason):
+            return peer.Teardown(peer.CircuitId(*circuit), reason)

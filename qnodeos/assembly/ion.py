@@ -168,6 +168,7 @@ def _run(
         node_name=NODE,
         directory=NetworkDirectory({NODE: _NODE_ID}, {NODE: NODE}),
         flavour=_PLATFORM.flavour,
+        capabilities=device.capabilities,
         clock=clock,
         qnpu=node,
         board=MessageBoard(),

@@ -399,6 +399,7 @@ def _nodes(
             node_name=name,
             directory=directory,
             flavour=Flavour.NV,
+            capabilities=device.capabilities,
             clock=clock,
             qnpu=node,
             board=board,

@@ -189,7 +189,9 @@ def run(
                 )
             )
         )
-        warm_up(cnpu.flavour)  # and see that the QNPU is there, and the right one
+        warm_up(
+            cnpu.flavour, cnpu.capabilities
+        )  # and see that the QNPU is there, and the right one
         pool = min(pool or len(apps), len(tasks))
         _check_pool(pool, cnpu)
         gc.collect()

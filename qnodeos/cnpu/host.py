@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 from qnodeos.api.host import HostReply
 from qnodeos.api.netqasm import Flavour
 from qnodeos.errors import ConfigurationError, ProgramError
+from qnodeos.qdevice.capabilities import Capabilities
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
@@ -73,6 +74,11 @@ class ProgramHost(Protocol):
     @property
     def flavour(self) -> Flavour:
         """NetQASM flavour of the node's QNPU."""
+        ...
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the node's device can do."""
         ...
 
     def open_client(self) -> int:

@@ -15,6 +15,7 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, Final
 
 from qnodeos.api.host import HostReply
+from qnodeos.api.host_wire import DeviceInfo
 from qnodeos.api.netqasm import Flavour
 from qnodeos.cnpu.app_network import AppNetwork
 from qnodeos.cnpu.app_session import Channel, Session
@@ -26,6 +27,8 @@ from qnodeos.errors import (
     ProgramStoppedError,
     UnknownProcessError,
 )
+from qnodeos.qdevice.capabilities import Capabilities
+from qnodeos.qdevice.instructions import Opcode
 from qnodeos.trace.events import Event
 from qnodeos.trace.recorder import TraceRecorder
 
@@ -72,6 +75,7 @@ class RemoteCnpu:
         self._mutex = Lock()
         self._clients: set[QnpuClient] = set()
         self._flavour: Flavour | None = None
+        self._capabilities: Capabilities | None = None
         self._limits: Mapping[str, int] = {}
         self._keeper: Thread | None = None
         self._stopped = Flag()
@@ -93,6 +97,14 @@ class RemoteCnpu:
             self.close_client(self.open_client(count()))
         assert self._flavour is not None
         return self._flavour
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the node's device can do; raises as `flavour` does."""
+        if self._capabilities is None:
+            self.close_client(self.open_client(count()))
+        assert self._capabilities is not None
+        return self._capabilities
 
     @property
     def most_programs(self) -> int | None:
@@ -130,7 +142,9 @@ class RemoteCnpu:
                     "mend api.listen in the node file"
                 )
             try:
-                self._flavour = Flavour(welcome.flavour)
+                flavour = Flavour(welcome.flavour)
+                self._capabilities = _capabilities(welcome.device)
+                self._flavour = flavour
             except ValueError:
                 raise ConfigurationError(
                     f"the QNPU speaks the NetQASM flavour {welcome.flavour!r}, which this version "
@@ -229,6 +243,11 @@ class RemoteHost:
     def flavour(self) -> Flavour:
         """See `ProgramHost`."""
         return self._cnpu.flavour
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """See `ProgramHost`."""
+        return self._cnpu.capabilities
 
     def close(self) -> None:
         """The program has ended: close what it left open."""
@@ -351,3 +370,15 @@ class RemoteHost:
 
     def _explained(self, error: ConnectionLostError) -> Exception:
         return ProgramStoppedError("the program was stopped") if self._cnpu.is_stopped else error
+
+
+def _capabilities(device: DeviceInfo) -> Capabilities:
+    return Capabilities(
+        name=device.name,
+        communication_qubits=device.communication_qubits,
+        memory_qubits=device.memory_qubits,
+        instructions=frozenset(Opcode(code) for code in device.instructions),
+        tick_ns=device.tick_ns,
+        links=device.links,
+        angle_halvings=device.angle_halvings,
+    )

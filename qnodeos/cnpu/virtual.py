@@ -26,6 +26,7 @@ from qnodeos.api.netqasm import (
 from qnodeos.cnpu.host import NetworkDirectory, current_host
 from qnodeos.cnpu.latency import Delay, LatencyProfile
 from qnodeos.errors import LimitError, ProgramError, UnknownProcessError
+from qnodeos.qdevice.capabilities import Capabilities
 from qnodeos.trace.events import Event
 
 _SUBROUTINE_TYPE = 2
@@ -149,6 +150,7 @@ class VirtualCnpu:
         node_name: str,
         directory: NetworkDirectory,
         flavour: Flavour,
+        capabilities: Capabilities,
         clock: Clock,
         qnpu: QnpuPort,
         board: MessageBoard,
@@ -159,6 +161,7 @@ class VirtualCnpu:
         self.node_name = node_name
         self.directory = directory
         self.flavour = flavour
+        self.capabilities = capabilities
         self.clock = clock
         self.qnpu = qnpu
         self.board = board
@@ -302,6 +305,11 @@ class VirtualProgram:
     def flavour(self) -> Flavour:
         """See `ProgramHost`."""
         return self._cnpu.flavour
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """See `ProgramHost`."""
+        return self._cnpu.capabilities
 
     def open_client(self) -> int:
         """See `ProgramHost`."""

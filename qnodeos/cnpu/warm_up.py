@@ -16,6 +16,7 @@ from qnodeos.api.host import HostReply, RegisterResult
 from qnodeos.api.netqasm import Flavour
 from qnodeos.cnpu.backend import QNodeOSConnection
 from qnodeos.cnpu.host import NetworkDirectory
+from qnodeos.qdevice.capabilities import Capabilities
 
 _ROUNDS: Final = 3
 """The first is assembled, the second finds what was prepared, the third is as all later."""
@@ -30,8 +31,9 @@ class _NowhereHost:
     node_name = _HERE
     directory = NetworkDirectory({_HERE: 0, _THERE: 1}, {_HERE: _HERE, _THERE: _THERE})
 
-    def __init__(self, flavour: Flavour) -> None:
+    def __init__(self, flavour: Flavour, capabilities: Capabilities) -> None:
         self.flavour = flavour
+        self.capabilities = capabilities
         self._reply = HostReply(0, 0, (RegisterResult(_M0, 1),))
 
     def open_client(self) -> int:
@@ -52,15 +54,16 @@ class _NowhereHost:
     register = open_socket = send = receive = _no
 
 
-def warm_up(flavour: Flavour) -> None:
+def warm_up(flavour: Flavour, capabilities: Capabilities) -> None:
     """Build, assemble, prepare and fill in blocks that are sent nowhere.
 
     Args:
         flavour: of the node.
+        capabilities: of its device.
     """
     socket = EPRSocket(_THERE)
     with QNodeOSConnection(
-        _HERE, host=_NowhereHost(flavour), epr_sockets=[socket], max_qubits=1
+        _HERE, host=_NowhereHost(flavour, capabilities), epr_sockets=[socket], max_qubits=1
     ) as connection:
         for round_ in range(_ROUNDS):
             qubit = socket.create_keep()[0]

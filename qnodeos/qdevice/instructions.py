@@ -6,10 +6,12 @@ words are identical to the published ones (X180 is ``16 << 4 | 2``):
     bit   0..3   opcode
     bit   4..11  argument  (rotations: axis * 32 + n, n in units of pi/16; ENT: the link)
     bit  12..15  qubit     (physical address)
-    bit  16..19  other     (second qubit of TQG, MOV, SWP, ESW; 1 on PMG: append)
+    bit  16..19  other     (second qubit of TQG, MOV, SWP, ESW; 1 on PMG: append; on SQG how
+                            often the unit of the angle, pi/16, is halved)
 
 Source of the codes: the analysis library published with the dataset of Delle Donne et
-al., Nature 639, 321 (2025). The two qubit fields are ours.
+al., Nature 639, 321 (2025). The two qubit fields and the finer angles are ours: with 0 halvings
+a word is the published one.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ ANGLE_STEPS: Final = 32
 """Rotation angles are n * 2 pi / ANGLE_STEPS, that is n * pi/16."""
 MAX_QUBIT: Final = 15
 MAX_ARGUMENT: Final = 255
+MAX_HALVINGS: Final = 15
+"""The finest unit of an angle is pi/16 / 2**MAX_HALVINGS, 6 microradians."""
 
 
 class Opcode(IntEnum):
@@ -71,8 +75,13 @@ class PhysicalInstruction(NamedTuple):
 
     @property
     def steps(self) -> int:
-        """Rotation angle in units of pi/16, 0..31 (SQG, TQG, PMG)."""
+        """Rotation angle in units of pi/16, 0..31 (TQG, PMG; SQG: halved `halvings` times)."""
         return self.argument & 31
+
+    @property
+    def halvings(self) -> int:
+        """How often the unit of an SQG's angle is halved: it is pi/16 / 2**halvings."""
+        return self.other if self.opcode is Opcode.SQG else 0
 
 
 NOP: Final = PhysicalInstruction(Opcode.NOP)
@@ -104,10 +113,15 @@ def ini(qubit: int = 0) -> PhysicalInstruction:
 
 
 @cache
-def sqg(axis: Axis, steps: int, qubit: int = 0) -> PhysicalInstruction:
-    """Rotate a qubit about an axis by ``steps`` * pi/16 (taken modulo 32)."""
+def sqg(axis: Axis, steps: int, qubit: int = 0, halvings: int = 0) -> PhysicalInstruction:
+    """Rotate a qubit about an axis by ``steps`` * pi/16 / 2**``halvings``.
+
+    Steps are taken modulo 32, so only angles below 2 pi / 2**halvings can be said.
+    """
     _check_qubits(qubit)
-    return PhysicalInstruction(Opcode.SQG, _rotation(axis, steps), qubit)
+    if not 0 <= halvings <= MAX_HALVINGS:
+        raise ValueError(f"halvings of an angle must lie in 0..{MAX_HALVINGS}, not {halvings}")
+    return PhysicalInstruction(Opcode.SQG, _rotation(axis, steps), qubit, halvings)
 
 
 @cache
@@ -164,3 +178,10 @@ def swp(qubit: int, other: int) -> PhysicalInstruction:
     """Swap the states of two qubits."""
     _check_qubits(qubit, other)
     return PhysicalInstruction(Opcode.SWP, 0, qubit, other)
+
+
+@cache
+def esw(qubit: int, other: int) -> PhysicalInstruction:
+    """Entanglement swap: measure which Bell state two qubits are in; the outcome names it."""
+    _check_qubits(qubit, other)
+    return PhysicalInstruction(Opcode.ESW, 0, qubit, other)

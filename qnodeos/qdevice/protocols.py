@@ -51,7 +51,7 @@ class QDriver(Protocol):
         ...
 
     def measure(self, qubit: int) -> Sequence[PhysicalInstruction]:
-        """Measurement in the Z basis; the last instruction carries the result."""
+        """Measurement in the Z basis; exactly one instruction is an MSR, which has the result."""
         ...
 
     def entangle(self, link: int, qubit: int) -> PhysicalInstruction:
@@ -60,6 +60,10 @@ class QDriver(Protocol):
 
     def entangle_and_measure(self, link: int, qubit: int) -> PhysicalInstruction:
         """One batch of attempts, measuring at once."""
+        ...
+
+    def swap_entanglement(self, first: int, second: int) -> PhysicalInstruction:
+        """Bell measurement of two qubits; the outcome names the Bell state as a herald does."""
         ...
 
     def measurement_basis(

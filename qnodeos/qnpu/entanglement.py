@@ -203,7 +203,7 @@ class EntanglementManager:
             LimitError: too many outstanding requests.
         """
         socket = self._socket_of(process, remote_node, socket_id)
-        keep = not arguments.measure_directly
+        keep = not arguments.kind.creator_measures
         virtuals = self._virtuals(qubits, arguments.pairs) if keep else None
         self._check_results(process, results, arguments.pairs)
         deadline = None

@@ -45,7 +45,7 @@ class Execution:
     Attributes:
         pc: where to go on.
         queue: physical instructions still to be sent, in order.
-        result_register: register that takes the result of the last queued instruction.
+        result_register: register that takes the result of the MSR in the queue.
         waiting_for: what the subroutine waits for, in words.
         spent: instructions counted since the last wait (loops only: straight code is
             bounded by the size of the subroutine).

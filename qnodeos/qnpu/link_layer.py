@@ -183,7 +183,7 @@ class LinkLayer:
         terms = RequestTerms(
             socket_id=socket.socket_id,
             remote_socket_id=socket.remote_socket_id,
-            measure_directly=arguments.measure_directly,
+            kind=arguments.kind,
             pairs=arguments.pairs,
             remote_rotations=tuple((int(axis), n) for axis, n in arguments.remote_rotations),
             remote_random_basis=arguments.remote_random_basis,

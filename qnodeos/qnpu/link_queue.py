@@ -55,6 +55,12 @@ class LinkRequest:
         return self.start_bin, self.creator, self.create_id
 
     @property
+    def is_measured(self) -> bool:
+        """Whether our halves are measured at once."""
+        kind = self.terms.kind
+        return kind.receiver_measures if self.creator == self.peer else kind.creator_measures
+
+    @property
     def socket_id(self) -> int:
         """Our end of the ER socket it is on."""
         return self.terms.socket_id if self.creator != self.peer else self.terms.remote_socket_id

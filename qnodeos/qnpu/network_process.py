@@ -12,8 +12,8 @@ do. One activation goes through these phases:
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -50,6 +50,24 @@ class Phase(Enum):
     ATTEMPT = "attempt"
     AWAIT = "await announcement"
     CORRECT = "correct"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Physical instructions the network layer wants done, outside of any attempt.
+
+    Attributes:
+        instructions: what to do, in order; the rest is left out if one fails.
+        done: called with the outcomes that came, and the tick of the last.
+        begin_event, end_event: recorded when it begins and when it is done, if given.
+        detail: of the events.
+    """
+
+    instructions: tuple[PhysicalInstruction, ...]
+    done: Callable[[Sequence[Outcome], int], None]
+    begin_event: Event | None = None
+    end_event: Event | None = None
+    detail: int = 0
 
 
 @dataclass(slots=True)
@@ -92,6 +110,9 @@ class NetworkProcess(Process):
         "_fault",
         "_following",
         "_herald",
+        "_job",
+        "_job_outcomes",
+        "_jobs",
         "_limits",
         "_link_layer",
         "_peers",
@@ -153,6 +174,9 @@ class NetworkProcess(Process):
         self._programmed: tuple[int, Rotations] | None = None  # the qubit, and its basis
         self._attempt_tick = 0
         self._alone_since: int | None = None  # first of the attempts the peer took no part in
+        self._jobs: deque[Job] = deque()
+        self._job: Job | None = None
+        self._job_outcomes: list[Outcome] = []
         self.queue: list[PhysicalInstruction] = []
         self.pairs: Counter[int] = Counter()
         self.bins_used = 0
@@ -187,7 +211,9 @@ class NetworkProcess(Process):
         return 0 if self._schedule is None else max(self._schedule.bin_at(tick) + 1, 0)
 
     def is_due(self, tick: int) -> bool:
-        """Whether a bin has begun in which there is something to do."""
+        """Whether there is a job, or a bin has begun in which there is something to do."""
+        if self._jobs:
+            return True
         if not self._link_layer.has_requests:
             return False
         schedule = self._schedule_of(tick)
@@ -219,6 +245,8 @@ class NetworkProcess(Process):
 
     def next_due(self, tick: int) -> int | None:
         """The next tick at which `is_due` may become true, None if nothing is pending."""
+        if self._jobs:
+            return tick + 1
         if not self._link_layer.has_requests:
             return None
         schedule = self._schedule_of(tick)
@@ -251,11 +279,39 @@ class NetworkProcess(Process):
             return None
         return self._herald.tick + self._limits.announcement_timeout_ticks
 
+    # --- jobs -------------------------------------------------------------------------
+
+    def add_job(self, job: Job) -> None:
+        """Do something as soon as the QNPU is free; the caller wakes this process if it waits."""
+        self._jobs.append(job)
+
+    def _begin_job(self, tick: int) -> None:
+        job = self._job = self._jobs.popleft()
+        self._job_outcomes = []
+        if job.begin_event is not None:
+            self._record(tick, job.begin_event, NETWORK_PID, job.detail)
+        self.queue.extend(job.instructions)
+
+    def _consume_job(self, job: Job, outcome: Outcome, tick: int) -> int:
+        self._job_outcomes.append(outcome)
+        if not outcome.is_success:
+            self.queue.clear()
+        if self.queue:
+            return DEVICE
+        self._job = None
+        if job.end_event is not None:
+            self._record(tick, job.end_event, NETWORK_PID, job.detail)
+        job.done(self._job_outcomes, tick)
+        return self.run(tick)
+
     # --- running ----------------------------------------------------------------------
 
     def run(self, tick: int) -> int:
         """Go on; returns DEVICE, WAIT or FINISHED as a subroutine does."""
         while True:
+            if self._jobs and not self.queue and self._phase in (Phase.PULL, Phase.AWAIT):
+                self._begin_job(tick)
+                return DEVICE
             if self._phase is Phase.PULL:
                 return DEVICE if self._pull(tick) else FINISHED
             if self._phase is Phase.AWAIT and not self._confirm(tick):
@@ -269,13 +325,16 @@ class NetworkProcess(Process):
     def _pull(self, tick: int) -> bool:
         """Start a batch for the head of the queue; False if this bin has no more."""
         schedule = self._schedule_of(tick)
-        assert schedule is not None
+        if schedule is None:
+            return False  # there was a job only
         number = schedule.bin_at(tick)
         due, self._bin_due = self._bin_due, None
         if due is not None and (due != number or tick > schedule.last_start(number)):
             self._count_missed(schedule, due, tick)  # the QNPU was in use until now
-        if tick < schedule.attempts_from(number):
-            return False  # a wait for an announcement has led into the guard of the next bin
+        if number < 0 or tick < schedule.attempts_from(number):
+            return (
+                False  # a job, or a wait for an announcement has led into the guard of the next bin
+            )
         if number != self._bin:
             self._alone_since = None
         self._bin = number
@@ -291,7 +350,7 @@ class NetworkProcess(Process):
         self._request, self._physical, self._attempt_tick = request, physical, tick
         self._qmmu.reserve(physical)
         link = self._peers[peer]
-        if request.terms.measure_directly:
+        if request.is_measured:
             self._record(tick, Event.QNETWORK_ENM_PULL, NETWORK_PID, request.create_id)
             self._choose_basis(request)
             if self._programmed != (physical, self._rotations):
@@ -336,6 +395,8 @@ class NetworkProcess(Process):
 
     def consume(self, outcome: Outcome, herald: BellState | None, tick: int) -> int:
         """Take the outcome of the instruction sent last; returns what `run` returns."""
+        if self._job is not None:
+            return self._consume_job(self._job, outcome, tick)
         if self._phase is Phase.CORRECT:
             if outcome.is_success:
                 return DEVICE if self.queue else self.run(tick)
@@ -354,7 +415,7 @@ class NetworkProcess(Process):
         request = self._request
         assert request is not None
         self._phase = Phase.PULL
-        measures = request.terms.measure_directly
+        measures = request.is_measured
         if not outcome.is_success or not (measures or outcome in HERALDS):
             return self._attempt_failed(request, outcome, tick)
         physical, measured = self._physical, None

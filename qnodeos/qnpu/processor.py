@@ -13,7 +13,7 @@ from typing import Protocol
 from qnodeos.api.netqasm import INSTRUCTION_BYTES, Flavour
 from qnodeos.errors import DeviceFailureError, InstructionBudgetError, QNodeOSError
 from qnodeos.limits import Limits
-from qnodeos.qdevice.instructions import PhysicalInstruction
+from qnodeos.qdevice.instructions import Opcode, PhysicalInstruction
 from qnodeos.qdevice.outcomes import BellState, Outcome
 from qnodeos.qdevice.protocols import QDriver
 from qnodeos.qnpu.blocks import BlockDurations
@@ -99,7 +99,7 @@ class Processor:
         self._tick = 0
         self._resume_tick = 0
         self._release_tick = 0
-        self._device_busy = self._block_is_begun = False
+        self._device_busy = self._block_is_begun = self._is_measuring = False
         self._compiled = 0
         self.running: Process | None = None
         self.in_flight: Process | None = None
@@ -170,6 +170,7 @@ class Processor:
             instruction = self._advance(process)
             if instruction is not None:
                 self._device_busy = self._block_is_begun = True
+                self._is_measuring = instruction.opcode is Opcode.MSR
                 self.in_flight = process
                 self.instructions += 1
                 event = PRODUCE_EVENT[instruction.opcode]
@@ -203,7 +204,7 @@ class Processor:
                     f"the device answered {outcome.name} to a physical instruction of process {pid}"
                 )
                 self._abort(process, error, max(execution.pc - 1, 0))
-            elif execution.result_register is not None and not execution.queue:
+            elif execution.result_register is not None and self._is_measuring:
                 process.memory.registers[execution.result_register] = int(
                     outcome is Outcome.SUCCESS_ONE
                 )

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from math import cos, isclose, pi, sin
 from typing import Final, TypeVar
 
+from qnodeos.api.peer import EntanglementType
 from qnodeos.errors import EntanglementRequestError
 from qnodeos.limits import Limits
 from qnodeos.qdevice.instructions import ANGLE_STEPS, Axis
@@ -60,11 +61,11 @@ class CreateArguments:
     """The arguments of a create request, decoded and checked.
 
     Attributes:
-        measure_directly: type M; otherwise type K, create and keep.
+        kind: create and keep (K), measure directly (M) or remote state preparation (R).
         max_time_us: time after which the request expires, 0 for never.
     """
 
-    measure_directly: bool
+    kind: EntanglementType
     pairs: int
     local_random_basis: int
     remote_random_basis: int
@@ -101,7 +102,7 @@ def parse_create_arguments(values: Sequence[int | None], limits: Limits) -> Crea
     for place, basis in ((2, arguments[2]), (3, arguments[3])):
         _choose(RANDOM_BASES, basis, f"random basis (argument {place})")
     return CreateArguments(
-        measure_directly=kind == 1,
+        kind=EntanglementType(kind),
         pairs=pairs,
         local_random_basis=arguments[2],
         remote_random_basis=arguments[3],

@@ -17,7 +17,7 @@ from typing import Final
 
 from qnodeos.api.host_wire import Netqasm, decode_client, encode, reply_of
 from qnodeos.api.netqasm import INSTRUCTION_BYTES, Flavour
-from qnodeos.api.peer import Accept, Announce, Offer, PeerMessage, RequestTerms
+from qnodeos.api.peer import Accept, Announce, EntanglementType, Offer, PeerMessage, RequestTerms
 from qnodeos.api.peer_wire import LinkMessage, decode, from_wire, to_wire
 from qnodeos.api.peer_wire import encode as encode_peer
 from qnodeos.limits import Limits
@@ -134,7 +134,7 @@ class Rehearsal:
         self._host(self._receive)
         self._kernel.tick(self._tick)
         number = self._requests
-        terms = RequestTerms(0, 0, False, 1, (), 0, self._tick // _BIN_TICKS + 1)
+        terms = RequestTerms(0, 0, EntanglementType.KEEP, 1, (), 0, self._tick // _BIN_TICKS + 1)
         self._kernel.peer_message(_PEER, Offer(number, terms), self._tick)
         self._sent()
         self._attempt(Outcome.SUCCESS_PSI_MINUS)

@@ -475,6 +475,7 @@ class QnpuService:
                 tuple(sorted(int(opcode) for opcode in capabilities.instructions)),
                 capabilities.tick_ns,
                 capabilities.links,
+                capabilities.angle_halvings,
             ),
             limits_by_name(self.node.limits, self._limits),
             self.node.limits.idle_ms / 1_000,

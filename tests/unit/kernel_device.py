@@ -102,6 +102,9 @@ class FakeDriver:
             for number, (axis, steps) in enumerate(rotations or [(Axis.X, 0)])
         ]
 
+    def swap_entanglement(self, first: int, second: int) -> PhysicalInstruction:
+        return physical.esw(first, second)
+
     def correct(self, state: BellState, qubit: int) -> Sequence[PhysicalInstruction]:
         self.corrections.append((state, qubit))
         gates = {

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from drivers.nv import NV_CAPABILITIES
 from qnodeos.api.host import HostReply
 from qnodeos.api.netqasm import CREATE_EPR_OPCODE, RECV_EPR_OPCODE, Flavour
 from qnodeos.cnpu import virtual
@@ -73,6 +74,7 @@ class Bench:
             node_name="here",
             directory=NetworkDirectory({"here": 0}, {"alice": "here", "bob": "here"}),
             flavour=Flavour.NV,
+            capabilities=NV_CAPABILITIES,
             clock=self.clock,
             qnpu=self.qnpu,
             board=self.board,

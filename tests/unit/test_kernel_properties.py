@@ -19,7 +19,16 @@ from hypothesis import Phase, event, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from qnodeos.api.peer import Accept, Announce, Cancel, Offer, PairLost, Reject, RequestTerms
+from qnodeos.api.peer import (
+    Accept,
+    Announce,
+    Cancel,
+    EntanglementType,
+    Offer,
+    PairLost,
+    Reject,
+    RequestTerms,
+)
 from qnodeos.limits import Limits
 from qnodeos.qdevice.capabilities import Capabilities
 from qnodeos.qdevice.instructions import Opcode
@@ -212,7 +221,7 @@ class KernelMachine(RuleBasedStateMachine):
     @rule(number=IDS, socket=st.integers(0, 2), measure=st.booleans(), pairs=st.integers(0, 2))
     def offer(self, number: int, socket: int, measure: bool, pairs: int) -> None:
         start_bin = self.tick // BIN_TICKS + 1
-        terms = RequestTerms(socket, socket, measure, pairs, (), 0, start_bin)
+        terms = RequestTerms(socket, socket, EntanglementType(measure), pairs, (), 0, start_bin)
         self.from_peer(Offer(number, terms))
 
     @rule(number=IDS)

@@ -12,6 +12,7 @@ from qnodeos.api.peer import (
     Accept,
     Announce,
     Cancel,
+    EntanglementType,
     Offer,
     PairLost,
     PeerMessage,
@@ -30,7 +31,7 @@ from qnodeos.qnpu.requests import parse_create_arguments
 from tests.unit.kernel_device import CAPABILITIES
 
 LIMITS = Limits(offer_timeout_ticks=100, entanglement_requests=3)
-TERMS = RequestTerms(0, 0, False, 2, (), 0, 5)
+TERMS = RequestTerms(0, 0, EntanglementType.KEEP, 2, (), 0, 5)
 PHI = BellState.PHI_PLUS
 
 
@@ -82,7 +83,7 @@ def bench() -> Bench:
 def test_an_offer_carries_the_terms(bench):
     bench.socket()
     user = bench.create()
-    terms = RequestTerms(0, 0, True, 2, (), 0, 5)
+    terms = RequestTerms(0, 0, EntanglementType.MEASURE, 2, (), 0, 5)
     assert bench.sent == [(2, Offer(user.create_id, terms))]
 
 

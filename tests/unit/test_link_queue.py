@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qnodeos.api.peer import Accept, Offer, PeerMessage, Reject, RequestTerms
+from qnodeos.api.peer import Accept, EntanglementType, Offer, PeerMessage, Reject, RequestTerms
 from qnodeos.errors import EntanglementTimeoutError, QNodeOSError
 from qnodeos.limits import Limits
 from qnodeos.qnpu import link_queue
@@ -26,12 +26,12 @@ NUMBERS, SOCKETS, BINS = st.integers(0, 5), st.integers(0, 2), st.integers(0, 3)
 
 def request(creator: int, number: int, socket: int, start_bin: int, accepted: bool) -> LinkRequest:
     mine, theirs = (socket, 9) if creator == ME else (9, socket)
-    terms = RequestTerms(mine, theirs, False, 1, (), 0, start_bin)
+    terms = RequestTerms(mine, theirs, EntanglementType.KEEP, 1, (), 0, start_bin)
     return LinkRequest(creator, number, PEER, terms, None, accepted, 0, start_bin)
 
 
 def offer(number: int, socket: int) -> Offer:
-    return Offer(number, RequestTerms(9, socket, False, 1, (), 0, 0))
+    return Offer(number, RequestTerms(9, socket, EntanglementType.KEEP, 1, (), 0, 0))
 
 
 @dataclass

@@ -11,7 +11,16 @@ from random import Random
 import pytest
 
 from qnodeos.api.host import ArrayResult
-from qnodeos.api.peer import Accept, Announce, Cancel, Offer, PairLost, Reject, RequestTerms
+from qnodeos.api.peer import (
+    Accept,
+    Announce,
+    Cancel,
+    EntanglementType,
+    Offer,
+    PairLost,
+    Reject,
+    RequestTerms,
+)
 from qnodeos.limits import Limits
 from qnodeos.qdevice.instructions import Axis, Opcode, ent
 from qnodeos.qdevice.outcomes import BellState, Outcome
@@ -858,19 +867,19 @@ def test_a_node_refuses_more_requests_than_it_keeps():
     lab.check_clean()
 
 
-TERMS = RequestTerms(0, 0, True, 1, (), 0, 0)
+TERMS = RequestTerms(0, 0, EntanglementType.MEASURE, 1, (), 0, 0)
 
 
 @pytest.mark.parametrize(
     "terms",
     [
-        TERMS.__class__(0, 0, True, 0, (), 0, 0),
-        TERMS.__class__(0, 0, True, 10**6, (), 0, 0),
-        TERMS.__class__(0, 0, True, 1, ((7, 1),), 0, 0),
-        TERMS.__class__(0, 0, True, 1, ((0, 32),), 0, 0),
-        TERMS.__class__(0, 0, True, 1, ((0, 1),) * 99, 0, 0),
-        TERMS.__class__(0, 0, True, 1, (), 4, 0),
-        TERMS.__class__(0, 0, True, 1, (), -1, 0),
+        RequestTerms(0, 0, EntanglementType.MEASURE, 0, (), 0, 0),
+        RequestTerms(0, 0, EntanglementType.MEASURE, 10**6, (), 0, 0),
+        RequestTerms(0, 0, EntanglementType.MEASURE, 1, ((7, 1),), 0, 0),
+        RequestTerms(0, 0, EntanglementType.MEASURE, 1, ((0, 32),), 0, 0),
+        RequestTerms(0, 0, EntanglementType.MEASURE, 1, ((0, 1),) * 99, 0, 0),
+        RequestTerms(0, 0, EntanglementType.MEASURE, 1, (), 4, 0),
+        RequestTerms(0, 0, EntanglementType.MEASURE, 1, (), -1, 0),
     ],
 )
 def test_terms_out_of_range_are_refused(terms):

@@ -18,6 +18,7 @@ from netqasm.sdk.connection import BaseNetQASMConnection
 from netqasm.sdk.qubit import QubitMeasureBasis
 from netqasm.sdk.transpile import NVSubroutineTranspiler
 
+from drivers.nv import NV_CAPABILITIES
 from qnodeos.api.host import HostReply
 from qnodeos.api.netqasm import INSTRUCTION_BYTES, Flavour
 from qnodeos.cnpu import prepared as prepared_module
@@ -47,6 +48,7 @@ class SilentHost:
 
     def __init__(self, flavour: Flavour) -> None:
         self.flavour = flavour
+        self.capabilities = NV_CAPABILITIES
         self.sent: list[bytes] = []
 
     def open_client(self) -> int:
@@ -249,7 +251,7 @@ def test_connections_share_what_is_prepared(monkeypatch):
 
 
 def test_warming_up_prepares_the_usual_blocks(monkeypatch):
-    warm_up(Flavour.NV)
+    warm_up(Flavour.NV, NV_CAPABILITIES)
     with assemblies(monkeypatch) as count:
 
         def program(connection, socket):
@@ -258,9 +260,9 @@ def test_warming_up_prepares_the_usual_blocks(monkeypatch):
 
         sent_by(program, Flavour.NV, True)
     assert count == [0]
-    warm_up(Flavour.VANILLA)
+    warm_up(Flavour.VANILLA, NV_CAPABILITIES)
     monkeypatch.setenv("QNODEOS_PREPARED", "0")
-    warm_up(Flavour.NV)
+    warm_up(Flavour.NV, NV_CAPABILITIES)
 
 
 def test_preparing_comes_after_sending():

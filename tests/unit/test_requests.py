@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from netqasm import qlink_compat as qlink
 
+from qnodeos.api.peer import EntanglementType
 from qnodeos.errors import EntanglementRequestError
 from qnodeos.limits import Limits
 from qnodeos.qdevice.instructions import Axis
@@ -97,7 +98,7 @@ def test_the_results_of_a_pair_are_where_netqasm_looks_for_them():
 def test_defaults():
     for values in ([], [None] * ARGUMENTS, [0] * ARGUMENTS):
         arguments = parse_create_arguments(values, LIMITS)
-        assert not arguments.measure_directly
+        assert arguments.kind is EntanglementType.KEEP
         assert arguments.pairs == 1
         assert arguments.max_time_us == 0
         assert arguments.local_rotations == arguments.remote_rotations == ()
@@ -108,7 +109,7 @@ def test_everything_given():
     arguments = parse(
         {0: 1, 1: 7, 2: 1, 3: 2, 5: 1, 6: 3, 14: 8, 16: 40, 18: 4, 19: -1, 20: 2, 21: 1}
     )
-    assert arguments.measure_directly
+    assert arguments.kind is EntanglementType.MEASURE
     assert arguments.pairs == 7
     assert (arguments.local_random_basis, arguments.remote_random_basis) == (1, 2)
     assert arguments.max_time_us == 3_000
