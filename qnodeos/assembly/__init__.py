@@ -7,6 +7,7 @@ system.
 `assembly.network`       two NV nodes and the link between them, in virtual time
 `assembly.ion`           a trapped-ion node, in virtual time
 `assembly.platforms`     the platforms by name: driver, capabilities, NetQASM flavour
+`assembly.nodes`         nodes in virtual time: what the systems above share
 `assembly.service`       the QNPU service of one node
 `assembly.common`        depths of the simulation and latency profiles
 =======================  ==================================================================
@@ -21,9 +22,9 @@ from qnodeos.assembly.network import (
     LINKS,
     ROLES,
     ExperimentDevice,
+    ExperimentNode,
     NetworkConfig,
     NodeConfig,
-    NodeHandles,
     ScheduleConfig,
     TwoDevices,
     TwoNodeSystem,
@@ -32,6 +33,7 @@ from qnodeos.assembly.network import (
     instrument_spec,
     load_network,
 )
+from qnodeos.assembly.nodes import NodeHandles
 from qnodeos.assembly.platforms import PLATFORMS, Platform
 from qnodeos.assembly.service import build_service
 
@@ -43,6 +45,7 @@ __all__ = [
     "ROLES",
     "TRACE_CAPACITY",
     "ExperimentDevice",
+    "ExperimentNode",
     "NetworkConfig",
     "NodeConfig",
     "NodeHandles",

@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -18,28 +17,22 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from qnodeos.assembly.common import (
     BACKENDS,
-    HOST_TRACE_SHARE,
-    HOST_TRACE_UNIT_NS,
     TRACE_CAPACITY,
-    below,
     require_known,
 )
+from qnodeos.assembly.nodes import NodeBuilder
 from qnodeos.assembly.platforms import PLATFORMS
-from qnodeos.cnpu.host import NetworkDirectory
 from qnodeos.cnpu.latency import LatencyProfile
-from qnodeos.cnpu.virtual import MessageBoard, VirtualCnpu
+from qnodeos.cnpu.virtual import VirtualCnpu
 from qnodeos.config.loader import load_config
 from qnodeos.errors import ConfigurationError
 from qnodeos.limits import Limits
 from qnodeos.qdevice.protocols import SimulatedQDevice
-from qnodeos.qnpu.kernel import Kernel, KernelConfig
-from qnodeos.qnpu.scheduler import POLICIES
 from qnodeos.trace.recorder import TraceRecorder
-from sim.clock import VirtualClock
 from sim.ion.physics import IonPhysics
 from sim.ion_device import BehaviouralIonDevice
 from sim.ion_timing import IonTiming
-from sim.network import PeerNetwork, VirtualNetwork
+from sim.network import VirtualNetwork
 from sim.node import VirtualNode
 from sim.realtime.laboratory import RealTimeDevice
 
@@ -129,7 +122,6 @@ def build_ion_node(
             the configuration cannot be simulated at that depth.
         DeviceError: an instrument cannot be used: one of its name is open already.
     """
-    require_known("scheduler", scheduler, POLICIES)
     with ExitStack() as cleanup:
         device = observe(build_ion_device(config, seed, cleanup, backend))
         return _run(device, profile, seed, trace_capacity, scheduler, limits, cleanup)
@@ -145,39 +137,26 @@ def _run(
     cleanup: ExitStack,
 ) -> IonSystem:
     """CNPU and QNPU before a device."""
-    clock = VirtualClock()
-    tick_ns = device.capabilities.tick_ns
-    qnpu_trace = TraceRecorder(tick_ns, trace_capacity)
-    host_trace = TraceRecorder(HOST_TRACE_UNIT_NS, max(trace_capacity // HOST_TRACE_SHARE, 1))
-    kernel = Kernel(
-        KernelConfig(
-            node_id=_NODE_ID,
-            flavour=_PLATFORM.flavour,
-            peers={},
-            dispatch_ticks=profile.dispatch_us * 1_000 // tick_ns,
-            limits=limits,
-        ),
-        _PLATFORM.driver_for(device.capabilities),
-        qnpu_trace,
-        partial(below, Random(f"{seed}/{NODE}/kernel")),
-        POLICIES[scheduler](),
+    builder = NodeBuilder(
+        (NODE,),
+        profile,
+        seed,
+        trace_capacity=trace_capacity,
+        scheduler=scheduler,
+        limits=limits,
     )
-    peers = PeerNetwork(clock, profile, Random(f"{seed}/peers"))
-    node = VirtualNode(NODE, kernel, device, clock, peers.sender(_NODE_ID))
-    cnpu = VirtualCnpu(
-        node_name=NODE,
-        directory=NetworkDirectory({NODE: _NODE_ID}, {NODE: NODE}),
-        flavour=_PLATFORM.flavour,
-        capabilities=device.capabilities,
-        clock=clock,
-        qnpu=node,
-        board=MessageBoard(),
-        latency=profile,
-        rng=Random(f"{seed}/{NODE}/cnpu"),
-        trace=host_trace,
+    handles = builder.add(
+        NODE, device, _PLATFORM.driver_for(device.capabilities), _PLATFORM.flavour, peers={}
     )
-    network = VirtualNetwork(clock, {NODE: node}, {NODE: cnpu})
-    return IonSystem(network, node, device, cnpu, qnpu_trace, host_trace, cleanup.pop_all())
+    return IonSystem(
+        builder.network(),
+        handles.node,
+        device,
+        handles.cnpu,
+        handles.qnpu_trace,
+        handles.host_trace,
+        cleanup.pop_all(),
+    )
 
 
 def build_ion_device(

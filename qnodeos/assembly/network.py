@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Annotated, Final, Protocol, Self
@@ -20,29 +19,20 @@ from drivers.nv import NVDriver
 from qnodeos.api.netqasm import Flavour
 from qnodeos.assembly.common import (
     BACKENDS,
-    HOST_TRACE_SHARE,
-    HOST_TRACE_UNIT_NS,
     TRACE_CAPACITY,
-    below,
     require_known,
 )
-from qnodeos.cnpu.host import NetworkDirectory
+from qnodeos.assembly.nodes import NodeBuilder, NodeHandles
 from qnodeos.cnpu.latency import LatencyProfile
-from qnodeos.cnpu.virtual import MessageBoard, VirtualCnpu
 from qnodeos.config.loader import load_config
 from qnodeos.errors import ConfigurationError
 from qnodeos.limits import Limits
 from qnodeos.qdevice.protocols import SimulatedQDevice
-from qnodeos.qnpu.kernel import Kernel, KernelConfig
 from qnodeos.qnpu.schedule import NetworkSchedule
-from qnodeos.qnpu.scheduler import POLICIES
-from qnodeos.trace.recorder import TraceRecorder
 from sim.charge import ChargeCheck
-from sim.clock import VirtualClock
 from sim.entangled_state import SinglePhotonProtocol
 from sim.link import EntanglementLink, LinkParameters
-from sim.network import PeerNetwork, VirtualNetwork
-from sim.node import VirtualNode
+from sim.network import VirtualNetwork
 from sim.noise import NVNoise
 from sim.nv_device import BehaviouralNVDevice
 from sim.nv_timing import NVTiming
@@ -174,19 +164,10 @@ class ExperimentDevice(SimulatedQDevice, Protocol):
 
 
 @dataclass(frozen=True)
-class NodeHandles:
-    """What an experiment can look at in a node.
+class ExperimentNode(NodeHandles):
+    """A node whose device experiments can look into."""
 
-    Attributes:
-        qnpu_trace: events of the QNPU; unit: the tick.
-        host_trace: events of the CNPU; unit: 1 us.
-    """
-
-    node: VirtualNode
     device: ExperimentDevice
-    cnpu: VirtualCnpu
-    qnpu_trace: TraceRecorder
-    host_trace: TraceRecorder
 
 
 @dataclass(frozen=True)
@@ -194,8 +175,8 @@ class TwoNodeSystem:
     """Client and server, ready to run programs. Close it, or use it as a context manager."""
 
     network: VirtualNetwork
-    client: NodeHandles
-    server: NodeHandles
+    client: ExperimentNode
+    server: ExperimentNode
     cleanup: ExitStack = field(default_factory=ExitStack)
 
     def close(self) -> None:
@@ -235,17 +216,40 @@ def build_two_nodes(
         DeviceError: an instrument cannot be used: one of its name is open already.
     """
     require_known("backend", backend, BACKENDS)
-    require_known("scheduler", scheduler, POLICIES)
-
-    def stream(purpose: str) -> Random:
-        return Random(f"{seed}/{purpose}")
-
     with ExitStack() as cleanup:
-        devices = build_devices(config, seed, cleanup, backend).devices
-        handles, network = _nodes(
-            config, profile, stream, trace_capacity, devices, ROLES, scheduler, limits
+        builder = NodeBuilder(
+            ROLES,
+            profile,
+            seed,
+            trace_capacity=trace_capacity,
+            scheduler=scheduler,
+            limits=limits,
         )
-        return TwoNodeSystem(network, handles["client"], handles["server"], cleanup.pop_all())
+        devices = build_devices(config, seed, cleanup, backend).devices
+        client, server = (_node(config, builder, devices, role) for role in ROLES)
+        return TwoNodeSystem(builder.network(), client, server, cleanup.pop_all())
+
+
+def _node(
+    config: NetworkConfig,
+    builder: NodeBuilder,
+    devices: Mapping[str, ExperimentDevice],
+    role: str,
+) -> ExperimentNode:
+    node_config: NodeConfig = getattr(config, role)
+    device = devices[role]
+    neighbour = 1 - ROLES.index(role)
+    handles = builder.add(
+        role,
+        device,
+        NVDriver(device.capabilities, short_corrections=node_config.short_corrections),
+        Flavour.NV,
+        {neighbour: 0},
+    )
+    handles.node.kernel.install_schedule(_schedule(config, config.client.timing.tick_ns, neighbour))
+    return ExperimentNode(
+        handles.node, device, handles.cnpu, handles.qnpu_trace, handles.host_trace
+    )
 
 
 @dataclass(frozen=True)
@@ -353,67 +357,6 @@ def instrument_spec(name: str, node: NodeConfig, link: LinkParameters, alpha: st
         attempts_per_batch=link.attempts_per_batch,
     )
     return NodeSpec(name, physics, settings)
-
-
-def _nodes(
-    config: NetworkConfig,
-    profile: LatencyProfile,
-    stream: Callable[[str], Random],
-    trace_capacity: int,
-    devices: Mapping[str, ExperimentDevice],
-    names: tuple[str, str],
-    scheduler: str,
-    limits: Limits,
-) -> tuple[dict[str, NodeHandles], VirtualNetwork]:
-    clock = VirtualClock()
-    tick_ns = config.client.timing.tick_ns
-    peers = PeerNetwork(clock, profile, stream("peers"))
-    directory = NetworkDirectory(
-        {name: number for number, name in enumerate(names)}, {name: name for name in names}
-    )
-    board = MessageBoard()
-    handles: dict[str, NodeHandles] = {}
-    for number, name in enumerate(names):
-        node_config: NodeConfig = getattr(config, name)
-        device = devices[name]
-        qnpu_trace = TraceRecorder(tick_ns, trace_capacity)
-        host_trace = TraceRecorder(HOST_TRACE_UNIT_NS, max(trace_capacity // HOST_TRACE_SHARE, 1))
-        other = 1 - number
-        kernel = Kernel(
-            KernelConfig(
-                node_id=number,
-                flavour=Flavour.NV,
-                peers={other: 0},
-                dispatch_ticks=profile.dispatch_us * 1_000 // tick_ns,
-                limits=limits,
-            ),
-            NVDriver(device.capabilities, short_corrections=node_config.short_corrections),
-            qnpu_trace,
-            partial(below, stream(f"{name}/kernel")),
-            POLICIES[scheduler](),
-        )
-        kernel.install_schedule(_schedule(config, tick_ns, other))
-        node = VirtualNode(name, kernel, device, clock, peers.sender(number))
-        peers.add(number, node)
-        cnpu = VirtualCnpu(
-            node_name=name,
-            directory=directory,
-            flavour=Flavour.NV,
-            capabilities=device.capabilities,
-            clock=clock,
-            qnpu=node,
-            board=board,
-            latency=profile,
-            rng=stream(f"{name}/cnpu"),
-            trace=host_trace,
-        )
-        handles[name] = NodeHandles(node, device, cnpu, qnpu_trace, host_trace)
-    network = VirtualNetwork(
-        clock,
-        {name: handle.node for name, handle in handles.items()},
-        {name: handle.cnpu for name, handle in handles.items()},
-    )
-    return handles, network
 
 
 def _schedule(config: NetworkConfig, tick_ns: int, peer: int) -> NetworkSchedule:

@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from qnodeos.assembly import NetworkConfig, NodeHandles, build_two_nodes, load_profile
+from qnodeos.assembly import ExperimentNode, NetworkConfig, build_two_nodes, load_profile
 from qnodeos.cnpu.external import install
 from qnodeos.cnpu.latency import LatencyProfile
 from qnodeos.errors import ConfigurationError, IncompleteTraceError
@@ -244,7 +244,7 @@ def _trace_capacity(network: NetworkConfig, repetitions: int) -> int:
 # --- what the trace tells ---------------------------------------------------------------
 
 
-def charge_checks(client: NodeHandles) -> NDArray[np.bool_]:
+def charge_checks(client: ExperimentNode) -> NDArray[np.bool_]:
     """Whether the node passed the charge check after each readout of LGT, shape (n,).
 
     Raises:
