@@ -6,6 +6,8 @@ sqrt(alpha) |0>|1 photon> + sqrt(1 - alpha) |1>|0 photons>, with |0> the bright 
 click behind a beam splitter heralds Psi+ or Psi-, by the detector that clicked.
 
 `PerfectProtocol` heralds exact Bell states and serves tests and noiseless runs.
+`WernerProtocol` heralds Bell states mixed with white noise, the usual model of a pair of which
+only the fidelity is known.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from scipy.optimize import brentq, minimize_scalar
 
 from qnodeos.errors import CallerError
 from qnodeos.qdevice.outcomes import BellState
-from sim.pauli import Complex, PauliState
+from sim.pauli import Complex, PauliState, depolarising_pair
 
 BELL_VECTORS: Final[Mapping[BellState, Complex]] = {
     BellState.PHI_PLUS: np.array([1, 0, 0, 1], dtype=np.complex128) / math.sqrt(2),
@@ -222,12 +224,11 @@ class SinglePhotonProtocol(BaseModel):
         return self.with_alpha(math.exp(log_alpha))
 
 
-class PerfectProtocol(BaseModel):
-    """Exact Bell states, heralded with a given probability per attempt."""
+class _AnyHeralds(BaseModel):
+    """What the protocols without a model of the photons share."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["perfect"] = Field("perfect", description="which protocol this is")
     success_probability: float = Field(
         1.8e-4, gt=0, le=1, description="per attempt (assumed: as the single-photon protocol)"
     )
@@ -245,6 +246,12 @@ class PerfectProtocol(BaseModel):
             raise ValueError(f"the heralded states must be distinct: {heralds}")
         return heralds
 
+
+class PerfectProtocol(_AnyHeralds):
+    """Exact Bell states, heralded with a given probability per attempt."""
+
+    kind: Literal["perfect"] = Field("perfect", description="which protocol this is")
+
     def state(self, bell: BellState) -> PauliState:
         """A fresh copy of the state of spins A and B after a herald of ``bell``.
 
@@ -254,10 +261,39 @@ class PerfectProtocol(BaseModel):
         return _copy_of({herald: _PERFECT[herald] for herald in self.heralds}, bell)
 
 
+class WernerProtocol(_AnyHeralds):
+    """Bell states with white noise: rho = p |B><B| + (1 - p) I/4, with F = (1 + 3 p)/4."""
+
+    kind: Literal["werner"] = Field("werner", description="which protocol this is")
+    fidelity: float = Field(
+        0.9,
+        ge=0.25,
+        le=1,
+        description="overlap of the heralded state with the Bell state announced (assumed)",
+    )
+
+    def state(self, bell: BellState) -> PauliState:
+        """A fresh copy of the state of spins A and B after a herald of ``bell``.
+
+        Raises:
+            CallerError: this protocol never heralds that state.
+        """
+        return _copy_of(self._tensors, bell)
+
+    @cached_property
+    def _tensors(self) -> Mapping[BellState, PauliState]:
+        noise = depolarising_pair(4 * (1 - self.fidelity) / 3)
+        states = {}
+        for bell in self.heralds:
+            states[bell] = _PERFECT[bell].copy()
+            states[bell].apply_pair(0, 1, noise)
+        return states
+
+
 _PERFECT: Final = {bell: PauliState.from_pure(vector) for bell, vector in BELL_VECTORS.items()}
 
 EntanglementProtocol = Annotated[
-    SinglePhotonProtocol | PerfectProtocol, Field(discriminator="kind")
+    SinglePhotonProtocol | PerfectProtocol | WernerProtocol, Field(discriminator="kind")
 ]
 
 

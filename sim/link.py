@@ -94,7 +94,7 @@ class LinkParameters(BaseModel):
     )
     protocol: EntanglementProtocol = Field(
         default_factory=SinglePhotonProtocol,
-        description="how entanglement is made; its field kind says which of the two it is",
+        description="how entanglement is made; its field kind says which it is",
     )
 
     @classmethod

@@ -25,13 +25,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qnodeos.errors import LimitError
-from qnodeos.qdevice.instructions import ANGLE_STEPS, Axis
+from qnodeos.qdevice.instructions import ANGLE_STEPS, MAX_HALVINGS, Axis
+from qnodeos.qdevice.outcomes import BellState
 
 Real = NDArray[np.float64]
 Complex = NDArray[np.complex128]
 
-MAX_QUBITS: Final = 8
-"""Bound on the qubits of one state (4**8 numbers, half a megabyte)."""
+MAX_QUBITS: Final = 10
+"""Bound on the qubits of one state (4**10 numbers, 8 megabytes)."""
 TOLERANCE: Final = 1e-9
 """How far a given tensor or matrix may be from normalised or Hermitian."""
 
@@ -51,14 +52,33 @@ def _shared(matrix: Real) -> Real:
     return matrix
 
 
-@lru_cache(maxsize=3 * ANGLE_STEPS)
-def rotation(axis: Axis, steps: int) -> Real:
-    """Transfer matrix, shape (4, 4), of a rotation by ``steps`` * pi/16; quarter turns exact."""
-    steps %= ANGLE_STEPS
-    if steps % _QUARTER == 0:
-        cosine, sine = _QUARTER_TURNS[steps // _QUARTER]
+_BELL_SIGNS: Final[dict[BellState, tuple[float, ...]]] = {
+    BellState.PHI_PLUS: (1.0, 1.0, -1.0, 1.0),
+    BellState.PSI_PLUS: (1.0, 1.0, 1.0, -1.0),
+    BellState.PSI_MINUS: (1.0, -1.0, -1.0, -1.0),
+    BellState.PHI_MINUS: (1.0, -1.0, 1.0, 1.0),
+}
+"""Expectation values of II, XX, YY and ZZ in each Bell state; all others are 0."""
+
+
+@lru_cache(maxsize=3 * ANGLE_STEPS * (MAX_HALVINGS + 1))
+def rotation(axis: Axis, steps: int, halvings: int = 0) -> Real:
+    """Transfer matrix of a rotation; quarter turns are exact.
+
+    Args:
+        axis: rotation axis.
+        steps: angle in units of pi/16 / 2**halvings.
+        halvings: how often the unit is halved.
+
+    Returns:
+        shape (4, 4).
+    """
+    quarter = _QUARTER << halvings
+    steps %= ANGLE_STEPS << halvings
+    if steps % quarter == 0:
+        cosine, sine = _QUARTER_TURNS[steps // quarter]
     else:
-        angle = steps * 2 * math.pi / ANGLE_STEPS
+        angle = _angle(steps, halvings)
         cosine, sine = math.cos(angle), math.sin(angle)
     first, second = 1 + (axis + 1) % 3, 1 + (axis + 2) % 3
     matrix = np.eye(4)
@@ -81,24 +101,33 @@ def dephasing(factor: float) -> Real:
 
 
 @lru_cache(maxsize=16384)
-def noisy_rotation(axis: Axis, steps: int, coherence: float, depolarised: float) -> Real:
+def noisy_rotation(
+    axis: Axis, steps: int, coherence: float, depolarised: float, halvings: int = 0
+) -> Real:
     """Transfer matrix of dephasing, then a rotation, then depolarising.
 
     Args:
         axis: rotation axis.
-        steps: angle in units of pi/16.
+        steps: angle in units of pi/16 / 2**halvings.
         coherence: factor on the coherences before the rotation, 0..1.
         depolarised: depolarising probability after it.
+        halvings: how often the unit of the angle is halved.
 
     Returns:
         shape (4, 4).
     """
-    return _shared(depolarising(depolarised) @ rotation(axis, steps) @ dephasing(coherence))
+    turned = rotation(axis, steps, halvings)
+    return _shared(depolarising(depolarised) @ turned @ dephasing(coherence))
 
 
-def rotation_unitary(axis: Axis, steps: int) -> Complex:
-    """The rotation as a 2x2 unitary, exp(-i a sigma/2)."""
-    half = steps * math.pi / ANGLE_STEPS
+def _angle(steps: int, halvings: int) -> float:
+    """``steps`` * pi/16 / 2**halvings, in radians."""
+    return math.ldexp(steps * 2 * math.pi / ANGLE_STEPS, -halvings)
+
+
+def rotation_unitary(axis: Axis, steps: int, halvings: int = 0) -> Complex:
+    """The rotation by ``steps`` * pi/16 / 2**halvings as a 2x2 unitary, exp(-i a sigma/2)."""
+    half = _angle(steps, halvings) / 2
     unitary: Complex = math.cos(half) * PAULIS[0] - 1j * math.sin(half) * PAULIS[1 + axis]
     return unitary
 
@@ -130,11 +159,26 @@ def swap() -> Real:
     return transfer_matrix(np.eye(4, dtype=np.complex128)[[0, 2, 1, 3]])
 
 
+@lru_cache(maxsize=64)
+def depolarising_pair(probability: float) -> Real:
+    """Transfer matrix, shape (16, 16), of rho -> (1 - p) rho + p I/4 on two qubits."""
+    kept = np.full(16, 1 - probability)
+    kept[0] = 1.0
+    return _shared(np.diag(kept))
+
+
 class Readout(NamedTuple):
-    """A measurement that is under way: when it is due, and what carries it out."""
+    """A measurement that is under way.
+
+    Attributes:
+        tick: when it is due.
+        carry_out: measures.
+        reader: who reads, for the order of readouts that are due at the same tick.
+    """
 
     tick: int
     carry_out: Callable[[], None]
+    reader: str = ""
 
 
 class Qubit:
@@ -158,18 +202,19 @@ class Qubit:
 
         Which of two entangled qubits is measured first does not change the statistics, but it
         does change which results the same random numbers give. So they are measured in the
-        order of their ticks, then of their axes, whoever asks first.
+        order of their ticks, then of their readers, then of their axes, whoever asks first.
+        (The axes of a state that several nodes have joined depend on who joined it first.)
         """
         if self.readout is None:
             return
-        last = (self.readout.tick, self.index)
+        last = (self.readout.tick, self.readout.reader, self.index)
         due = [
-            (qubit.readout.tick, qubit.index, qubit.readout.carry_out)
+            ((qubit.readout.tick, qubit.readout.reader, qubit.index), qubit.readout.carry_out)
             for qubit in self.state.qubits
             if qubit.readout is not None
         ]
-        for tick, index, carry_out in sorted(due, key=lambda entry: entry[:2]):
-            if (tick, index) <= last:
+        for place, carry_out in sorted(due, key=lambda entry: entry[0]):
+            if place <= last:
                 carry_out()
 
     def apply(self, matrix: Real) -> None:
@@ -324,6 +369,34 @@ class PauliState:
         kept = self._slice(index, 0) + sign * self._slice(index, 3)
         self._drop(index, kept / (2 * probability))
         return bit
+
+    def measure_bell(self, first: int, second: int, uniform: float) -> BellState:
+        """Measure in which Bell state two qubits are, and drop both.
+
+        Args:
+            first: which qubit is the first of the pair; only the sign of Psi- depends on it.
+            second: which one is the second.
+            uniform: a random number, uniform in [0, 1), that decides.
+
+        Returns:
+            The state found. The other qubits are left in the state this projects them to.
+
+        Raises:
+            ValueError: the two are the same qubit.
+        """
+        if first == second:
+            raise ValueError(f"a Bell measurement needs two qubits, not qubit {first} twice")
+        diagonal = np.moveaxis(self.tensor, (first, second), (0, 1))[range(4), range(4)]
+        kept = np.tensordot(list(_BELL_SIGNS.values()), diagonal, axes=1)
+        weights = np.maximum(kept.reshape(len(_BELL_SIGNS), -1)[:, 0], 0.0)
+        limits = np.cumsum(weights)
+        # Below the last limit even after rounding, as uniform < 1.
+        found = int(np.searchsorted(limits, uniform * limits[-1], side="right"))
+        for place in sorted((first, second), reverse=True):
+            del self.qubits[place]
+        self.tensor = kept[found] / weights[found]
+        self._renumber()
+        return list(_BELL_SIGNS)[found]
 
     def discard(self, index: int) -> None:
         """Forget one qubit (partial trace)."""

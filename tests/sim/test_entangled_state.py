@@ -10,7 +10,13 @@ from pydantic import ValidationError
 
 from qnodeos.errors import CallerError
 from qnodeos.qdevice.outcomes import BellState
-from sim.entangled_state import BELL_VECTORS, PerfectProtocol, SinglePhotonProtocol
+from sim.entangled_state import (
+    BELL_VECTORS,
+    PerfectProtocol,
+    SinglePhotonProtocol,
+    WernerProtocol,
+)
+from sim.link import LinkParameters
 
 IDEAL = {
     "visibility": 1,
@@ -151,3 +157,21 @@ def test_impossible_parameters_are_refused(fields):
 def test_perfect_heralds_are_some_and_distinct(heralds):
     with pytest.raises(ValidationError):
         PerfectProtocol(heralds=heralds)
+
+
+@pytest.mark.parametrize("bell", BellState)
+def test_a_werner_state_has_its_fidelity_and_white_noise(bell):
+    protocol = WernerProtocol(fidelity=0.85, heralds=(bell,))
+    state = protocol.state(bell)
+    assert state.fidelity(BELL_VECTORS[bell]) == pytest.approx(0.85, abs=1e-12)
+    for other in set(BellState) - {bell}:
+        assert state.fidelity(BELL_VECTORS[other]) == pytest.approx(0.05, abs=1e-12)
+    state.qubits[0].discard()
+    assert protocol.state(bell).fidelity(BELL_VECTORS[bell]) == pytest.approx(0.85)  # a copy
+    with pytest.raises(CallerError, match="never heralds"):
+        protocol.state(next(iter(set(BellState) - {bell})))
+
+
+def test_the_kind_in_a_configuration_chooses_the_protocol():
+    link = LinkParameters.model_validate({"protocol": {"kind": "werner", "fidelity": 0.8}})
+    assert link.protocol == WernerProtocol(fidelity=0.8)

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from qnodeos.errors import LimitError
 from qnodeos.qdevice.instructions import Axis
+from qnodeos.qdevice.outcomes import BellState
 from sim import pauli
-from sim.pauli import MAX_QUBITS, PauliState
+from sim.entangled_state import BELL_VECTORS
+from sim.pauli import MAX_QUBITS, PauliState, Readout
 
 ATOL = 1e-12
 SIGMA = (qutip.sigmax(), qutip.sigmay(), qutip.sigmaz())
@@ -215,7 +217,7 @@ def test_the_number_of_qubits_is_bounded():
     with pytest.raises(LimitError, match=f"{MAX_QUBITS} qubits at most, not {MAX_QUBITS + 1}"):
         half.absorb(PauliState.from_populations(1))
     with pytest.raises(LimitError):
-        PauliState.from_density_matrix(np.broadcast_to(np.complex128(0), (512, 512)))
+        PauliState.from_density_matrix(np.broadcast_to(np.complex128(0), (2 << MAX_QUBITS,) * 2))
     with pytest.raises(LimitError):
         PauliState(np.broadcast_to(1.0, (4,) * (MAX_QUBITS + 1)))
 
@@ -243,3 +245,68 @@ def test_a_pair_map_needs_two_qubits():
 def test_shared_maps_cannot_be_written():
     with pytest.raises(ValueError, match="read-only"):
         pauli.rotation(Axis.X, 3)[0, 0] = 2
+
+
+@given(st.sampled_from(list(Axis)), st.integers(-100, 100), st.integers(0, 15))
+def test_rotations_by_fine_angles_are_the_exponentials(axis, steps, halvings):
+    state, rho = random_state(1, 7)
+    state.apply(0, pauli.rotation(axis, steps, halvings))
+    assert_same(
+        state,
+        oracle_rotation(axis, steps / 2**halvings)
+        * rho
+        * oracle_rotation(axis, steps / 2**halvings).dag(),
+    )
+    unitary = pauli.rotation_unitary(axis, steps, halvings)
+    expected = oracle_rotation(axis, steps / 2**halvings).full()
+    np.testing.assert_allclose(unitary, expected, atol=ATOL)
+
+
+def test_two_qubits_are_depolarised_together():
+    state, rho = random_state(2, 11)
+    state.apply_pair(1, 0, pauli.depolarising_pair(0.3))
+    assert_same(state, 0.7 * rho + 0.3 * qutip.qeye([2, 2]) / 4)
+
+
+@pytest.mark.parametrize("pair", [(0, 1), (2, 0), (1, 2)])
+def test_a_bell_measurement_projects_as_the_bell_state_it_finds(pair):
+    state, rho = random_state(3, 5)
+    limit, expected = 0.0, []
+    for bell, vector in BELL_VECTORS.items():
+        ket = qutip.Qobj(vector, dims=[[2, 2], [1, 1]])
+        projector = on(ket.proj(), list(pair), 3)
+        probability = (projector * rho).tr().real
+        left = ({0, 1, 2} - set(pair)).pop()
+        rest = (projector * rho * projector / probability).ptrace(left)
+        expected.append((bell, limit + 1e-9, rest))
+        expected.append((bell, limit + probability - 1e-9, rest))
+        limit += probability
+    assert limit == pytest.approx(1)
+    for bell, uniform, rest in expected:
+        copy = state.copy()
+        handle = copy.qubits[({0, 1, 2} - set(pair)).pop()]
+        assert copy.measure_bell(*pair, uniform) is bell
+        assert (handle.state, handle.index, len(copy.qubits)) == (copy, 0, 1)
+        assert_same(copy, rest)
+
+
+@pytest.mark.parametrize("bell", BellState)
+@pytest.mark.parametrize("uniform", [0.0, 0.5, 1 - 2**-53])
+def test_a_bell_state_is_found_for_certain(bell, uniform):
+    state = PauliState.from_pure(BELL_VECTORS[bell])
+    assert state.measure_bell(0, 1, uniform) is bell
+    assert state.qubits == []
+    with pytest.raises(ValueError, match="two qubits"):
+        state.measure_bell(0, 0, uniform)
+
+
+def test_readouts_due_together_are_done_in_the_order_of_their_readers():
+    done = []
+    state = PauliState.from_pure(BELL_VECTORS[BellState.PHI_PLUS])
+    first, second = state.qubits
+    first.readout = Readout(5, lambda: done.append("first"), reader="b")
+    second.readout = Readout(5, lambda: done.append("second"), reader="a")
+    second.settle()
+    assert done == ["second"]
+    first.settle()
+    assert done == ["second", "second", "first"]  # nothing here forgets what it did

@@ -19,7 +19,7 @@ from qnodeos.errors import ConfigurationError
 from qnodeos.qnpu.process import state_diagram
 from qnodeos.service import controller_file, node_file
 from qnodeos.transport import TlsFiles
-from sim.entangled_state import PerfectProtocol, SinglePhotonProtocol
+from sim.entangled_state import PerfectProtocol, SinglePhotonProtocol, WernerProtocol
 from sim.ion.physics import IonPhysics
 from sim.ion_timing import IonTiming
 from sim.link import LinkParameters
@@ -96,7 +96,7 @@ def test_the_reference_describes_every_field():
     assert described == {name for name, _ in rows}
     models: tuple[type[BaseModel], ...] = (
         *(NetworkConfig, NodeConfig, NVNoise, NVTiming, ScheduleConfig, LinkParameters),
-        *(SinglePhotonProtocol, PerfectProtocol, LatencyProfile, Delay, Spikes),
+        *(SinglePhotonProtocol, PerfectProtocol, WernerProtocol, LatencyProfile, Delay, Spikes),
         *(node_file.NodeFile, node_file.ShmDevice, node_file.SpiDevice, node_file.LoopbackDevice),
         *(node_file.ApiConfig, node_file.PeerConfig, node_file.PeerListenConfig, TlsFiles),
         *(node_file.ApplicationsConfig, node_file.RealtimeConfig, node_file.LimitsConfig),
