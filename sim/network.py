@@ -18,6 +18,9 @@ from sim.node import VirtualNode
 _WAITS_SHOWN: Final = 8
 """Programs that a message names."""
 
+Wire = tuple[int, int]
+"""Node ids of the sender and the receiver."""
+
 
 @dataclass(frozen=True)
 class ProgramSpec:
@@ -37,14 +40,15 @@ class ProgramSpec:
 
 
 class PeerNetwork:
-    """Carries messages between QNPUs, in order per pair of nodes."""
+    """Carries messages between QNPUs, in order per pair of nodes that are connected."""
 
     def __init__(self, clock: VirtualClock, latency: LatencyProfile, rng: Random) -> None:
         self._clock = clock
         self._latency = latency
         self._rng = rng
         self._nodes: dict[int, VirtualNode] = {}
-        self._last_arrival_ns: dict[tuple[int, int], int] = {}
+        self._last_arrival_ns: dict[Wire, int] = {}
+        self._cuts: dict[Wire, int] = {}  # how often each was made or cut: odd while it is cut
 
     def add(self, node_id: int, node: VirtualNode) -> None:
         """Make a node reachable."""
@@ -54,14 +58,38 @@ class PeerNetwork:
         """What a node calls to send a message to another."""
 
         def send(destination: int, message: PeerMessage) -> None:
-            arrival_ns = self._clock.now_ns + self._latency.peer.sample_ns(self._rng)
             wire = source, destination
+            cuts = self._cuts.get(wire, 0)
+            if cuts % 2:
+                return
+            arrival_ns = self._clock.now_ns + self._latency.peer.sample_ns(self._rng)
             arrival_ns = max(arrival_ns, self._last_arrival_ns.get(wire, 0))
             self._last_arrival_ns[wire] = arrival_ns
-            node = self._nodes[destination]
-            self._clock.call_at(arrival_ns, node.peer_message, source, message)
+            self._clock.call_at(arrival_ns, self._deliver, wire, cuts, message)
 
         return send
+
+    def _deliver(self, wire: Wire, cuts: int, message: PeerMessage) -> None:
+        if self._cuts.get(wire, 0) == cuts:
+            source, destination = wire
+            self._nodes[destination].peer_message(source, message)
+
+    def disconnect(self, first: int, second: int) -> None:
+        """Two nodes lose their connection, with all that is on the way; both notice now."""
+        self._change(first, second, is_cut=True)
+
+    def connect(self, first: int, second: int) -> None:
+        """Two nodes are connected again; both notice now."""
+        self._change(first, second, is_cut=False)
+
+    def _change(self, first: int, second: int, *, is_cut: bool) -> None:
+        for wire in ((first, second), (second, first)):
+            cuts = self._cuts.get(wire, 0)
+            if cuts % 2 != is_cut:
+                self._cuts[wire] = cuts + 1
+                source, destination = wire
+                node = self._nodes[source]
+                (node.peer_lost if is_cut else node.peer_connected)(destination)
 
 
 class VirtualNetwork:

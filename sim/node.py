@@ -76,6 +76,14 @@ class VirtualNode:
         """A message of another node's QNPU arrives now."""
         self._arrive(lambda tick: self.kernel.peer_message(peer, message, tick))
 
+    def peer_lost(self, peer: int) -> None:
+        """The connection to another node ends now."""
+        self._arrive(lambda tick: self.kernel.peer_lost(peer, tick))
+
+    def peer_connected(self, peer: int) -> None:
+        """There is a connection to another node again, from now on."""
+        self._arrive(lambda tick: self.kernel.peer_connected(peer, tick))
+
     def _arrive(self, deliver: Callable[[int], None]) -> None:
         self._inbox.append(deliver)
         self._schedule(-(-self._clock.now_ns // self._tick_ns))
