@@ -11,13 +11,20 @@ from netqasm.sdk.build_types import GenericHardwareConfig, HardwareConfig, NVHar
 from netqasm.sdk.builder import LabelManager
 from netqasm.sdk.connection import BaseNetQASMConnection
 from netqasm.sdk.shared_memory import SharedMemory
-from netqasm.sdk.transpile import NVSubroutineTranspiler
 
 from qnodeos.api.host import HostReply, RegisterResult
 from qnodeos.api.netqasm import REGISTERS, Flavour
-from qnodeos.cnpu.building import exact_rotations, is_preparing, speed_up
+from qnodeos.cnpu.building import (
+    exact_rotations,
+    expect_pairs,
+    is_preparing,
+    release_conditions,
+    speed_up,
+)
 from qnodeos.cnpu.host import NetworkDirectory, ProgramHost, find_host
-from qnodeos.cnpu.prepared import SubroutineCache
+from qnodeos.cnpu.nv_compiler import NVCompiler
+from qnodeos.cnpu.prepared import PreparedSubroutine, SubroutineCache
+from qnodeos.cnpu.ranges import check_connection, check_subroutine
 from qnodeos.errors import ConnectionLostError, ProgramStoppedError, SubroutineFailedError
 
 _REGISTERS: Final = tuple(
@@ -30,9 +37,15 @@ _SUBROUTINE_TYPE: Final = b"\x02"
 class QNodeOSConnection(BaseNetQASMConnection):  # type: ignore[misc]
     """A program's connection to the QNPU of its node.
 
-    Takes the arguments of the SDK's `BaseNetQASMConnection`; the compiler and the hardware
-    configuration default to those of the node's flavour. A connection is one client of the
-    QNPU, so application ids are its own and never clash with another program's.
+    Takes the arguments of the SDK's `BaseNetQASMConnection`. A connection is one client of the
+    QNPU, so application ids are its own and never clash with another program's. ``max_qubits``
+    is a cap, not a reservation: a device may have fewer, and a program hears of it when one is
+    missing.
+
+    The compiler and the hardware configuration default to those of the node's flavour: on NV,
+    to `NVCompiler`, and, for more than one qubit, to a configuration that treats all qubits
+    alike, because the QNPU itself makes room on the electron. Who passes a compiler of their
+    own gets it, and the SDK's NV configuration with it.
 
     Further arguments:
         host: the CNPU; that of the running program if not given.
@@ -55,6 +68,8 @@ class QNodeOSConnection(BaseNetQASMConnection):  # type: ignore[misc]
         priority: int = 0,
         **options: Any,
     ) -> None:
+        sockets = options.get("epr_sockets") or ()
+        check_connection(0 if app_id is None else app_id, max_qubits, sockets)
         self._host = host if host is not None else find_host()
         self._memory = SharedMemory()
         self._unanswered: list[tuple[int, Callable[[], None] | None]] = []
@@ -62,8 +77,9 @@ class QNodeOSConnection(BaseNetQASMConnection):  # type: ignore[misc]
         self._client = self._host.open_client()
         self._is_open = True
         if self._host.flavour is Flavour.NV:
-            compiler = compiler or NVSubroutineTranspiler
-            hardware_config = hardware_config or NVHardwareConfig(max_qubits)
+            if hardware_config is None and (compiler is not None or max_qubits == 1):
+                hardware_config = NVHardwareConfig(max_qubits)
+            compiler = compiler or NVCompiler
         super().__init__(
             app_name=app_name,
             node_name=node_name,
@@ -75,8 +91,10 @@ class QNodeOSConnection(BaseNetQASMConnection):  # type: ignore[misc]
         )
         builder = self._builder
         builder._build_cmds_single_qubit_rotation = exact_rotations(
-            builder._build_cmds_single_qubit_rotation
+            builder._build_cmds_single_qubit_rotation, self._host.capabilities.angle_halvings
         )
+        expect_pairs(builder)
+        release_conditions(builder)
         self._cache: SubroutineCache | None = None
         if prepared if prepared is not None else is_preparing():
             self._cache = SubroutineCache(
@@ -193,11 +211,18 @@ class QNodeOSConnection(BaseNetQASMConnection):  # type: ignore[misc]
     def commit_subroutine(
         self, subroutine: Any, block: bool = True, callback: Callable[[], None] | None = None
     ) -> None:
-        """Send a compiled subroutine."""
+        """Send a compiled subroutine.
+
+        Raises:
+            CallerError: a number of its does not fit into its bytes.
+        """
+        if not isinstance(subroutine, PreparedSubroutine):
+            check_subroutine(subroutine)
         self._commit_serialized_message(_SUBROUTINE_TYPE + bytes(subroutine), block, callback)
 
     def _to_bytes(self, subroutine: Any) -> bytes:
         subroutine.instantiate(self.app_id)
+        check_subroutine(subroutine)
         return bytes(subroutine)
 
     def _reset_builder(self) -> None:

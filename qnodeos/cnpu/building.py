@@ -1,6 +1,7 @@
 """Changes to the SDK's builder, which makes commands from a program's calls.
 
-`exact_rotations` mends how it takes angles in radians.
+`exact_rotations` mends how it takes angles, `expect_pairs` how it corrects pairs, and
+`release_conditions` how it loses registers.
 
 The calls that lie between a classical message and the gates that depend on it (rotations,
 gates, measurements, the end of a block) go through many layers in the SDK, most of which do
@@ -13,22 +14,33 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 from netqasm.lang.encoding import RegisterName
 from netqasm.lang.ir import GenericInstr, ICmd, ProtoSubroutine
 from netqasm.lang.operand import Register
 from netqasm.lang.version import NETQASM_VERSION
+from netqasm.qlink_compat import EPRRole
+from netqasm.sdk.build_epr import EntRequestParams
 from netqasm.sdk.build_types import NVHardwareConfig
-from netqasm.sdk.futures import RegFuture
+from netqasm.sdk.futures import Future, RegFuture
 from netqasm.sdk.qubit import QubitMeasureAxes, QubitMeasureBasis
 
+from qnodeos.cnpu.ranges import MAX_BYTE
+from qnodeos.errors import CallerError, UnsupportedInstructionError
 from qnodeos.qdevice.instructions import ANGLE_STEPS
 
 SWITCH: Final = "QNODEOS_PREPARED"
 """Environment variable; 0 leaves everything to the SDK."""
 
+ANGLE_TOLERANCE: Final = 1e-4 * math.pi
+"""How far, in radians, a rotation may be from the angle asked for: as far as the SDK's."""
+
+_EXPONENT: Final = 4
 _ANGLE_STEP: Final = math.pi / (ANGLE_STEPS // 2)
+"""pi / 2**_EXPONENT, which every device can do."""
+_BYTE_BITS: Final = 8
 _Q0: Final = Register(RegisterName.Q, 0)
 _SET, _MEAS, _QFREE, _RET_REG = (
     GenericInstr.SET,
@@ -43,15 +55,16 @@ def is_preparing() -> bool:
     return os.environ.get(SWITCH, "1") != "0"
 
 
-def exact_rotations(build: Callable[..., None]) -> Callable[..., None]:
-    """Let angles in radians that are multiples of pi/16 be just that.
+def exact_rotations(build: Callable[..., None], angle_halvings: int) -> Callable[..., None]:
+    """Write angles as the device can do them, and whole.
 
-    The SDK approximates an angle from below by fractions of pi. A float that is smaller
-    than the multiple it stands for, as 11 * math.pi / 16 is, becomes a sum of fractions
-    finer than any hardware has.
+    The SDK approximates an angle in radians from below by fractions of pi. A float that is
+    smaller than the multiple of pi/16 it stands for, as 11 * math.pi / 16 is, becomes a sum
+    of fractions finer than the hardware has. Of a numerator it writes the low byte.
 
     Args:
         build: the builder's method for rotations.
+        angle_halvings: of the device: its finest angle is pi/16 / 2**angle_halvings.
     """
 
     def build_rotation(
@@ -62,14 +75,122 @@ def exact_rotations(build: Callable[..., None]) -> Callable[..., None]:
         angle: float | None = None,
     ) -> None:
         if angle is not None:
-            steps = round(angle / _ANGLE_STEP)
-            if math.isclose(angle, steps * _ANGLE_STEP, abs_tol=1e-9):
-                if steps % ANGLE_STEPS == 0:
-                    return
-                n, d, angle = steps % ANGLE_STEPS, 4, None
-        build(instruction, virtual_qubit_id, n, d, angle)
+            terms = angle_terms(angle, angle_halvings)
+        elif type(n) is int and type(d) is int and n >= 0 and (n > MAX_BYTE or d > MAX_BYTE):
+            terms = fraction_terms(n, d)
+        else:
+            terms = [(n, d)]
+        for numerator, exponent in terms:
+            build(instruction, virtual_qubit_id, numerator, exponent, None)
 
     return build_rotation
+
+
+def angle_terms(angle: float, angle_halvings: int) -> list[tuple[int, int]]:
+    """The multiple of a device's finest angle that is nearest to an angle.
+
+    Args:
+        angle: in radians.
+        angle_halvings: the finest angle is pi/16 / 2**angle_halvings.
+
+    Returns:
+        Pairs (n, d) that fit into bytes, and whose n * pi / 2**d add up to it modulo 2 pi.
+
+    Raises:
+        UnsupportedInstructionError: it is further away than `ANGLE_TOLERANCE`.
+        CallerError: the angle is no number.
+    """
+    if not math.isfinite(angle):
+        raise CallerError(f"rotation by {angle} radians; an angle is a finite number")
+    unit = _ANGLE_STEP / (1 << angle_halvings)
+    steps = round(angle / unit)
+    if abs(angle - steps * unit) > ANGLE_TOLERANCE:
+        below = math.floor(angle / unit)
+        finest = f"pi/{(ANGLE_STEPS // 2) << angle_halvings}"
+        raise UnsupportedInstructionError(
+            f"rotation by {angle} radians is no multiple of {finest}; the nearest this hardware "
+            f"can do are {below} * {finest} and {below + 1} * {finest}"
+        )
+    exponent = _EXPONENT + angle_halvings
+    while exponent > _EXPONENT and steps % 2 == 0:
+        steps, exponent = steps // 2, exponent - 1
+    return fraction_terms(steps, exponent)
+
+
+def fraction_terms(numerator: int, exponent: int) -> list[tuple[int, int]]:
+    """An angle of ``numerator * pi / 2**exponent`` in terms that fit into bytes.
+
+    Returns:
+        Pairs (n, d) whose n * pi / 2**d add up to it modulo 2 pi; none for whole turns.
+
+    Raises:
+        CallerError: the exponent is none.
+    """
+    if not 0 <= exponent <= MAX_BYTE:
+        raise CallerError(
+            f"rotation by {numerator} * pi / 2**{exponent}: the exponent must lie in 0..{MAX_BYTE}"
+        )
+    rest = numerator % (2 << exponent)
+    terms = []
+    while rest:
+        if rest & MAX_BYTE:
+            terms.append((rest & MAX_BYTE, exponent))
+        rest, exponent = rest >> _BYTE_BITS, exponent - _BYTE_BITS
+    return terms
+
+
+def expect_pairs(builder: Any) -> None:
+    """Let a builder rely on the pairs that the QNPU delivers, which are Phi+ at both ends.
+
+    The SDK writes, for the receiver, corrections of whatever Bell state the result names, all
+    of them on virtual qubit 0, whichever qubits the pairs are on. None are needed, except the
+    X for a program that expects Psi+; that one goes to every pair's own qubit.
+    """
+    sdk_keep, sdk_prepared = builder.sdk_epr_keep, builder.sdk_epr_rsp_recv
+
+    def keep(role: EPRRole, params: EntRequestParams, reset_results_array: bool = False) -> Any:
+        if role is not EPRRole.RECV:
+            return sdk_keep(role, params, reset_results_array)
+        qubits, results = sdk_keep(role, _without_corrections(params), reset_results_array)
+        if params.expect_psi_plus and params.post_routine is None:
+            for qubit in qubits:
+                qubit.X()
+        return qubits, results
+
+    def prepared(params: EntRequestParams) -> Any:
+        return sdk_prepared(replace(params, expect_phi_plus=False, expect_psi_plus=False))
+
+    builder.sdk_epr_keep = keep
+    builder.sdk_epr_rsp_recv = prepared
+
+
+def _without_corrections(params: EntRequestParams) -> EntRequestParams:
+    routine = params.post_routine
+    if params.expect_psi_plus and routine is not None:
+
+        def flipped(connection: Any, qubit: Any, pair: Any) -> None:
+            qubit.X()
+            routine(connection, qubit, pair)
+
+        params = replace(params, post_routine=flipped)
+    return replace(params, expect_phi_plus=False, expect_psi_plus=False)
+
+
+def release_conditions(builder: Any) -> None:
+    """Let a builder use the register of a condition again.
+
+    The SDK gives it back where two values are compared, but not where one is compared with
+    zero: the seventeenth ``if_ez`` or ``if_nz`` on a future finds no register.
+    """
+    sdk_branch = builder._get_branch_commands_single_operand
+
+    def branch(branch_instruction: Any, op: Any) -> tuple[list[Any], list[Any]]:
+        start, end = sdk_branch(branch_instruction, op)
+        if isinstance(op, Future):
+            builder._mem_mgr.remove_active_register(start[-1].operands[0])
+        return start, end
+
+    builder._get_branch_commands_single_operand = branch
 
 
 def speed_up(builder: Any) -> None:
@@ -105,7 +226,8 @@ class _Shortcuts:
         angle: float | None = None,
     ) -> None:
         plain = type(virtual_qubit_id) is int and angle is None
-        if not (plain and type(n) is int and type(d) is int and n >= 0 and d >= 0):
+        whole = type(n) is int and type(d) is int
+        if not (plain and whole and 0 <= n <= MAX_BYTE and 0 <= d <= MAX_BYTE):
             self._sdk_rotation(instruction, virtual_qubit_id, n, d, angle)
             return
         self._builder._pending_commands += (

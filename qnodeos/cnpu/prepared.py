@@ -34,6 +34,7 @@ from netqasm.runtime.settings import get_is_using_hardware
 from netqasm.sdk.transpile import NVSubroutineTranspiler
 
 from qnodeos.api.netqasm import INSTRUCTION_BYTES
+from qnodeos.cnpu.nv_compiler import NVCompiler
 from qnodeos.errors import CallerError
 
 HEADER_BYTES: Final = 4
@@ -141,7 +142,7 @@ def shapes_of(compiler: Any) -> Shapes:
 
 def carries_angles(compiler: Any) -> bool:
     """Whether a transpiler is known to leave numerators of angles in units of pi/16 alone."""
-    return compiler is None or compiler is NVSubroutineTranspiler
+    return compiler in (None, NVCompiler, NVSubroutineTranspiler)
 
 
 class SubroutineCache:
