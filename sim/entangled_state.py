@@ -7,7 +7,7 @@ click behind a beam splitter heralds Psi+ or Psi-, by the detector that clicked.
 
 `PerfectProtocol` heralds exact Bell states and serves tests and noiseless runs.
 `WernerProtocol` heralds Bell states mixed with white noise, the usual model of a pair of which
-only the fidelity is known.
+only the fidelity is known; `BitFlipProtocol` Bell states with a spin flipped now and then.
 """
 
 from __future__ import annotations
@@ -252,6 +252,11 @@ class PerfectProtocol(_AnyHeralds):
 
     kind: Literal["perfect"] = Field("perfect", description="which protocol this is")
 
+    @property
+    def fidelity(self) -> float:
+        """Overlap of the heralded state with the Bell state announced."""
+        return 1.0
+
     def state(self, bell: BellState) -> PauliState:
         """A fresh copy of the state of spins A and B after a herald of ``bell``.
 
@@ -290,10 +295,40 @@ class WernerProtocol(_AnyHeralds):
         return states
 
 
+class BitFlipProtocol(_AnyHeralds):
+    """Bell states one of whose spins is flipped now and then: F |B><B| + (1 - F) X |B><B| X."""
+
+    kind: Literal["bit_flip"] = Field("bit_flip", description="which protocol this is")
+    fidelity: float = Field(
+        0.9,
+        ge=0,
+        le=1,
+        description="overlap of the heralded state with the Bell state announced (assumed)",
+    )
+
+    def state(self, bell: BellState) -> PauliState:
+        """A fresh copy of the state of spins A and B after a herald of ``bell``.
+
+        Raises:
+            CallerError: this protocol never heralds that state.
+        """
+        return _copy_of(self._tensors, bell)
+
+    @cached_property
+    def _tensors(self) -> Mapping[BellState, PauliState]:
+        kept = 2 * self.fidelity - 1  # of Y and Z, which a flip about X inverts
+        states = {}
+        for bell in self.heralds:
+            states[bell] = _PERFECT[bell].copy()
+            states[bell].apply(0, np.diag([1.0, 1.0, kept, kept]))
+        return states
+
+
 _PERFECT: Final = {bell: PauliState.from_pure(vector) for bell, vector in BELL_VECTORS.items()}
 
 EntanglementProtocol = Annotated[
-    SinglePhotonProtocol | PerfectProtocol | WernerProtocol, Field(discriminator="kind")
+    SinglePhotonProtocol | PerfectProtocol | WernerProtocol | BitFlipProtocol,
+    Field(discriminator="kind"),
 ]
 
 

@@ -188,14 +188,16 @@ class Qubit:
         state: the state the qubit is part of.
         index: its axis there.
         readout: the measurement under way, if any; see `settle`.
+        holder: who has the qubit, if that wants to be known; copies have none.
     """
 
-    __slots__ = ("index", "readout", "state")
+    __slots__ = ("holder", "index", "readout", "state")
 
     def __init__(self, state: PauliState, index: int) -> None:
         self.state = state
         self.index = index
         self.readout: Readout | None = None
+        self.holder: object = None
 
     def settle(self) -> None:
         """Carry out the readouts on this state, up to and including that of this qubit.

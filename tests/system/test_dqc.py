@@ -26,7 +26,7 @@ from qnodeos.experiments.programs import dqc_client, dqc_server
 from qnodeos.qdevice.instructions import sqg
 from qnodeos.qdevice.outcomes import OUTCOME_OF_HERALD, BellState
 from qnodeos.trace.events import Event
-from sim.entangled_state import PerfectProtocol
+from sim.entangled_state import SinglePhotonProtocol
 from sim.network import ProgramSpec
 from sim.noise import NVNoise
 from tests.system.bench import CERTAIN, Z_LIMIT, ZERO, assert_nothing_left, build, details, rotate
@@ -246,10 +246,10 @@ def expected_contrast(run: DqcRun, config: NetworkConfig) -> np.ndarray:
     client = arms(run.system.client.qnpu_trace.columns(), config.client, circuits)
     server = arms(run.system.server.qnpu_trace.columns(), config.server, circuits)
     protocol = config.link.protocol
-    if isinstance(protocol, PerfectProtocol):
-        xx, yy, zz = 1.0, 1.0, -1.0
-    else:
+    if isinstance(protocol, SinglePhotonProtocol):
         xx, yy, zz = protocol.correlators
+    else:
+        xx, yy, zz = 1.0, 1.0, -1.0
     signs = np.where(run.heralds == BellState.PSI_PLUS, 1.0, -1.0)
     correlations = np.stack([xx * signs, yy * signs, np.full(circuits, zz)], axis=1)
     correlation = (client * correlations * server).sum(axis=1)
