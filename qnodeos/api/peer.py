@@ -89,6 +89,8 @@ class RequestTerms:
             units of 1/256; (0, 0): all bases are equally likely.
         segment: the part of a circuit that this request is for; None for a request of a
             program, whose sockets the two ids above name.
+        atomic: all pairs have to be held at once by whoever keeps them.
+        consecutive: no other request of the link comes between its pairs.
     """
 
     socket_id: int
@@ -101,6 +103,13 @@ class RequestTerms:
     priority: int = 0
     remote_weights: tuple[int, int] = (0, 0)
     segment: Segment | None = None
+    atomic: bool = False
+    consecutive: bool = False
+
+    @property
+    def is_uninterrupted(self) -> bool:
+        """Whether requests of a higher priority wait once its first pair has been made."""
+        return self.atomic or self.consecutive
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +168,19 @@ class PairLost:
 
     create_id: int
     index: int
+
+
+@dataclass(frozen=True, slots=True)
+class SocketOpened:
+    """Either end: a program has opened this ER socket.
+
+    Attributes:
+        socket_id: ER socket at the sender.
+        remote_socket_id: ER socket at the receiver of this message.
+    """
+
+    socket_id: int
+    remote_socket_id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +285,8 @@ class Teardown:
     reason: str
 
 
-LinkLayerMessage = Offer | Accept | Reject | Cancel | Announce | PairLost | SocketClosed
+LinkLayerMessage = (
+    Offer | Accept | Reject | Cancel | Announce | PairLost | SocketOpened | SocketClosed
+)
 NetworkLayerMessage = Forward | Pass | Track | Complete | Expire | Teardown
 PeerMessage = LinkLayerMessage | NetworkLayerMessage

@@ -108,6 +108,8 @@ class WireTerms(msgspec.Struct, array_like=True, frozen=True, gc=False):
     priority: Priority = 0
     remote_weights: WireWeights = (0, 0)
     segment: tuple[Id, PairNumber, PairNumber, PairNumber] | None = None
+    atomic: bool = False
+    consecutive: bool = False
 
 
 class WireOffer(PeerMessageBase, tag=16, frozen=True):
@@ -158,6 +160,14 @@ class WirePairLost(PeerMessageBase, tag=21, frozen=True):
     epoch: Number
     create_id: PairNumber
     index: PairNumber
+
+
+class WireSocketOpened(PeerMessageBase, tag=29, frozen=True):
+    """See `qnodeos.api.peer.SocketOpened`."""
+
+    epoch: Number
+    socket_id: Id
+    remote_socket_id: Id
 
 
 class WireSocketClosed(PeerMessageBase, tag=22, frozen=True):
@@ -296,6 +306,7 @@ PeerWireMessage = (
     | WireCancel
     | WireAnnounce
     | WirePairLost
+    | WireSocketOpened
     | WireSocketClosed
     | WireForward
     | WirePass
@@ -315,6 +326,7 @@ LinkMessage = (
     | WireCancel
     | WireAnnounce
     | WirePairLost
+    | WireSocketOpened
     | WireSocketClosed
     | WireForward
     | WirePass
@@ -373,6 +385,8 @@ def to_wire(message: peer.PeerMessage, epoch: int, epoch_tick: int) -> LinkMessa
                     None
                     if terms.segment is None
                     else (*terms.segment.circuit, terms.segment.pair, terms.segment.attempt),
+                    terms.atomic,
+                    terms.consecutive,
                 ),
             )
         case peer.Accept(create_id, start_bin):
@@ -387,6 +401,8 @@ def to_wire(message: peer.PeerMessage, epoch: int, epoch_tick: int) -> LinkMessa
             )
         case peer.PairLost(create_id, index):
             return WirePairLost(epoch, create_id, index)
+        case peer.SocketOpened(socket_id, remote_socket_id):
+            return WireSocketOpened(epoch, socket_id, remote_socket_id)
         case peer.SocketClosed(socket_id, remote_socket_id):
             return WireSocketClosed(epoch, socket_id, remote_socket_id)
         case peer.Forward(circuit, destination, path, terms):
@@ -437,6 +453,8 @@ def from_wire(message: LinkMessage, epoch_tick: int) -> peer.PeerMessage:
                     None
                     if terms.segment is None
                     else peer.Segment(peer.CircuitId(*terms.segment[:2]), *terms.segment[2:]),
+                    terms.atomic,
+                    terms.consecutive,
                 ),
             )
         case WireAccept(_, create_id, start_bin):
@@ -451,6 +469,8 @@ def from_wire(message: LinkMessage, epoch_tick: int) -> peer.PeerMessage:
             )
         case WirePairLost(_, create_id, index):
             return peer.PairLost(create_id, index)
+        case WireSocketOpened(_, socket_id, remote_socket_id):
+            return peer.SocketOpened(socket_id, remote_socket_id)
         case WireSocketClosed(_, socket_id, remote_socket_id):
             return peer.SocketClosed(socket_id, remote_socket_id)
         case WireForward(_, circuit, destination, path, terms):

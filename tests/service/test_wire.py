@@ -12,7 +12,20 @@ from hypothesis import strategies as st
 from qnodeos.api import host_wire, peer_wire
 from qnodeos.api.framing import LENGTH_BYTES, Deframer, frame
 from qnodeos.api.host import ArrayResult, ErrorReport, HostReply, RegisterResult
-from qnodeos.api.peer import Accept, Announce, Cancel, Offer, PairLost, Reject, RequestTerms
+from qnodeos.api.peer import (
+    Accept,
+    Announce,
+    Cancel,
+    CircuitId,
+    EntanglementType,
+    Offer,
+    PairLost,
+    Reject,
+    RequestTerms,
+    Segment,
+    SocketClosed,
+    SocketOpened,
+)
 from qnodeos.errors import ErrorCode, MalformedMessageError
 from qnodeos.qdevice.outcomes import BellState
 
@@ -176,11 +189,17 @@ terms = st.builds(
     RequestTerms,
     ids,
     ids,
-    st.booleans(),
+    st.sampled_from(EntanglementType),
     numbers,
     st.lists(st.tuples(st.integers(0, 2), st.integers(0, 31)), max_size=3).map(tuple),
     st.integers(0, 3),
     bins,
+    st.integers(0, 255),
+    st.tuples(st.integers(0, 255), st.integers(0, 255)),
+    st.none()
+    | st.builds(Segment, st.builds(CircuitId, ids, pair_numbers), pair_numbers, pair_numbers),
+    st.booleans(),
+    st.booleans(),
 )
 peer_messages = st.one_of(
     st.builds(Offer, pair_numbers, terms),
@@ -196,6 +215,8 @@ peer_messages = st.one_of(
         st.integers(0, 2**60),
     ),
     st.builds(PairLost, pair_numbers, pair_numbers),
+    st.builds(SocketOpened, ids, ids),
+    st.builds(SocketClosed, ids, ids),
 )
 
 
