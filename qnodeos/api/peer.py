@@ -17,6 +17,9 @@ says passes back. Names are those of the trace events of the published system (Q
             <---------------         <------------------- Complete: deliver
     Expire <---- whoever lost its part ----> Expire        free the parts, attempt anew
     Teardown <-- whoever ends the circuit -> Teardown      free everything
+
+Each attempt has a turn: the time bin in which it was called for. Pass, Complete and Expire
+carry that of the attempt they begin, so that all nodes put the same attempts first.
 """
 
 from __future__ import annotations
@@ -52,10 +55,33 @@ class EntanglementType(IntEnum):
 
 
 class CircuitId(NamedTuple):
-    """A circuit: the node id of its head, and the head's number of the request."""
+    """A circuit: the node id of its head, and the head's number of it.
+
+    A request that was turned away, and is forwarded once more, becomes a circuit of another
+    number, so that nothing said of the first can be taken for the second.
+    """
 
     head: int
-    create_id: int
+    number: int
+
+
+class TeardownCause(IntEnum):
+    """Why a circuit ends."""
+
+    DONE = 0
+    """All its pairs have been delivered, or its creator has withdrawn the request."""
+    REFUSED = 1
+    """It cannot be served."""
+    BUSY = 2
+    """It cannot be served now; the head may forward the request once more."""
+    LOST = 3
+    """Two nodes on its path have lost the connection to each other."""
+    ENDED = 4
+    """The program at one end has ended."""
+    FAILED = 5
+    """Too many attempts at a pair came to nothing."""
+
+    __hash__ = int.__hash__
 
 
 class Segment(NamedTuple):
@@ -201,12 +227,19 @@ class SocketClosed:
 
 @dataclass(frozen=True, slots=True)
 class CircuitTerms:
-    """What the nodes of a circuit must know of it; see `RequestTerms`."""
+    """What the nodes of a circuit must know of it; see `RequestTerms`.
+
+    Attributes:
+        create_id: the creator's number of the request.
+        since_tick: when it made the request.
+    """
 
     socket_id: int
     remote_socket_id: int
     kind: EntanglementType
     pairs: int
+    create_id: int
+    since_tick: int
     remote_rotations: tuple[tuple[int, int], ...] = ()
     remote_random_basis: int = 0
     priority: int = 0
@@ -232,9 +265,15 @@ class Forward:
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """Towards the head: the tail has accepted the circuit; begin with pair 0."""
+    """Towards the head: the tail has accepted the circuit; begin with pair 0.
+
+    Attributes:
+        circuit: its id.
+        turn_bin: time bin of the first attempt's turn.
+    """
 
     circuit: CircuitId
+    turn_bin: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,39 +293,49 @@ class Track:
 
 @dataclass(frozen=True, slots=True)
 class Complete:
-    """Towards the head: the tail has its half of a pair, as Phi+.
+    """Towards the head: the tail has its half of a pair, as Phi+; begin with the next one.
 
     Attributes:
         circuit, pair, attempt: see `Segment`.
         sequence: the pair's sequence number, which the tail chose.
+        tick: when the tail had it.
+        turn_bin: time bin of the next pair's turn.
     """
 
     circuit: CircuitId
     pair: int
     attempt: int
     sequence: int
+    tick: int
+    turn_bin: int
 
 
 @dataclass(frozen=True, slots=True)
 class Expire:
-    """Both ways: an attempt at a pair is off; free its parts and begin the next attempt."""
+    """Both ways: an attempt at a pair is off; free its parts and begin the next attempt.
+
+    Attributes:
+        circuit, pair, attempt: see `Segment`.
+        turn_bin: time bin of the next attempt's turn.
+        reason: for people.
+    """
 
     circuit: CircuitId
     pair: int
     attempt: int
+    turn_bin: int
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Teardown:
-    """Both ways: the circuit has ended; ``reason`` is empty if it was done."""
+    """Both ways: the circuit has ended."""
 
     circuit: CircuitId
+    cause: TeardownCause
     reason: str
 
 
-LinkLayerMessage = (
-    Offer | Accept | Reject | Cancel | Announce | PairLost | SocketOpened | SocketClosed
-)
+LinkLayerMessage = Offer | Accept | Reject | Cancel | Announce | PairLost | SocketClosed
 NetworkLayerMessage = Forward | Pass | Track | Complete | Expire | Teardown
 PeerMessage = LinkLayerMessage | NetworkLayerMessage

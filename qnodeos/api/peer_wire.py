@@ -43,6 +43,7 @@ Text = Annotated[str, msgspec.Meta(max_length=4096)]
 
 Bell = Annotated[int, msgspec.Meta(ge=0, le=3)]
 Kind = Annotated[int, msgspec.Meta(ge=0, le=2)]
+Cause = Annotated[int, msgspec.Meta(ge=0, le=5)]
 Priority = Annotated[int, msgspec.Meta(ge=0, le=255)]
 WireRotations = Annotated[tuple[tuple[int, int], ...], msgspec.Meta(max_length=16)]
 WireWeights = tuple[
@@ -179,12 +180,14 @@ class WireSocketClosed(PeerMessageBase, tag=22, frozen=True):
 
 
 class WireCircuitTerms(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """See `qnodeos.api.peer.CircuitTerms`."""
+    """See `qnodeos.api.peer.CircuitTerms`; the tick counts from the start of the schedule."""
 
     socket_id: Id
     remote_socket_id: Id
     kind: Kind
     pairs: Number
+    create_id: PairNumber
+    network_tick: Tick
     remote_rotations: WireRotations
     remote_random_basis: int
     priority: Priority
@@ -206,6 +209,7 @@ class WirePass(PeerMessageBase, tag=24, frozen=True):
 
     epoch: Number
     circuit: WireCircuit
+    turn_bin: Tick
 
 
 class WireTrack(PeerMessageBase, tag=25, frozen=True):
@@ -219,13 +223,15 @@ class WireTrack(PeerMessageBase, tag=25, frozen=True):
 
 
 class WireComplete(PeerMessageBase, tag=26, frozen=True):
-    """See `qnodeos.api.peer.Complete`."""
+    """See `qnodeos.api.peer.Complete`; the tick counts from the start of the schedule."""
 
     epoch: Number
     circuit: WireCircuit
     pair: PairNumber
     attempt: PairNumber
     sequence: PairNumber
+    network_tick: Tick
+    turn_bin: Tick
 
 
 class WireExpire(PeerMessageBase, tag=27, frozen=True):
@@ -235,6 +241,7 @@ class WireExpire(PeerMessageBase, tag=27, frozen=True):
     circuit: WireCircuit
     pair: PairNumber
     attempt: PairNumber
+    turn_bin: Tick
     reason: Text
 
 
@@ -243,6 +250,7 @@ class WireTeardown(PeerMessageBase, tag=28, frozen=True):
 
     epoch: Number
     circuit: WireCircuit
+    cause: Cause
     reason: Text
 
 
@@ -416,22 +424,26 @@ def to_wire(message: peer.PeerMessage, epoch: int, epoch_tick: int) -> LinkMessa
                     terms.remote_socket_id,
                     int(terms.kind),
                     terms.pairs,
+                    terms.create_id,
+                    terms.since_tick - epoch_tick,
                     terms.remote_rotations,
                     terms.remote_random_basis,
                     terms.priority,
                     terms.remote_weights,
                 ),
             )
-        case peer.Pass(circuit):
-            return WirePass(epoch, circuit)
+        case peer.Pass(circuit, turn_bin):
+            return WirePass(epoch, circuit, turn_bin)
         case peer.Track(circuit, pair, attempt, bell_state):
             return WireTrack(epoch, circuit, pair, attempt, int(bell_state))
-        case peer.Complete(circuit, pair, attempt, sequence):
-            return WireComplete(epoch, circuit, pair, attempt, sequence)
-        case peer.Expire(circuit, pair, attempt, reason):
-            return WireExpire(epoch, circuit, pair, attempt, reason)
-        case peer.Teardown(circuit, reason):
-            return WireTeardown(epoch, circuit, reason)
+        case peer.Complete(circuit, pair, attempt, sequence, tick, turn_bin):
+            return WireComplete(
+                epoch, circuit, pair, attempt, sequence, tick - epoch_tick, turn_bin
+            )
+        case peer.Expire(circuit, pair, attempt, turn_bin, reason):
+            return WireExpire(epoch, circuit, pair, attempt, turn_bin, reason)
+        case peer.Teardown(circuit, cause, reason):
+            return WireTeardown(epoch, circuit, int(cause), reason)
 
 
 def from_wire(message: LinkMessage, epoch_tick: int) -> peer.PeerMessage:
@@ -483,19 +495,22 @@ def from_wire(message: LinkMessage, epoch_tick: int) -> peer.PeerMessage:
                     terms.remote_socket_id,
                     peer.EntanglementType(terms.kind),
                     terms.pairs,
+                    terms.create_id,
+                    terms.network_tick + epoch_tick,
                     terms.remote_rotations,
                     terms.remote_random_basis,
                     terms.priority,
                     terms.remote_weights,
                 ),
             )
-        case WirePass(_, circuit):
-            return peer.Pass(peer.CircuitId(*circuit))
+        case WirePass(_, circuit, turn_bin):
+            return peer.Pass(peer.CircuitId(*circuit), turn_bin)
         case WireTrack(_, circuit, pair, attempt, bell_state):
             return peer.Track(peer.CircuitId(*circuit), pair, attempt, BellState(bell_state))
-        case WireComplete(_, circuit, pair, attempt, sequence):
-            return peer.Complete(peer.CircuitId(*circuit), pair, attempt, sequence)
-        case WireExpire(_, circuit, pair, attempt, reason):
-            return peer.Expire(peer.CircuitId(*circuit), pair, attempt, reason)
-        case WireTeardown(_, circuit, reason):
-            return peer.Teardown(peer.CircuitId(*circuit), reason)
+        case WireComplete(_, circuit, pair, attempt, sequence, network_tick, turn_bin):
+            tick = network_tick + epoch_tick
+            return peer.Complete(peer.CircuitId(*circuit), pair, attempt, sequence, tick, turn_bin)
+        case WireExpire(_, circuit, pair, attempt, turn_bin, reason):
+            return peer.Expire(peer.CircuitId(*circuit), pair, attempt, turn_bin, reason)
+        case WireTeardown(_, circuit, cause, reason):
+            return peer.Teardown(peer.CircuitId(*circuit), peer.TeardownCause(cause), reason)

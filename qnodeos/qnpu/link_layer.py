@@ -13,6 +13,9 @@ talking in between; the creator's announcement afterwards confirms it.
     program ends: Cancel  --------------->  forget
     forget       <-----------------------  Reject, if the receiving program ends
 
+A request may also be for a segment of a circuit (`qnodeos.qnpu.network_layer`). It names no
+ER sockets; the network layer makes, accepts and drops it, and takes its pair, at both ends.
+
 When the connection to a neighbour is lost, both ends drop what they had agreed, with an
 error for the programs it was for, and start afresh when it is back: only requests that were
 not accepted yet are kept, and offered again.
@@ -23,17 +26,19 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Final
+from typing import Final, Protocol
 
 from qnodeos.api.peer import (
     Accept,
     Announce,
     Cancel,
+    EntanglementType,
     Offer,
     PairLost,
     PeerMessage,
     Reject,
     RequestTerms,
+    Segment,
 )
 from qnodeos.errors import (
     EntanglementRequestError,
@@ -54,6 +59,26 @@ Deadline = tuple[int, int]
 """A tick, and the number of one of our create requests."""
 
 
+NO_SOCKET: Final = -1
+"""Number of the ER sockets of a request that is for a segment of a circuit."""
+
+
+class Segments(Protocol):
+    """Who looks after the segments of circuits: the network layer."""
+
+    def offered(self, peer: int, offer: Offer) -> None:
+        """A neighbour offers a segment; it waits until it is accepted, or given up there."""
+        ...
+
+    def made(self, request: LinkRequest, physical: int, tick: int) -> None:
+        """Our half of a segment's pair, as that of Phi+, is in a physical qubit."""
+        ...
+
+    def failed(self, segment: Segment, reason: str) -> None:
+        """A segment cannot be made."""
+        ...
+
+
 class LinkLayer:
     """Requests and pairs of all links of a node.
 
@@ -68,6 +93,9 @@ class LinkLayer:
         next_bin: number of the time bin after the current one. Changes of the queue take
             effect so late that the neighbour has heard of them, if a message takes less
             than a bin; if it takes longer, a pair may be lost, which is noticed.
+
+    Attributes:
+        segments: looks after the segments of circuits; without it there are none.
     """
 
     def __init__(
@@ -88,6 +116,7 @@ class LinkLayer:
         self._fault = fault
         self._next_bin = next_bin
         self._has_schedule = has_schedule
+        self.segments: Segments | None = None
         self.links: Final = {peer: Link() for peer in peers}
         self._places = {peer: place for place, peer in enumerate(self.links)}
         self._queued = 0
@@ -117,16 +146,19 @@ class LinkLayer:
         """
         link = self._link(peer)
         link.is_up = False
-        agreed = [request for request in link.queue if request.accepted]
+        agreed = [request for request in link.queue if request.accepted or request.segment]
         for request in agreed:
             self._dequeue(request)
         doubtful = [process for _, process, tick in link.delivered if tick >= doubtful_from_tick]
         link.drop_offers()
         link.announced.clear()
         link.delivered.clear()
+        link.segments_made.clear()
         link.sequence = link.quiet_before_bin = 0
         for request in agreed:
             request.cancelled = True
+            if request.segment is not None:
+                continue  # the network layer hears of the loss itself
             error = PeerLostError(
                 f"{why}; {request.done} of {request.terms.pairs} pairs with node {peer} were made"
             )
@@ -262,7 +294,12 @@ class LinkLayer:
                     self._enqueue(request)
             case Reject(create_id, reason):
                 request = link.find(self._node_id, create_id)
-                if request is not None and request.user is not None:
+                if request is not None and request.segment is not None:
+                    self.drop_segment(request)
+                    self._segment_failed(
+                        request.segment, f"node {peer} refused the segment: {reason}"
+                    )
+                elif request is not None and request.user is not None:
                     self._fault(
                         request.user.socket.process,
                         EntanglementRequestError(f"node {peer} refused the request: {reason}"),
@@ -281,6 +318,10 @@ class LinkLayer:
             return
         if link.knows_of(peer, offer.create_id):
             self._send(peer, Reject(offer.create_id, f"it offers {offer.create_id} twice"))
+            return
+        if offer.terms.segment is not None:
+            if self.segments is not None:
+                self.segments.offered(peer, offer)
             return
         if link.of_neighbour >= self._limits.entanglement_requests:
             self._send(
@@ -309,17 +350,25 @@ class LinkLayer:
                 ),
             )
             return
+        socket.lost = None
+        self._accept(peer, offer)
+
+    def _accept(self, peer: int, offer: Offer) -> LinkRequest:
         # The creator may be attempting anything in the queue, so it needs a whole bin to hear
         # of the acceptance; if there is nothing, it cannot but wait for it.
         earliest_bin = self._next_bin() + bool(self.links[peer].queue)
         start_bin = max(offer.terms.start_bin, earliest_bin)
-        socket.lost = None
-        self._enqueue(
-            LinkRequest(peer, offer.create_id, peer, offer.terms, None, True, 0, start_bin)
-        )
+        request = LinkRequest(peer, offer.create_id, peer, offer.terms, None, True, 0, start_bin)
+        self._enqueue(request)
         self._send(peer, Accept(offer.create_id, start_bin))
+        return request
 
     def _on_pair_lost(self, peer: int, link: Link, create_id: int, index: int) -> None:
+        if create_id in link.segments_made:
+            self._segment_failed(
+                link.segments_made[create_id], f"node {peer} has no such pair as was announced"
+            )
+            return
         # The half may already be in the program's hands: it cannot be taken back silently.
         error = EntanglementRequestError(
             f"pair {index} of request {create_id} was lost: node {peer} has no such pair"
@@ -329,10 +378,57 @@ class LinkLayer:
                 self._fault(process, error)
                 return
 
+    # --- segments of circuits ---------------------------------------------------------
+
+    def offer_segment(self, peer: int, segment: Segment, priority: int) -> LinkRequest:
+        """Offer to make one pair for a segment with a neighbour that comes after us."""
+        start_bin = self._next_bin()
+        terms = RequestTerms(
+            socket_id=NO_SOCKET,
+            remote_socket_id=NO_SOCKET,
+            kind=EntanglementType.KEEP,
+            pairs=1,
+            remote_rotations=(),
+            remote_random_basis=0,
+            start_bin=start_bin,
+            priority=priority,
+            segment=segment,
+        )
+        create_id = self._entanglement.take_create_id()
+        request = LinkRequest(self._node_id, create_id, peer, terms, None, False, 0, start_bin)
+        self._enqueue(request)
+        self._send(peer, Offer(create_id, terms))
+        return request
+
+    def accept_segment(self, peer: int, offer: Offer) -> LinkRequest:
+        """Accept the segment a neighbour offered that comes before us."""
+        return self._accept(peer, offer)
+
+    def drop_segment(self, request: LinkRequest) -> None:
+        """Forget a segment's request, if it is not done; the neighbour does so by itself."""
+        self._withdraw(request)
+
+    def segment_made(self, request: LinkRequest, physical: int, tick: int) -> None:
+        """Hand our half of a segment's pair to the network layer."""
+        assert self.segments is not None
+        self.segments.made(request, physical, tick)
+
+    def segment_lost(self, request: LinkRequest, reason: str) -> None:
+        """Our device could not make a segment's pair, or has lost our half of it."""
+        self._withdraw(request)
+        assert request.segment is not None
+        self._segment_failed(request.segment, reason)
+
+    def _segment_failed(self, segment: Segment, reason: str) -> None:
+        assert self.segments is not None
+        self.segments.failed(segment, reason)
+
     # --- sockets and processes --------------------------------------------------------
 
     def socket_opened(self, socket: ErSocket) -> None:
         """Answer offers that waited for this socket."""
+        if socket.remote_node not in self.links:
+            return
         for offer in self.links[socket.remote_node].take_offers(socket.socket_id):
             self._answer(socket.remote_node, offer, socket)
 
@@ -340,6 +436,8 @@ class LinkLayer:
         """Withdraw what a process had agreed with peers, and tell them."""
         for socket in sockets:
             peer = socket.remote_node
+            if peer not in self.links:
+                continue
             for request in self.links[peer].on_socket(socket.socket_id):
                 self._withdraw(request)
                 if request.user is not None:
@@ -351,6 +449,8 @@ class LinkLayer:
         """Withdraw create requests of our processes, and tell their peers."""
         for user in users:
             peer = user.socket.remote_node
+            if peer not in self.links:
+                continue
             request = self.links[peer].find(self._node_id, user.create_id)
             if request is not None:
                 self._withdraw(request)
@@ -374,8 +474,10 @@ class LinkLayer:
     def announce(self, request: LinkRequest, bell_state: BellState, tick: int) -> int:
         """As creator: tell the peer of a herald; returns the pair's sequence number."""
         link = self.links[request.peer]
-        assert request.user is not None
-        link.delivered.append((request.create_id, request.user.socket.process, tick))
+        if request.user is not None:
+            link.delivered.append((request.create_id, request.user.socket.process, tick))
+        elif request.segment is not None:
+            link.remember_segment(request.create_id, request.segment)
         sequence = link.sequence
         self._send(
             request.peer,

@@ -12,7 +12,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
-from qnodeos.api.peer import Announce, Offer, RequestTerms
+from qnodeos.api.peer import Announce, Offer, RequestTerms, Segment
 from qnodeos.qnpu.entanglement import UserRequest
 from qnodeos.qnpu.process import UserProcess
 
@@ -28,7 +28,8 @@ class LinkRequest:
 
     Attributes:
         creator: node id of its creator.
-        user: the creator's own request; None at the receiver.
+        user: the creator's own request; None at the receiver, and for a segment of a
+            circuit, which the network layer sees to at both ends.
         accepted: whether both ends have agreed.
         done: pairs heralded so far.
         deadline_tick: creator only: when the peer must have accepted, and bins must exist.
@@ -55,15 +56,25 @@ class LinkRequest:
         return self.start_bin, self.creator, self.create_id
 
     @property
+    def is_theirs(self) -> bool:
+        """Whether the neighbour has created it."""
+        return self.creator == self.peer
+
+    @property
+    def segment(self) -> Segment | None:
+        """The part of a circuit it is for, None if it is a program's."""
+        return self.terms.segment
+
+    @property
     def is_measured(self) -> bool:
         """Whether our halves are measured at once."""
         kind = self.terms.kind
-        return kind.receiver_measures if self.creator == self.peer else kind.creator_measures
+        return kind.receiver_measures if self.is_theirs else kind.creator_measures
 
     @property
     def socket_id(self) -> int:
         """Our end of the ER socket it is on."""
-        return self.terms.socket_id if self.creator != self.peer else self.terms.remote_socket_id
+        return self.terms.remote_socket_id if self.is_theirs else self.terms.socket_id
 
 
 class Link:
@@ -74,7 +85,9 @@ class Link:
         queue: requests in order. Changed by `add` and `remove` only; a request in
             it keeps its `accepted`, `start_bin` and terms.
         announced: announcements not matched with a herald of our own yet.
-        delivered: (create id, process, tick) of the pairs delivered last, as creator.
+        delivered: (create id, process, tick) of the pairs delivered to programs last, as
+            creator.
+        segments_made: by create id, the segments whose pairs were announced last, as creator.
         sequence: number of the next pair.
         quiet_before_bin: no attempts before this bin: the head of the queue was withdrawn,
             and until the neighbour has heard of it, it may still attempt that one.
@@ -87,6 +100,7 @@ class Link:
         self.delivered: deque[tuple[int, UserProcess, int]] = deque(maxlen=_REMEMBERED_PAIRS)
         self.sequence = 0
         self.quiet_before_bin = 0
+        self.segments_made: dict[int, Segment] = {}
         self._accepted: list[LinkRequest] = []
         self._numbers: dict[tuple[int, int], LinkRequest] = {}
         self._on_socket: dict[int, set[LinkRequest]] = {}
@@ -103,7 +117,7 @@ class Link:
 
     @property
     def of_neighbour(self) -> int:
-        """How many requests and offers of the neighbour there are."""
+        """How many requests and offers of the neighbour's programs there are."""
         return self._theirs + len(self._offers)
 
     def find(self, creator: int, create_id: int) -> LinkRequest | None:
@@ -121,7 +135,7 @@ class Link:
             insort(self._accepted, request, key=_order)
         self._numbers[request.creator, request.create_id] = request
         self._on_socket.setdefault(request.socket_id, set()).add(request)
-        self._theirs += request.creator == request.peer
+        self._theirs += request.is_theirs and request.segment is None
 
     def remove(self, request: LinkRequest) -> bool:
         """Take a request out; whether it was there."""
@@ -136,8 +150,16 @@ class Link:
         mates.remove(request)
         if not mates:
             del self._on_socket[request.socket_id]
-        self._theirs -= request.creator == request.peer
+        self._theirs -= request.is_theirs and request.segment is None
         return True
+
+    # --- segments of circuits -----------------------------------------------------------
+
+    def remember_segment(self, create_id: int, segment: Segment) -> None:
+        """Our half of a segment's pair was heralded, and announced, as creator."""
+        self.segments_made[create_id] = segment
+        if len(self.segments_made) > _REMEMBERED_PAIRS:
+            del self.segments_made[next(iter(self.segments_made))]
 
     # --- the neighbour's offers that name a socket nobody has opened yet -----------------
 

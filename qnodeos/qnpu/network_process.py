@@ -57,13 +57,14 @@ class Job:
     """Physical instructions the network layer wants done, outside of any attempt.
 
     Attributes:
-        instructions: what to do, in order; the rest is left out if one fails.
+        prepare: called when it begins; returns what to do, in order. The rest is left out if
+            one fails.
         done: called with the outcomes that came, and the tick of the last.
         begin_event, end_event: recorded when it begins and when it is done, if given.
         detail: of the events.
     """
 
-    instructions: tuple[PhysicalInstruction, ...]
+    prepare: Callable[[], Sequence[PhysicalInstruction]]
     done: Callable[[Sequence[Outcome], int], None]
     begin_event: Event | None = None
     end_event: Event | None = None
@@ -285,12 +286,17 @@ class NetworkProcess(Process):
         """Do something as soon as the QNPU is free; the caller wakes this process if it waits."""
         self._jobs.append(job)
 
-    def _begin_job(self, tick: int) -> None:
+    def _begin_job(self, tick: int) -> bool:
+        """Begin the next job; False if there was nothing to do for the device, so it is done."""
         job = self._job = self._jobs.popleft()
         self._job_outcomes = []
         if job.begin_event is not None:
             self._record(tick, job.begin_event, NETWORK_PID, job.detail)
-        self.queue.extend(job.instructions)
+        self.queue.extend(job.prepare())
+        if not self.queue:
+            self._end_job(job, tick)
+            return False
+        return True
 
     def _consume_job(self, job: Job, outcome: Outcome, tick: int) -> int:
         self._job_outcomes.append(outcome)
@@ -298,11 +304,14 @@ class NetworkProcess(Process):
             self.queue.clear()
         if self.queue:
             return DEVICE
+        self._end_job(job, tick)
+        return self.run(tick)
+
+    def _end_job(self, job: Job, tick: int) -> None:
         self._job = None
         if job.end_event is not None:
             self._record(tick, job.end_event, NETWORK_PID, job.detail)
         job.done(self._job_outcomes, tick)
-        return self.run(tick)
 
     # --- running ----------------------------------------------------------------------
 
@@ -310,8 +319,9 @@ class NetworkProcess(Process):
         """Go on; returns DEVICE, WAIT or FINISHED as a subroutine does."""
         while True:
             if self._jobs and not self.queue and self._phase in (Phase.PULL, Phase.AWAIT):
-                self._begin_job(tick)
-                return DEVICE
+                if self._begin_job(tick):
+                    return DEVICE
+                continue
             if self._phase is Phase.PULL:
                 return DEVICE if self._pull(tick) else FINISHED
             if self._phase is Phase.AWAIT and not self._confirm(tick):
@@ -402,11 +412,11 @@ class NetworkProcess(Process):
                 return DEVICE if self.queue else self.run(tick)
             lost = self._herald
             self._drop_herald()
-            if lost is not None and lost.socket is not None:
-                self._fault(
-                    lost.socket.process,
-                    DeviceFailureError(f"the correction of a pair to Phi+ failed: {outcome.name}"),
-                )
+            reason = f"the correction of a pair to Phi+ failed: {outcome.name}"
+            if lost is not None and lost.request.segment is not None:
+                self._link_layer.segment_lost(lost.request, reason)
+            elif lost is not None and lost.socket is not None:
+                self._fault(lost.socket.process, DeviceFailureError(reason))
             return FINISHED
         if self.queue:  # a PMG before the ENM
             if outcome.is_success:
@@ -433,12 +443,15 @@ class NetworkProcess(Process):
         event = Event.EGP_ENT_OK if measured is None else Event.EGP_ENM_OK
         self._record(tick, event, NETWORK_PID, sequence)
         kept = physical if measured is None else None
-        if request.user is None:
+        if request.is_theirs:
             socket = self._entanglement.socket(request.peer, request.terms.remote_socket_id)
             self._herald = Herald(request, socket, request.done, bell_state, tick, kept, measured)
             self._phase = Phase.AWAIT
         else:
             sequence = self._link_layer.announce(request, bell_state, tick)
+            if request.user is None:  # a segment: its pairs are kept
+                self._link_layer.segment_made(request, physical, tick)
+                return self.run(tick)
             pair = self._pair(request, sequence, kept, measured, bell_state, tick)
             try:
                 self._entanglement.deliver_to_creator(request.user, pair)
@@ -474,7 +487,7 @@ class NetworkProcess(Process):
 
     def _attempt_failed(self, request: LinkRequest, outcome: Outcome, tick: int) -> int:
         self._qmmu.release(self._physical)
-        if request.user is None:
+        if request.is_theirs:
             self._link_layer.refuse_announcements(request.peer)
         if outcome is Outcome.ENTANGLEMENT_FAILURE:
             self._alone_since = None
@@ -482,14 +495,15 @@ class NetworkProcess(Process):
         if outcome is Outcome.ENTANGLEMENT_SYNC_FAILURE:
             return self._attempted_alone(tick)
         self._programmed = None  # a device that restarted has forgotten its basis
-        if request.user is not None:
-            self._fault(
-                request.user.socket.process,
-                DeviceFailureError(
-                    f"the device answered {outcome.name} to an entanglement attempt with "
-                    f"node {request.peer}"
-                ),
-            )
+        reason = (
+            f"the device answered {outcome.name} to an entanglement attempt with node "
+            f"{request.peer}"
+        )
+        if request.segment is not None:
+            if not request.cancelled:
+                self._link_layer.segment_lost(request, reason)
+        elif request.user is not None:
+            self._fault(request.user.socket.process, DeviceFailureError(reason))
         return FINISHED  # the device is ill: leave the rest of this bin
 
     def _attempted_alone(self, tick: int) -> int:
@@ -556,6 +570,15 @@ class NetworkProcess(Process):
         herald = self._herald
         assert herald is not None
         request = herald.request
+        if request.segment is not None:
+            if request.cancelled:
+                self._drop_herald()
+                return
+            self._herald = None
+            self._phase = Phase.PULL
+            assert herald.physical is not None
+            self._link_layer.segment_made(request, herald.physical, herald.tick)
+            return
         socket = self._entanglement.socket(request.peer, request.terms.remote_socket_id)
         if socket is None or socket is not herald.socket:
             self._drop_herald()  # the program ended while its pair was being made
