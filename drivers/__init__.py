@@ -4,6 +4,8 @@
 `drivers.nv`           the QDriver of NV centres: NetQASM's quantum instructions as physical
                        instructions
 `drivers.trapped_ion`  the QDriver of a trapped ion
+`drivers.generic`      the QDriver of a node for programs rather than for a piece of hardware
+`drivers.angles`       rotation angles of NetQASM in the units of a device
 `drivers.nv_setup`     from a node's instruments and settings to a device that answers frames
 `drivers.ion_setup`    the same for a trapped-ion node
 `drivers.spi`          the wire to it: frames over SPI

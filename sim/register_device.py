@@ -232,7 +232,6 @@ class RegisterDevice:
 
     def verify_charge(self, tick: int) -> bool:
         """Always passes, at any tick: this device has no charge state."""
-        del tick
         return True
 
     def qubit(self, address: int = 0, tick: int | None = None) -> Qubit:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
+from drivers.generic import GENERIC_CAPABILITIES, GenericDriver
 from drivers.nv import NV_CAPABILITIES, NVDriver
 from drivers.trapped_ion import ION_CAPABILITIES, TrappedIonDriver
 from qnodeos.api.netqasm import Flavour
@@ -29,12 +30,14 @@ class Platform:
         make_driver: the QDriver for a device.
         capabilities: what its devices can do.
         flavour: NetQASM that its nodes speak.
+        optional: instructions that a device may lack; its driver refuses what needs them.
     """
 
     name: str
     make_driver: Callable[[Capabilities], QDriver]
     capabilities: Capabilities
     flavour: Flavour
+    optional: frozenset[Opcode] = frozenset()
 
     def driver_for(self, device: Capabilities) -> QDriver:
         """The QDriver for a device that says what it can do.
@@ -44,7 +47,7 @@ class Platform:
                 the driver asks for, or has links where there are none.
         """
         expected = self.capabilities
-        missing = expected.instructions - device.instructions
+        missing = expected.instructions - self.optional - device.instructions
         if missing:
             raise ConfigurationError(
                 f"platform is {self.name}, whose driver asks for {_names(expected.instructions)}, "
@@ -66,6 +69,13 @@ PLATFORMS: Final[Mapping[str, Platform]] = MappingProxyType(
         for platform in (
             Platform("nv", NVDriver, NV_CAPABILITIES, Flavour.NV),
             Platform("ion", TrappedIonDriver, ION_CAPABILITIES, Flavour.VANILLA),
+            Platform(
+                "generic",
+                GenericDriver,
+                GENERIC_CAPABILITIES,
+                Flavour.VANILLA,
+                optional=GENERIC_CAPABILITIES.instructions - {Opcode.INI, Opcode.SQG, Opcode.MSR},
+            ),
         )
     }
 )

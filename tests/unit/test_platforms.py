@@ -36,7 +36,9 @@ def test_the_flavours():
 
 
 def test_a_platform_that_does_not_exist():
-    with pytest.raises(ConfigurationError, match="no platform 'atom'; choose one of: nv, ion"):
+    with pytest.raises(
+        ConfigurationError, match="no platform 'atom'; choose one of: nv, ion, generic"
+    ):
         platform_of("atom")
 
 
@@ -111,4 +113,4 @@ def test_the_doctor_knows_the_platforms(tmp_path):
     (finding,) = check_node(path, ThisSystem(), 0.0, PLATFORMS)
     assert finding.level is Level.PROBLEM
     assert "no platform 'atom'" in finding.found
-    assert finding.remedy == "choose one of: nv, ion"
+    assert finding.remedy == "choose one of: nv, ion, generic"
