@@ -336,6 +336,8 @@ class Teardown:
     reason: str
 
 
-LinkLayerMessage = Offer | Accept | Reject | Cancel | Announce | PairLost | SocketClosed
+LinkLayerMessage = (
+    Offer | Accept | Reject | Cancel | Announce | PairLost | SocketOpened | SocketClosed
+)
 NetworkLayerMessage = Forward | Pass | Track | Complete | Expire | Teardown
 PeerMessage = LinkLayerMessage | NetworkLayerMessage
