@@ -7,16 +7,32 @@ finer angle is a sum of several instructions about the same axis.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from qnodeos.errors import UnsupportedInstructionError
-from qnodeos.qdevice.instructions import ANGLE_STEPS, MAX_HALVINGS, Axis
+from qnodeos.qdevice import instructions
+from qnodeos.qdevice.instructions import ANGLE_STEPS, MAX_HALVINGS, Axis, PhysicalInstruction
 
 MAX_EXPONENT: Final = 255
 """Largest exponent of a rotation angle: NetQASM stores it in one byte."""
 
 Turn = tuple[Axis, int, int]
 """Rotation axis, and the angle in units of pi/16 / 2**halvings: steps and halvings."""
+
+_HALF: Final = ANGLE_STEPS // 2
+_QUARTER: Final = ANGLE_STEPS // 4
+
+GATES_ABOUT_XYZ: Final[Mapping[str, tuple[Turn, ...]]] = {
+    "x": ((Axis.X, _HALF, 0),),
+    "y": ((Axis.Y, _HALF, 0),),
+    "z": ((Axis.Z, _HALF, 0),),
+    "h": ((Axis.Y, _QUARTER, 0), (Axis.X, _HALF, 0)),
+    "k": ((Axis.X, _QUARTER, 0), (Axis.Z, _HALF, 0)),
+    "s": ((Axis.Z, _QUARTER, 0),),
+    "t": ((Axis.Z, _QUARTER // 2, 0),),
+}
+"""NetQASM's named gates (k is (Y + Z)/sqrt 2) in the fewest rotations about X, Y and Z."""
 
 _STEP_BITS: Final = ANGLE_STEPS.bit_length() - 1
 _UNIT_EXPONENT: Final = _STEP_BITS - 1
@@ -57,6 +73,11 @@ def turns(axis: Axis, numerator: int, exponent: int, angle_halvings: int) -> tup
             f"{units % turn} * {unit} and {(units + 1) % turn} * {unit}"
         )
     return _split(axis, units % turn, angle_halvings)
+
+
+def played(found: Sequence[Turn], qubit: int) -> tuple[PhysicalInstruction, ...]:
+    """Rotations of a qubit as instructions."""
+    return tuple(instructions.sqg(axis, steps, qubit, halvings) for axis, steps, halvings in found)
 
 
 def _split(axis: Axis, units: int, halvings: int) -> tuple[Turn, ...]:

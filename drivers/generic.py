@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from drivers.angles import Turn, turns
+from drivers.angles import GATES_ABOUT_XYZ, Turn, played, turns
 from qnodeos.errors import UnsupportedInstructionError
 from qnodeos.qdevice import instructions
 from qnodeos.qdevice.capabilities import Capabilities
@@ -42,24 +42,12 @@ GENERIC_CAPABILITIES: Final = Capabilities(
 """Five qubits, one neighbour, a frame every 10 us (assumed: there is no such hardware)."""
 
 _QUARTER: Final = ANGLE_STEPS // 4
-_HALF: Final = ANGLE_STEPS // 2
-
-_GATES: Final[Mapping[str, tuple[Turn, ...]]] = {
-    "x": ((Axis.X, _HALF, 0),),
-    "y": ((Axis.Y, _HALF, 0),),
-    "z": ((Axis.Z, _HALF, 0),),
-    "h": ((Axis.Y, _QUARTER, 0), (Axis.X, _HALF, 0)),
-    "k": ((Axis.X, _QUARTER, 0), (Axis.Z, _HALF, 0)),
-    "s": ((Axis.Z, _QUARTER, 0),),
-    "t": ((Axis.Z, _QUARTER // 2, 0),),
-}
-"""NetQASM's named gates (k is (Y + Z)/sqrt 2) in the fewest rotations."""
 
 _CORRECTIONS: Final[Mapping[BellState, tuple[Turn, ...]]] = {
     BellState.PHI_PLUS: (),
-    BellState.PSI_PLUS: _GATES["x"],
-    BellState.PSI_MINUS: _GATES["y"],
-    BellState.PHI_MINUS: _GATES["z"],
+    BellState.PSI_PLUS: GATES_ABOUT_XYZ["x"],
+    BellState.PSI_MINUS: GATES_ABOUT_XYZ["y"],
+    BellState.PHI_MINUS: GATES_ABOUT_XYZ["z"],
 }
 
 
@@ -96,17 +84,18 @@ class GenericDriver:
                 such qubit.
         """
         self._require(f"rot_{axis.name.lower()}", qubit)
-        return _gates(self._turns(axis, numerator, exponent), qubit)
+        return played(self._turns(axis, numerator, exponent), qubit)
 
     def gate(self, mnemonic: str, qubit: int) -> Sequence[PhysicalInstruction]:
         """A named single-qubit gate: x, y, z, h, s, k or t, exact up to global phase."""
         self._require(mnemonic, qubit)
-        found = _GATES.get(mnemonic)
+        found = GATES_ABOUT_XYZ.get(mnemonic)
         if found is None:
             raise UnsupportedInstructionError(
-                f"{self._capabilities.name} has no gate {mnemonic!r}; it has {', '.join(_GATES)}"
+                f"{self._capabilities.name} has no gate {mnemonic!r}; it has "
+                f"{', '.join(GATES_ABOUT_XYZ)}"
             )
-        return _gates(found, qubit)
+        return played(found, qubit)
 
     def controlled_rotate(
         self, axis: Axis, numerator: int, exponent: int, control: int, target: int
@@ -125,7 +114,7 @@ class GenericDriver:
         across, along = Axis((axis + 1) % 3), Axis((axis + 2) % 3)
         return (
             instructions.tqg(across, -_QUARTER, control, target),
-            *_gates(self._turns(along, numerator, exponent), target),
+            *played(self._turns(along, numerator, exponent), target),
             instructions.tqg(across, _QUARTER, control, target),
         )
 
@@ -187,7 +176,7 @@ class GenericDriver:
     def correct(self, state: BellState, qubit: int) -> Sequence[PhysicalInstruction]:
         """The rotation at one end, whichever, that turns a heralded Bell state into Phi+."""
         self._require("correction", qubit)
-        return _gates(_CORRECTIONS[state], qubit)
+        return played(_CORRECTIONS[state], qubit)
 
     def _turns(self, axis: Axis, numerator: int, exponent: int) -> tuple[Turn, ...]:
         return turns(axis, numerator, exponent, self._capabilities.angle_halvings)
@@ -214,7 +203,3 @@ class GenericDriver:
                 f"entanglement over link {link}: this {self._capabilities.name} has "
                 f"{self._capabilities.links} links, counted from 0"
             )
-
-
-def _gates(found: Sequence[Turn], qubit: int) -> tuple[PhysicalInstruction, ...]:
-    return tuple(instructions.sqg(axis, steps, qubit, halvings) for axis, steps, halvings in found)

@@ -1,13 +1,14 @@
 """QDriver of a nitrogen-vacancy (NV) node in diamond.
 
 The electron spin is the communication qubit. Microwave pulses rotate it about X and Y by
-multiples of pi/16; there is no pulse for a rotation about Z, so that one is composed of
-three. Gates are exact up to a global phase. Instructions are listed in the order in which
-they are executed.
+multiples of pi/16 (or finer, if the device says so). Carbon-13 spins are memory qubits, if the
+device has them and their gates with the electron: `drivers.nv_memory` makes every gate on every
+pair of addresses of those, so that nobody else has to know which qubit is the electron. No
+device with memories has been published for this system; the one in `sim.register_device` is
+simulated.
 
-Carbon-13 memory qubits have other gates (conditional rotations driven by decoupling the
-electron). Addresses declared as memory qubits are told apart here, and refused: no gate of
-theirs is implemented.
+Gates are exact up to a global phase. Instructions are listed in the order in which they are
+executed.
 """
 
 from __future__ import annotations
@@ -15,6 +16,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from drivers.angles import played, turns
+from drivers.nv_memory import NATIVE, MemoryGates
+from drivers.nv_pulses import (
+    CARBON_CORRECTIONS,
+    CARBON_GATES,
+    ELECTRON_GATES,
+    SDK_CORRECTIONS,
+    SHORT_CORRECTIONS,
+    electron_turns,
+)
 from qnodeos.errors import UnsupportedInstructionError
 from qnodeos.qdevice import instructions
 from qnodeos.qdevice.capabilities import Capabilities
@@ -32,47 +43,6 @@ NV_CAPABILITIES: Final = Capabilities(
 )
 """One electron spin, one neighbour, a frame every 10 us (Delle Donne et al.)."""
 
-MAX_EXPONENT: Final = 255
-"""Largest exponent of a rotation angle: NetQASM stores it in one byte."""
-
-Pulse = tuple[Axis, int]
-"""Rotation axis (X or Y) and angle in units of pi/16."""
-
-_QUARTER: Final = ANGLE_STEPS // 4
-_HALF: Final = ANGLE_STEPS // 2
-
-
-def _about_z(steps: int) -> tuple[Pulse, ...]:
-    """Turn Z onto X, rotate about X, turn back."""
-    return ((Axis.Y, _QUARTER), (Axis.X, steps), (Axis.Y, ANGLE_STEPS - _QUARTER))
-
-
-_GATES: Final[dict[str, tuple[Pulse, ...]]] = {
-    "x": ((Axis.X, _HALF),),
-    "y": ((Axis.Y, _HALF),),
-    "z": ((Axis.X, _HALF), (Axis.Y, _HALF)),
-    "h": ((Axis.Y, _QUARTER), (Axis.X, _HALF)),
-    "k": ((Axis.Y, _HALF), (Axis.X, _QUARTER)),
-    "s": _about_z(_QUARTER),
-    "t": _about_z(_QUARTER // 2),
-}
-"""NetQASM's named gates (k is (Y + Z)/sqrt 2) in the fewest pulses about X and Y."""
-
-_CORRECTIONS: Final[dict[BellState, tuple[Pulse, ...]]] = {
-    BellState.PHI_PLUS: (),
-    BellState.PSI_PLUS: _GATES["x"],
-    BellState.PSI_MINUS: _GATES["x"] + _about_z(_HALF),
-    BellState.PHI_MINUS: _about_z(_HALF),
-}
-"""An X and a Z, each as the NetQASM SDK compiles it for NV."""
-
-_SHORT_CORRECTIONS: Final[dict[BellState, tuple[Pulse, ...]]] = {
-    BellState.PHI_PLUS: (),
-    BellState.PSI_PLUS: _GATES["x"],
-    BellState.PSI_MINUS: _GATES["y"],
-    BellState.PHI_MINUS: _GATES["z"],
-}
-
 
 class NVDriver:
     """NetQASM to physical instructions of an NV centre (`QDriver`).
@@ -81,14 +51,19 @@ class NVDriver:
         capabilities: what the device declares.
         short_corrections: correct Bell states in the fewest pulses. By default a Psi-
             takes the four pulses of the NetQASM SDK, as in the published experiments'
-            programs, so that latencies compare; a single Y rotation does the same.
+            programs, so that latencies compare; a single Y rotation does the same. Memories
+            are always corrected in the fewest rotations.
     """
 
     def __init__(
         self, capabilities: Capabilities = NV_CAPABILITIES, *, short_corrections: bool = False
     ) -> None:
         self._capabilities = capabilities
-        self._corrections = _SHORT_CORRECTIONS if short_corrections else _CORRECTIONS
+        self._corrections = SHORT_CORRECTIONS if short_corrections else SDK_CORRECTIONS
+        self._memories = capabilities.memory_qubits if capabilities.instructions >= NATIVE else ()
+        self._memory_gates = MemoryGates(
+            capabilities.communication_qubits[0], capabilities.angle_halvings
+        )
 
     @property
     def capabilities(self) -> Capabilities:
@@ -96,8 +71,8 @@ class NVDriver:
         return self._capabilities
 
     def initialise(self, qubit: int) -> Sequence[PhysicalInstruction]:
-        """|0> on the electron spin."""
-        self._require_electron(qubit, "init")
+        """|0> on a spin."""
+        self._require_spin(qubit, "init")
         return (instructions.ini(qubit),)
 
     def rotate(
@@ -106,37 +81,52 @@ class NVDriver:
         """Rotation by ``numerator * pi / 2**exponent``; none for a multiple of 2 pi.
 
         Raises:
-            UnsupportedInstructionError: the angle is no multiple of pi/16, or the qubit
-                has no such gate.
+            UnsupportedInstructionError: the angle is too fine for the device (without
+                `Capabilities.angle_halvings`: no multiple of pi/16), or the qubit has no such
+                gate.
         """
-        self._require_electron(qubit, f"rot_{axis.name.lower()}")
-        return _single_qubit_gates(_pulses(axis, _steps(axis, numerator, exponent)), qubit)
+        self._require_spin(qubit, f"rot_{axis.name.lower()}")
+        asked = turns(axis, numerator, exponent, self._capabilities.angle_halvings)
+        return played(asked if qubit in self._memories else electron_turns(asked), qubit)
 
     def gate(self, mnemonic: str, qubit: int) -> Sequence[PhysicalInstruction]:
         """A named single-qubit gate: x, y, z, h, s, k or t, exact up to global phase."""
-        self._require_electron(qubit, mnemonic)
-        pulses = _GATES.get(mnemonic)
+        self._require_spin(qubit, mnemonic)
+        gates = CARBON_GATES if qubit in self._memories else ELECTRON_GATES
+        pulses = gates.get(mnemonic)
         if pulses is None:
             raise UnsupportedInstructionError(
-                f"{self._capabilities.name} has no gate {mnemonic!r}; it has {', '.join(_GATES)}"
+                f"{self._capabilities.name} has no gate {mnemonic!r}; it has {', '.join(gates)}"
             )
-        return _single_qubit_gates(pulses, qubit)
+        return played(pulses, qubit)
 
     def controlled_rotate(
         self, axis: Axis, numerator: int, exponent: int, control: int, target: int
     ) -> Sequence[PhysicalInstruction]:
-        """Always refused: conditional rotations need a memory qubit."""
-        raise self._two_qubit_error(f"crot_{axis.name.lower()}", control, target)
+        """NV's crot: rotate the target by +angle if the control is |0>, else by -angle.
+
+        Raises:
+            UnsupportedInstructionError: there are no memory qubits, or as for `rotate`.
+        """
+        self._require_pair(f"crot_{axis.name.lower()}", control, target)
+        return self._memory_gates.controlled_rotate(axis, numerator, exponent, control, target)
 
     def two_qubit_gate(
         self, mnemonic: str, first: int, second: int
     ) -> Sequence[PhysicalInstruction]:
-        """Always refused: two-qubit gates need a memory qubit."""
-        raise self._two_qubit_error(mnemonic, first, second)
+        """A named two-qubit gate on any two spins: cnot, cphase, mov or swp.
+
+        Raises:
+            UnsupportedInstructionError: there are no memory qubits.
+        """
+        self._require_pair(mnemonic, first, second)
+        return self._memory_gates.two_qubit_gate(mnemonic, first, second)
 
     def measure(self, qubit: int) -> Sequence[PhysicalInstruction]:
-        """Single-shot readout of the electron spin in the Z basis."""
-        self._require_electron(qubit, "meas")
+        """Single-shot readout in the Z basis; a memory is swapped into the electron for it."""
+        self._require_spin(qubit, "meas")
+        if qubit in self._memories:
+            return self._memory_gates.measure(qubit)
         return (instructions.msr(qubit),)
 
     def entangle(self, link: int, qubit: int) -> PhysicalInstruction:
@@ -150,8 +140,17 @@ class NVDriver:
         return instructions.enm(link, qubit)
 
     def swap_entanglement(self, first: int, second: int) -> PhysicalInstruction:
-        """Always refused: entanglement swapping needs a memory qubit."""
-        raise self._two_qubit_error("entanglement swap", first, second)
+        """Bell measurement of any two spins; the outcome names the state as a herald does.
+
+        Raises:
+            UnsupportedInstructionError: there are no memory qubits.
+        """
+        self._require_pair("entanglement swap", first, second)
+        if Opcode.ESW not in self._capabilities.instructions:
+            raise UnsupportedInstructionError(
+                f"entanglement swap: this {self._capabilities.name} has no Bell measurement (ESW)"
+            )
+        return instructions.esw(first, second)
 
     def measurement_basis(
         self, rotations: Sequence[tuple[Axis, int]], qubit: int
@@ -162,25 +161,35 @@ class NVDriver:
         """
         self._require_electron(qubit, "measurement basis")
         pulses = [
-            pulse for axis, steps in rotations for pulse in _pulses(axis, steps % ANGLE_STEPS)
-        ] or [(Axis.X, 0)]
+            pulse
+            for axis, steps in rotations
+            if steps % ANGLE_STEPS
+            for pulse in electron_turns(((axis, steps % ANGLE_STEPS, 0),))
+        ] or [(Axis.X, 0, 0)]
         return tuple(
             instructions.pmg(axis, steps, qubit, append=place > 0)
-            for place, (axis, steps) in enumerate(pulses)
+            for place, (axis, steps, _) in enumerate(pulses)
         )
 
     def correct(self, state: BellState, qubit: int) -> Sequence[PhysicalInstruction]:
         """Local gates at one end, whichever, that turn a heralded Bell state into Phi+."""
-        self._require_electron(qubit, "correction")
-        return _single_qubit_gates(self._corrections[state], qubit)
+        self._require_spin(qubit, "correction")
+        corrections = CARBON_CORRECTIONS if qubit in self._memories else self._corrections
+        return played(corrections[state], qubit)
+
+    def _require_spin(self, qubit: int, what: str) -> None:
+        self._require(qubit, what, self._capabilities.communication_qubits + self._memories)
 
     def _require_electron(self, qubit: int, what: str) -> None:
-        if qubit in self._capabilities.communication_qubits:
+        self._require(qubit, what, self._capabilities.communication_qubits)
+
+    def _require(self, qubit: int, what: str, able: tuple[int, ...]) -> None:
+        if qubit in able:
             return
         kind = "a memory qubit" if qubit in self._capabilities.memory_qubits else "no qubit"
         raise UnsupportedInstructionError(
             f"{what} on physical qubit {qubit}, which is {kind} of this {self._capabilities.name}; "
-            f"the gates implemented act on {self._capabilities.communication_qubits}"
+            f"it has that on {able}"
         )
 
     def _require_link(self, link: int, qubit: int) -> None:
@@ -191,40 +200,15 @@ class NVDriver:
                 f"0..{self._capabilities.links - 1}"
             )
 
-    def _two_qubit_error(
-        self, mnemonic: str, first: int, second: int
-    ) -> UnsupportedInstructionError:
-        memories = self._capabilities.memory_qubits
-        return UnsupportedInstructionError(
-            f"{mnemonic} on physical qubits {first} and {second}: this "
-            f"{self._capabilities.name} has no two-qubit gate ({len(memories)} memory qubits); "
-            "use programs with one qubit per node"
-        )
-
-
-def _single_qubit_gates(pulses: Sequence[Pulse], qubit: int) -> tuple[PhysicalInstruction, ...]:
-    return tuple(instructions.sqg(axis, steps, qubit) for axis, steps in pulses)
-
-
-def _pulses(axis: Axis, steps: int) -> tuple[Pulse, ...]:
-    """A rotation in pulses about X and Y; none for a zero angle."""
-    if not steps:
-        return ()
-    return _about_z(steps) if axis is Axis.Z else ((axis, steps),)
-
-
-def _steps(axis: Axis, numerator: int, exponent: int) -> int:
-    """``numerator * pi / 2**exponent`` in units of pi/16, modulo 2 pi."""
-    if not 0 <= exponent <= MAX_EXPONENT:
-        raise UnsupportedInstructionError(
-            f"rotation by {numerator} * pi / 2**{exponent} about {axis.name}: the exponent "
-            f"must lie in 0..{MAX_EXPONENT}"
-        )
-    steps, remainder = divmod(numerator * _HALF, 1 << exponent)
-    if remainder:
-        below, above = steps % ANGLE_STEPS, (steps + 1) % ANGLE_STEPS
-        raise UnsupportedInstructionError(
-            f"rotation by {numerator} * pi / 2**{exponent} about {axis.name} is no multiple of "
-            f"pi/16; the nearest this hardware can do are {below} * pi/16 and {above} * pi/16"
-        )
-    return steps % ANGLE_STEPS
+    def _require_pair(self, mnemonic: str, first: int, second: int) -> None:
+        asked = f"{mnemonic} on physical qubits {first} and {second}"
+        if not self._memories:
+            memories = self._capabilities.memory_qubits
+            raise UnsupportedInstructionError(
+                f"{asked}: this {self._capabilities.name} has no two-qubit gate "
+                f"({len(memories)} memory qubits); use programs with one qubit per node"
+            )
+        if first == second:
+            raise UnsupportedInstructionError(f"{asked}: it needs two different qubits")
+        for qubit in (first, second):
+            self._require_spin(qubit, mnemonic)
