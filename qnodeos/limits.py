@@ -49,6 +49,16 @@ class Limits:
             one subroutine of the published experiments takes at a peer).
         announcement_timeout_ticks: how long a heralded qubit waits for the creator's
             announcement before it is given up (100 ms at 10 us).
+        circuits: requests between nodes that are no neighbours a node takes part in at once,
+            as an end or on the way.
+        circuit_attempts: attempts at one pair of such a request before it fails.
+        circuit_turn_ticks: how long a node on the way serves an attempt before others have
+            their turn (10 s at 10 us, assumed: twenty times the mean time of a published pair).
+        circuit_retry_ticks: time until a request that found a connection missing, or a node
+            full, is forwarded again (100 ms at 10 us, assumed).
+        pair_cutoff_ticks: how long one half waits for the other, or for word from it, before
+            the attempt is given up (10 s at 10 us, assumed: set it to what the memories
+            allow); 0 for as long as it takes.
     """
 
     processes: int = 64
@@ -74,3 +84,8 @@ class Limits:
     offer_timeout_ticks: int = 1_000_000
     lone_attempt_ticks: int = 300
     announcement_timeout_ticks: int = 10_000
+    circuits: int = 256
+    circuit_attempts: int = 100
+    circuit_turn_ticks: int = 1_000_000
+    circuit_retry_ticks: int = 10_000
+    pair_cutoff_ticks: int = 1_000_000

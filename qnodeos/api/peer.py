@@ -232,6 +232,7 @@ class CircuitTerms:
     Attributes:
         create_id: the creator's number of the request.
         since_tick: when it made the request.
+        atomic: whether the program wants to hold all pairs at once.
     """
 
     socket_id: int
@@ -244,6 +245,7 @@ class CircuitTerms:
     remote_random_basis: int = 0
     priority: int = 0
     remote_weights: tuple[int, int] = (0, 0)
+    atomic: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -192,6 +192,7 @@ class WireCircuitTerms(msgspec.Struct, array_like=True, frozen=True, gc=False):
     remote_random_basis: int
     priority: Priority
     remote_weights: WireWeights
+    atomic: bool
 
 
 class WireForward(PeerMessageBase, tag=23, frozen=True):
@@ -430,6 +431,7 @@ def to_wire(message: peer.PeerMessage, epoch: int, epoch_tick: int) -> LinkMessa
                     terms.remote_random_basis,
                     terms.priority,
                     terms.remote_weights,
+                    terms.atomic,
                 ),
             )
         case peer.Pass(circuit, turn_bin):
@@ -501,6 +503,7 @@ def from_wire(message: LinkMessage, epoch_tick: int) -> peer.PeerMessage:
                     terms.remote_random_basis,
                     terms.priority,
                     terms.remote_weights,
+                    terms.atomic,
                 ),
             )
         case WirePass(_, circuit, turn_bin):
