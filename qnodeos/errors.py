@@ -90,6 +90,12 @@ class EntanglementRequestError(CallerError):
     """An entanglement request is malformed or names an unknown node or ER socket."""
 
 
+class UnreachableFidelityError(EntanglementRequestError):
+    """A program wants pairs of a higher fidelity than the link or route is estimated to give."""
+
+    code = ErrorCode.UNSUPPORTED
+
+
 class EntanglementTimeoutError(EntanglementRequestError):
     """An entanglement request was not served in its time."""
 

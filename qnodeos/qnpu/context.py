@@ -12,6 +12,7 @@ from typing import Protocol
 from qnodeos.errors import MalformedSubroutineError
 from qnodeos.qdevice.protocols import QDriver
 from qnodeos.qnpu.execution import Execution, Operation
+from qnodeos.qnpu.isa import Instruction
 from qnodeos.qnpu.memory import ProcessMemory
 
 
@@ -66,6 +67,7 @@ class CompileContext:
 
     Attributes:
         length: number of instructions of the subroutine.
+        instructions: the subroutine.
     """
 
     memory: ProcessMemory
@@ -73,6 +75,7 @@ class CompileContext:
     services: ProcessServices
     driver: QDriver
     length: int
+    instructions: Sequence[Instruction] = ()
 
     def target(self, target: int) -> int:
         """Check a branch target; one past the end means the end.

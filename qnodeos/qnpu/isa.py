@@ -25,6 +25,20 @@ class Instruction(NamedTuple):
     operands: tuple[int, ...]
 
 
+_WRITES_FIRST: Final = frozenset(
+    ("set", "load", "lea", "add", "sub", "addm", "subm", "mul", "div", "rem")
+)
+_WRITES_SECOND: Final = frozenset(("meas", "meas_basis", "meas_basis_yzy", "meas_basis_zxz"))
+
+
+def written_register(instruction: Instruction) -> int | None:
+    """Encoded number of the register an instruction writes to, None if there is none."""
+    mnemonic, operands = instruction
+    if mnemonic in _WRITES_FIRST:
+        return operands[0]
+    return operands[1] if mnemonic in _WRITES_SECOND else None
+
+
 @dataclass(frozen=True)
 class Layout:
     """Operand layout: a struct format, and which of its fields are registers."""

@@ -14,7 +14,7 @@ Everything that happens is recorded in the trace under the names of the real sys
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from qnodeos.api.host import (
@@ -27,7 +27,7 @@ from qnodeos.api.host import (
     decode_host_message,
 )
 from qnodeos.api.netqasm import Flavour
-from qnodeos.api.peer import Announce, PeerMessage
+from qnodeos.api.peer import Announce, NetworkLayerMessage, PeerMessage
 from qnodeos.errors import (
     CancelledError,
     ConfigurationError,
@@ -43,8 +43,10 @@ from qnodeos.qdevice.protocols import QDriver
 from qnodeos.qnpu.decoder import check_version
 from qnodeos.qnpu.entanglement import EntanglementManager, Pair, UserRequest
 from qnodeos.qnpu.link_layer import LinkLayer
-from qnodeos.qnpu.network_process import NETWORK_PRIORITY, NetworkProcess
+from qnodeos.qnpu.network_layer import NetworkLayer, Surroundings
+from qnodeos.qnpu.network_process import NETWORK_PRIORITY, Job, NetworkProcess
 from qnodeos.qnpu.process import (
+    NETWORK_PID,
     PendingSubroutine,
     ProcessEvent,
     ProcessState,
@@ -53,6 +55,7 @@ from qnodeos.qnpu.process import (
 from qnodeos.qnpu.process_manager import ProcessManager
 from qnodeos.qnpu.processor import Processor
 from qnodeos.qnpu.qmmu import QMMU
+from qnodeos.qnpu.routes import Route
 from qnodeos.qnpu.schedule import NetworkSchedule
 from qnodeos.qnpu.scheduler import PriorityFcfs, Scheduler, SchedulingPolicy
 from qnodeos.qnpu.services import Services
@@ -81,6 +84,8 @@ class KernelConfig:
         dispatch_ticks: ticks between choosing a user process and its first instruction.
             Zero unless a slower QNPU is to be modelled.
         limits: all bounds.
+        link_fidelity: estimate of the fidelity of pairs with a neighbour, from 0 to 1, where
+            there is one. A request for more is refused.
     """
 
     node_id: int
@@ -88,6 +93,7 @@ class KernelConfig:
     peers: Mapping[int, int]
     dispatch_ticks: int = 0
     limits: Limits = Limits()
+    link_fidelity: Mapping[int, float] = field(default_factory=dict)
 
 
 class Kernel:
@@ -127,7 +133,12 @@ class Kernel:
             policy if policy is not None else PriorityFcfs(), config.dispatch_ticks
         )
         self.entanglement = EntanglementManager(
-            self.qmmu, config.limits, driver.capabilities.tick_ns, config.peers, self._delivered
+            self.qmmu,
+            config.limits,
+            driver.capabilities.tick_ns,
+            config.peers,
+            self._delivered,
+            config.link_fidelity,
         )
         self.host_outbox: list[HostReply] = []
         self.peer_outbox: list[tuple[int, PeerMessage]] = []
@@ -141,6 +152,8 @@ class Kernel:
             lambda: self.network.start_bin(self._tick),
             lambda: self.network.schedule is not None,
         )
+        self._manager = ProcessManager(config.limits)
+        self.processes = self._manager.processes
         self.network = NetworkProcess(
             peers=dict(config.peers),
             driver=driver,
@@ -152,9 +165,27 @@ class Kernel:
             record=trace.record,
             fault=self.abort,
             running_pid=self._running_pid,
+            processes=self.processes,
         )
-        self._manager = ProcessManager(config.limits)
-        self.processes = self._manager.processes
+        self.network_layer = NetworkLayer(
+            config.node_id,
+            driver,
+            self.qmmu,
+            self.entanglement,
+            self.link_layer,
+            config.limits,
+            Surroundings(
+                now=lambda: self._tick,
+                next_bin=lambda: self.network.start_bin(self._tick),
+                send=self._send_peer,
+                add_job=self._add_job,
+                fault=self.abort,
+                record=lambda event, number: trace.record(self._tick, event, NETWORK_PID, number),
+                random_choice=random_choice,
+                count_pair=self.network.count_pair,
+            ),
+        )
+        self.network.relocation.layer_moved = self.network_layer.relocated
         self._processor = Processor(
             scheduler=self.scheduler,
             flavour=config.flavour,
@@ -167,6 +198,7 @@ class Kernel:
             record=trace.record,
             finished=self._answer,
             abort=self.abort,
+            check_wait=self._check_wait,
         )
         self.wait_for_qubit = self._processor.wait_for_qubit
         self.should_pause = self._processor.should_pause
@@ -216,6 +248,24 @@ class Kernel:
         self.network.install(schedule, None)
         return True
 
+    def install_routes(self, routes: Mapping[int, Route]) -> None:
+        """Use routes to other nodes; requests that are under way keep to theirs.
+
+        Args:
+            routes: by destination; those to neighbours may be among them.
+
+        Raises:
+            ConfigurationError: one leads over a node that is no neighbour.
+        """
+        strangers = {route.next_hop for route in routes.values()} - set(self._config.peers)
+        if strangers:
+            raise ConfigurationError(
+                f"routes lead over nodes {sorted(strangers)}, which are no neighbours of node "
+                f"{self._config.node_id}; neighbours are {sorted(self._config.peers)}"
+            )
+        self.entanglement.routes = dict(routes)
+        self.network_layer.install(self.entanglement.routes)
+
     # --- the host ---------------------------------------------------------------------
 
     def host_message(self, client: int, request: int, raw: bytes, tick: int) -> None:
@@ -247,6 +297,7 @@ class Kernel:
                         message.min_fidelity,
                     )
                     self.link_layer.socket_opened(socket)
+                    self.network_layer.socket_opened(socket)
                 case StopApp(app_id):
                     self._stop_app(client, app_id)
                 case _:
@@ -303,7 +354,9 @@ class Kernel:
             return
         process, subroutine = found
         if subroutine is process.current:
-            self.link_layer.withdraw(self.entanglement.forget(process.pid, subroutine.serial))
+            forgotten = self.entanglement.forget(process.pid, subroutine.serial)
+            self.link_layer.withdraw(forgotten)
+            self.network_layer.withdraw(forgotten)
             self.network.drop_cancelled()
             self._wake_network()
             process.current = None
@@ -379,7 +432,9 @@ class Kernel:
         process.current = None
         process.pending.clear()
         self._manager.remove(process)
-        self.link_layer.sockets_closed(self.entanglement.close_process(process.pid))
+        closed = self.entanglement.close_process(process.pid)
+        self.link_layer.sockets_closed(closed)
+        self.network_layer.sockets_closed(closed)
         self.qmmu.free_all(process.pid)
         self.network.drop_cancelled()
         self._wake_network()
@@ -418,7 +473,11 @@ class Kernel:
             PeerProtocolError: it comes from no neighbour, or from one that is not connected.
         """
         self._tick = tick
-        self.link_layer.receive(peer, message)
+        if isinstance(message, NetworkLayerMessage):
+            self.network_layer.receive(peer, message)
+            self.network.drop_cancelled()
+        else:
+            self.link_layer.receive(peer, message)
         if isinstance(message, Announce):
             self.network.on_announcement(peer)
         self._wake_network()
@@ -446,6 +505,7 @@ class Kernel:
 
     def _lose(self, peer: int, why: str, heard_tick: int) -> None:
         self.link_layer.lost(peer, why, heard_tick)
+        self.network_layer.peer_lost(peer, why)
         self.network.drop_cancelled()
         self._wake_network()
 
@@ -457,10 +517,15 @@ class Kernel:
         """
         self._tick = tick
         self.link_layer.connected(peer, self.network.start_bin(tick))
+        self.network_layer.peer_connected(peer)
 
     def _wake_network(self) -> None:
         if self.network.state is ProcessState.WAITING:
             self._processor.ready(self.network, ProcessEvent.WOKEN, self._tick)
+
+    def _add_job(self, job: Job) -> None:
+        self.network.add_job(job)
+        self._wake_network()
 
     def _send_peer(self, peer: int, message: PeerMessage) -> None:
         self.peer_outbox.append((peer, message))
@@ -491,6 +556,8 @@ class Kernel:
             outstanding: none is returned before the outcome of the last has come.
         """
         instruction = self._do_due(tick, outcome, herald)
+        if self.network_layer.must_look:
+            self.network_layer.look()
         if self._limits.qubit_ticks:
             self._watch_holders()
         return instruction
@@ -504,6 +571,11 @@ class Kernel:
         deadline = self.link_layer.deadline_tick
         if deadline is not None and tick >= deadline:
             self.link_layer.expire(tick)
+        deadline = self.network_layer.deadline_tick
+        if deadline is not None and tick >= deadline:
+            self.network_layer.expire(tick)
+            self.network.drop_cancelled()
+            self._wake_network()
         self._advance_network()
         return self._processor.run(tick)
 
@@ -520,9 +592,9 @@ class Kernel:
     def next_tick(self, tick: int) -> int | None:
         """The next tick at which `tick` has something to do if nothing arrives before."""
         soonest = self._processor.next_tick(tick)
-        due = self.link_layer.deadline_tick
-        if due is not None and (soonest is None or due < soonest):
-            soonest = due
+        for due in (self.link_layer.deadline_tick, self.network_layer.deadline_tick):
+            if due is not None and (soonest is None or due < soonest):
+                soonest = due
         if self._holders:
             kept = min(self._holders.values()) + self._limits.qubit_ticks
             soonest = kept if soonest is None else min(kept, soonest)
@@ -537,10 +609,13 @@ class Kernel:
 
     def _watch_holders(self) -> None:
         """End programs that have kept a qubit for too long while it was wanted."""
+        capabilities = self._driver.capabilities
         if self._processor.qubit_queue:
-            wanted = self._driver.capabilities.qubits
+            wanted = capabilities.qubits
+        elif self.link_layer.has_requests and capabilities.memory_qubits:
+            wanted = () if self.network.relocation.is_possible else capabilities.qubits
         elif self.link_layer.has_requests:
-            wanted = self._driver.capabilities.communication_qubits
+            wanted = capabilities.communication_qubits
         else:
             self._holders.clear()
             return
@@ -597,7 +672,14 @@ class Kernel:
     def offer(self, request: UserRequest) -> None:
         """Offer a new create request to its peer."""
         self._record(self._tick, Event.EGPD_CREATE, request.socket.process.pid, request.create_id)
-        self.link_layer.offer(request, self.network.start_bin(self._tick), self._tick)
+        if request.socket.remote_node in self._config.peers:
+            self.link_layer.offer(request, self.network.start_bin(self._tick), self._tick)
+        else:
+            self.network_layer.create(request)
+
+    def _check_wait(self, process: UserProcess) -> None:
+        if not self.network.is_delivering(process):
+            self.entanglement.check_wait(process)
 
     def _running_pid(self) -> int | None:
         running = self._processor.running

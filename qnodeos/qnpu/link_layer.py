@@ -10,8 +10,12 @@ talking in between; the creator's announcement afterwards confirms it.
     both attempt the head of the queue in each bin of the link
     herald: deliver, Announce  ---------->  herald and announcement agree: correct, deliver
                  <-----------------------  PairLost, if its device saw no such herald
-    program ends: Cancel  --------------->  forget
-    forget       <-----------------------  Reject, if the receiving program ends
+    program ends: Cancel  --------------->  forget, and tell the program that waits
+    forget       <-----------------------  Reject, if the receiving program ends, or its
+                                           receive request does not fit
+
+Both ends also tell when a program opens an ER socket and when it has ended, so that a receive
+request for which nothing was asked does not wait for a program that is gone.
 
 A request may also be for a segment of a circuit (`qnodeos.qnpu.network_layer`). It names no
 ER sockets; the network layer makes, accepts and drops it, and takes its pair, at both ends.
@@ -26,12 +30,14 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Final, Protocol
 
 from qnodeos.api.peer import (
     Accept,
     Announce,
     Cancel,
+    CircuitTerms,
     EntanglementType,
     Offer,
     PairLost,
@@ -39,8 +45,11 @@ from qnodeos.api.peer import (
     Reject,
     RequestTerms,
     Segment,
+    SocketClosed,
+    SocketOpened,
 )
 from qnodeos.errors import (
+    CallerError,
     EntanglementRequestError,
     EntanglementTimeoutError,
     PeerLostError,
@@ -53,7 +62,7 @@ from qnodeos.qdevice.outcomes import BellState
 from qnodeos.qnpu.entanglement import INT32_MAX, EntanglementManager, ErSocket, UserRequest
 from qnodeos.qnpu.link_queue import Link, LinkRequest
 from qnodeos.qnpu.process import ProcessState, UserProcess
-from qnodeos.qnpu.requests import RANDOM_BASES, ROTATIONS
+from qnodeos.qnpu.requests import RANDOM_BASES, ROTATIONS, are_weights
 
 Deadline = tuple[int, int]
 """A tick, and the number of one of our create requests."""
@@ -117,7 +126,8 @@ class LinkLayer:
         self._next_bin = next_bin
         self._has_schedule = has_schedule
         self.segments: Segments | None = None
-        self.links: Final = {peer: Link() for peer in peers}
+        most_ends = limits.processes * limits.er_sockets
+        self.links: Final = {peer: Link(most_ends) for peer in peers}
         self._places = {peer: place for place, peer in enumerate(self.links)}
         self._queued = 0
         self._mine: dict[int, LinkRequest] = {}
@@ -154,6 +164,7 @@ class LinkLayer:
         link.announced.clear()
         link.delivered.clear()
         link.segments_made.clear()
+        link.partners.clear()
         link.sequence = link.quiet_before_bin = 0
         for request in agreed:
             request.cancelled = True
@@ -165,11 +176,7 @@ class LinkLayer:
             if request.user is not None:
                 self._fault(request.user.socket.process, error)
                 continue
-            socket = self._entanglement.socket(peer, request.terms.remote_socket_id)
-            if socket is not None and socket.receives:
-                self._fault(socket.process, error)
-            elif socket is not None:
-                socket.lost = error
+            self._break_promise(request, error)
         for process in doubtful:
             self._fault(
                 process,
@@ -194,6 +201,8 @@ class LinkLayer:
             request.terms = replace(request.terms, start_bin=start_bin)
             self._enqueue(request)
             self._send(peer, Offer(request.create_id, request.terms))
+        for socket in self._entanglement.sockets_to(peer):
+            self._send(peer, SocketOpened(socket.socket_id, socket.remote_socket_id))
 
     def _link(self, peer: int) -> Link:
         link = self.links.get(peer)
@@ -220,6 +229,10 @@ class LinkLayer:
             remote_rotations=tuple((int(axis), n) for axis, n in arguments.remote_rotations),
             remote_random_basis=arguments.remote_random_basis,
             start_bin=start_bin,
+            priority=arguments.priority,
+            remote_weights=arguments.remote_weights,
+            atomic=arguments.atomic,
+            consecutive=arguments.consecutive,
         )
         request = LinkRequest(
             self._node_id,
@@ -264,7 +277,7 @@ class LinkLayer:
         if deadline is not None and tick >= deadline:
             return EntanglementTimeoutError(
                 f"{request.done} of {request.terms.pairs} pairs with node {request.peer} came "
-                "within max_time"
+                "within max_time; the next did not"
             )
         return None
 
@@ -304,16 +317,30 @@ class LinkLayer:
                         request.user.socket.process,
                         EntanglementRequestError(f"node {peer} refused the request: {reason}"),
                     )
+                elif request is None:
+                    self._spoil(
+                        link,
+                        create_id,
+                        f"node {peer} does not want the pairs of request {create_id}: {reason}",
+                    )
             case Cancel(create_id):
                 link.drop_offer(create_id)
                 request = link.find(peer, create_id)
                 if request is not None:
                     self._withdraw(request)
+                    self._break_promise(request, self._withdrawn(request))
             case PairLost(create_id, index):
                 self._on_pair_lost(peer, link, create_id, index)
+            case SocketOpened(socket_id, remote_socket_id):
+                socket = self._entanglement.socket(peer, remote_socket_id)
+                link.partners.end_opened(socket_id, remote_socket_id, socket)
+            case SocketClosed(socket_id):
+                socket = link.partners.end_closed(socket_id)
+                if socket is not None:
+                    self._on_other_end_closed(socket)
 
     def _on_offer(self, peer: int, link: Link, offer: Offer) -> None:
-        if not _is_valid(offer.terms, self._limits):
+        if not are_valid(offer.terms, self._limits):
             self._send(peer, Reject(offer.create_id, f"its terms are out of range: {offer.terms}"))
             return
         if link.knows_of(peer, offer.create_id):
@@ -350,8 +377,55 @@ class LinkLayer:
                 ),
             )
             return
-        socket.lost = None
+        terms = offer.terms
+        try:
+            self._entanglement.promised(
+                socket,
+                offer.create_id,
+                terms.kind,
+                terms.pairs,
+                partial(self._refuse_request, peer, offer.create_id),
+                atomic=terms.atomic,
+            )
+        except CallerError as error:
+            self._send(peer, Reject(offer.create_id, str(error)))
+            if socket.receives:
+                self._fault(socket.process, error)
+            return
         self._accept(peer, offer)
+
+    def _refuse_request(self, peer: int, create_id: int, reason: str) -> None:
+        """Tell the creator of a request that was accepted that it is off."""
+        request = self.links[peer].find(peer, create_id)
+        if request is not None:
+            self._withdraw(request)
+        self._send(peer, Reject(create_id, reason))
+
+    def _break_promise(self, request: LinkRequest, error: QNodeOSError) -> None:
+        """Tell the program that waits for the pairs of the neighbour's request."""
+        socket = self._entanglement.socket(request.peer, request.terms.remote_socket_id)
+        if socket is None or request.segment is not None:
+            return
+        process = self._entanglement.break_promise(socket, request.create_id, error)
+        if process is not None:
+            self._fault(process, error)
+
+    def _withdrawn(self, request: LinkRequest) -> EntanglementRequestError:
+        return EntanglementRequestError(
+            f"node {request.peer} withdrew the request after {request.done} of "
+            f"{request.terms.pairs} pairs: its program has ended or failed, was cancelled, or "
+            "its max_time was over"
+        )
+
+    def _on_other_end_closed(self, socket: ErSocket) -> None:
+        error = EntanglementRequestError(
+            f"the program at node {socket.remote_node} that had ER socket "
+            f"{socket.remote_socket_id} has ended; 0 pairs came for the receive request on ER "
+            f"socket {socket.socket_id}, as nothing there asked for any"
+        )
+        process = self._entanglement.other_end_closed(socket, error)
+        if process is not None:
+            self._fault(process, error)
 
     def _accept(self, peer: int, offer: Offer) -> LinkRequest:
         # The creator may be attempting anything in the queue, so it needs a whole bin to hear
@@ -369,13 +443,17 @@ class LinkLayer:
                 link.segments_made[create_id], f"node {peer} has no such pair as was announced"
             )
             return
-        # The half may already be in the program's hands: it cannot be taken back silently.
-        error = EntanglementRequestError(
-            f"pair {index} of request {create_id} was lost: node {peer} has no such pair"
+        self._spoil(
+            link,
+            create_id,
+            f"pair {index} of request {create_id} was lost: node {peer} has no such pair",
         )
+
+    def _spoil(self, link: Link, create_id: int, reason: str) -> None:
+        """Pairs that were handed to a program are worth nothing: they cannot be taken back."""
         for delivered_id, process, _ in link.delivered:
             if delivered_id == create_id and process.state is not ProcessState.ENDED:
-                self._fault(process, error)
+                self._fault(process, EntanglementRequestError(reason))
                 return
 
     # --- segments of circuits ---------------------------------------------------------
@@ -426,9 +504,12 @@ class LinkLayer:
     # --- sockets and processes --------------------------------------------------------
 
     def socket_opened(self, socket: ErSocket) -> None:
-        """Answer offers that waited for this socket."""
-        if socket.remote_node not in self.links:
+        """Tell the other end, and answer offers that waited for this socket."""
+        link = self.links.get(socket.remote_node)
+        if link is None:
             return
+        self._send(socket.remote_node, SocketOpened(socket.socket_id, socket.remote_socket_id))
+        link.partners.opened(socket)
         for offer in self.links[socket.remote_node].take_offers(socket.socket_id):
             self._answer(socket.remote_node, offer, socket)
 
@@ -436,14 +517,19 @@ class LinkLayer:
         """Withdraw what a process had agreed with peers, and tell them."""
         for socket in sockets:
             peer = socket.remote_node
-            if peer not in self.links:
+            link = self.links.get(peer)
+            if link is None:
                 continue
-            for request in self.links[peer].on_socket(socket.socket_id):
+            self._send(peer, SocketClosed(socket.socket_id, socket.remote_socket_id))
+            for request in link.on_socket(socket.socket_id):
                 self._withdraw(request)
                 if request.user is not None:
                     self._send(peer, Cancel(request.create_id))
                 else:
-                    self._send(peer, Reject(request.create_id, "the program there has ended"))
+                    done = f"{request.done} of {request.terms.pairs} pairs were made"
+                    self._send(
+                        peer, Reject(request.create_id, f"the program there has ended; {done}")
+                    )
 
     def withdraw(self, users: Iterable[UserRequest]) -> None:
         """Withdraw create requests of our processes, and tell their peers."""
@@ -465,11 +551,7 @@ class LinkLayer:
 
     def head(self, peer: int, number: int) -> LinkRequest | None:
         """The request both ends attempt in a bin, None if there is none."""
-        link = self.links[peer]
-        first = link.first
-        if first is None or number < first.start_bin or number < link.quiet_before_bin:
-            return None
-        return first
+        return self.links[peer].head(number)
 
     def announce(self, request: LinkRequest, bell_state: BellState, tick: int) -> int:
         """As creator: tell the peer of a herald; returns the pair's sequence number."""
@@ -484,6 +566,9 @@ class LinkLayer:
             Announce(request.create_id, request.done, sequence, bell_state, tick),
         )
         self._count_pair(link, request, sequence)
+        user = request.user
+        if user is not None and user.max_ticks is not None and request.done < request.terms.pairs:
+            self._postpone(request, tick + user.max_ticks)
         return sequence
 
     def match(self, request: LinkRequest, index: int, bell_state: BellState) -> Announce | None:
@@ -518,14 +603,24 @@ class LinkLayer:
     def _refuse(self, peer: int, announce: Announce) -> None:
         self._send(peer, PairLost(announce.create_id, announce.index))
         request = self.links[peer].find(peer, announce.create_id)
-        if request is not None:  # a request that lost a pair ends, so its creator does not wait
-            self._withdraw(request)
+        if request is None:
+            return
+        self._withdraw(request)  # a request that lost a pair ends, so its creator does not wait
+        self._break_promise(
+            request,
+            EntanglementRequestError(
+                f"pair {announce.index} of {request.terms.pairs} that node {peer} has announced "
+                "was lost: our device has no such pair"
+            ),
+        )
 
     def _count_pair(self, link: Link, request: LinkRequest, sequence: int) -> None:
         link.sequence = sequence + 1 & INT32_MAX
         request.done += 1
         if request.done >= request.terms.pairs:
             self._dequeue(request)
+        elif request.terms.is_uninterrupted:
+            link.begun = request
 
     # --- the queue --------------------------------------------------------------------
 
@@ -551,6 +646,16 @@ class LinkLayer:
             for tick in (request.deadline_tick, request.user.deadline_tick):
                 if tick is not None:
                     self._forget_deadline((tick, request.create_id))
+        self._find_deadline()
+
+    def _postpone(self, request: LinkRequest, deadline_tick: int) -> None:
+        """A pair has come in time; the next has as long again."""
+        user = request.user
+        assert user is not None
+        assert user.deadline_tick is not None
+        self._forget_deadline((user.deadline_tick, request.create_id))
+        user.deadline_tick = deadline_tick
+        insort(self._deadlines, (deadline_tick, request.create_id))
         self._find_deadline()
 
     def _forget_deadline(self, deadline: Deadline) -> None:
@@ -580,10 +685,13 @@ class LinkLayer:
         )
 
 
-def _is_valid(terms: RequestTerms, limits: Limits) -> bool:
+def are_valid(terms: RequestTerms | CircuitTerms, limits: Limits) -> bool:
+    """Whether a request can be served, whoever wrote its terms."""
     return (
         1 <= terms.pairs <= limits.pairs_per_request
         and 0 <= terms.remote_random_basis < len(RANDOM_BASES)
+        and are_weights(terms.remote_random_basis, terms.remote_weights)
+        and 0 <= terms.priority <= limits.highest_priority
         and len(terms.remote_rotations) <= ROTATIONS
         and all(
             axis in list(Axis) and 0 <= steps < ANGLE_STEPS

@@ -1,22 +1,28 @@
 """What a node knows of one link: the requests in order, and how to find one among many.
 
-The queue is a sorted list. Its other orders (by number, by ER socket, those accepted) are
-kept beside it, so that no operation on one request looks at all of them: it costs a few
-bisections, and moving the references behind its place in a list.
+The queue is a sorted list. Its other orders (by number, by ER socket, those accepted, those
+whose start bin has come) are kept beside it, so that no operation on one request looks at all
+of them: it costs a few bisections, and moving the references behind its place in a list.
+
+A bin serves the request of the highest priority whose start bin has come, among equals the
+first of the queue. Both ends know it by then, so they choose alike. One that is not to be
+interrupted keeps its place from its first pair to its last.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
 from qnodeos.api.peer import Announce, Offer, RequestTerms, Segment
-from qnodeos.qnpu.entanglement import UserRequest
+from qnodeos.qnpu.er_sockets import UserRequest
+from qnodeos.qnpu.partners import Partners
 from qnodeos.qnpu.process import UserProcess
 
 Order = tuple[int, int, int]
+Rank = tuple[int, int, int, int]
 
 _REMEMBERED_PAIRS: Final = 64
 """Pairs whose loss a peer may still report."""
@@ -56,6 +62,11 @@ class LinkRequest:
         return self.start_bin, self.creator, self.create_id
 
     @property
+    def rank(self) -> Rank:
+        """Who is served first, the same at both ends."""
+        return -self.terms.priority, self.start_bin, self.creator, self.create_id
+
+    @property
     def is_theirs(self) -> bool:
         """Whether the neighbour has created it."""
         return self.creator == self.peer
@@ -80,6 +91,9 @@ class LinkRequest:
 class Link:
     """What is known of one neighbour.
 
+    Args:
+        most_ends: ER sockets of the neighbour that are known at once.
+
     Attributes:
         is_up: whether there is a connection to the neighbour.
         queue: requests in order. Changed by `add` and `remove` only; a request in
@@ -91,9 +105,11 @@ class Link:
         sequence: number of the next pair.
         quiet_before_bin: no attempts before this bin: the head of the queue was withdrawn,
             and until the neighbour has heard of it, it may still attempt that one.
+        begun: the request that has its first pair and is not to be interrupted, if any.
+        partners: the neighbour's ER sockets.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most_ends: int = 64) -> None:
         self.is_up = True
         self.queue: list[LinkRequest] = []
         self.announced: deque[Announce] = deque()
@@ -101,7 +117,11 @@ class Link:
         self.sequence = 0
         self.quiet_before_bin = 0
         self.segments_made: dict[int, Segment] = {}
+        self.begun: LinkRequest | None = None
+        self.partners = Partners(most_ends)
         self._accepted: list[LinkRequest] = []
+        self._due: list[LinkRequest] = []  # accepted, and to start in a bin up to the horizon
+        self._horizon = -1
         self._numbers: dict[tuple[int, int], LinkRequest] = {}
         self._on_socket: dict[int, set[LinkRequest]] = {}
         self._theirs = 0
@@ -114,6 +134,22 @@ class Link:
     def first(self) -> LinkRequest | None:
         """The first accepted request of the queue."""
         return self._accepted[0] if self._accepted else None
+
+    def head(self, number: int) -> LinkRequest | None:
+        """The request both ends attempt in a bin, None if there is none."""
+        if number < self.quiet_before_bin:
+            return None
+        if self.begun is not None:
+            return self.begun
+        if number > self._horizon:
+            start, stop = (
+                bisect_right(self._accepted, bin_, key=_start_bin)
+                for bin_ in (self._horizon, number)
+            )
+            for request in self._accepted[start:stop]:
+                insort(self._due, request, key=_rank)
+            self._horizon = number
+        return next((request for request in self._due if request.start_bin <= number), None)
 
     @property
     def of_neighbour(self) -> int:
@@ -133,6 +169,8 @@ class Link:
         insort(self.queue, request, key=_order)
         if request.accepted:
             insort(self._accepted, request, key=_order)
+            if request.start_bin <= self._horizon:
+                insort(self._due, request, key=_rank)
         self._numbers[request.creator, request.create_id] = request
         self._on_socket.setdefault(request.socket_id, set()).add(request)
         self._theirs += request.is_theirs and request.segment is None
@@ -146,6 +184,10 @@ class Link:
         del self.queue[bisect_left(self.queue, request.order, key=_order)]
         if request.accepted:
             del self._accepted[bisect_left(self._accepted, request.order, key=_order)]
+            if request.start_bin <= self._horizon:
+                del self._due[bisect_left(self._due, request.rank, key=_rank)]
+            if self.begun is request:
+                self.begun = None
         mates = self._on_socket[request.socket_id]
         mates.remove(request)
         if not mates:
@@ -203,3 +245,11 @@ class Link:
 
 def _order(request: LinkRequest) -> Order:
     return request.order
+
+
+def _rank(request: LinkRequest) -> Rank:
+    return request.rank
+
+
+def _start_bin(request: LinkRequest) -> int:
+    return request.start_bin

@@ -5,6 +5,7 @@ do. One activation goes through these phases:
 
     PULL      take the head of the link's queue and a communication qubit; finish the
               activation if there is neither, or no time left in the bin for a batch
+    RELOCATE  no communication qubit is free: the state of one is moved to a memory qubit
     ATTEMPT   a batch is under way at the device
     AWAIT     receiver: a pair is heralded, the creator's announcement has not come yet
     CORRECT   receiver: gates that turn a kept pair into Phi+
@@ -13,7 +14,7 @@ do. One activation goes through these phases:
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -29,11 +30,12 @@ from qnodeos.qnpu.link_layer import LinkLayer
 from qnodeos.qnpu.link_queue import LinkRequest
 from qnodeos.qnpu.process import NETWORK_PID, Process, UserProcess
 from qnodeos.qnpu.qmmu import QMMU
+from qnodeos.qnpu.relocation import Relocation
 from qnodeos.qnpu.requests import (
     BASIS_ROTATIONS,
-    RANDOM_BASES,
     Rotations,
     can_be_phi_plus,
+    draw_basis,
     measured_basis,
 )
 from qnodeos.qnpu.schedule import NetworkSchedule
@@ -47,6 +49,7 @@ class Phase(Enum):
     """What the current activation is doing."""
 
     PULL = "pull"
+    RELOCATE = "relocate"
     ATTEMPT = "attempt"
     AWAIT = "await announcement"
     CORRECT = "correct"
@@ -83,6 +86,7 @@ class Herald:
     physical: int | None
     outcome: int | None
     sequence: int = 0
+    announced_tick: int = 0
 
 
 class NetworkProcess(Process):
@@ -95,6 +99,7 @@ class NetworkProcess(Process):
         bins_missed: bins that had something to do, but the QNPU was in use, or the kernel was
             not run in time.
         bins_blocked: bins that had something to do, but a program kept the qubit.
+        relocation: makes room when no communication qubit is free.
     """
 
     __slots__ = (
@@ -132,6 +137,7 @@ class NetworkProcess(Process):
         "bins_used",
         "pairs",
         "queue",
+        "relocation",
     )
 
     def __init__(
@@ -147,6 +153,7 @@ class NetworkProcess(Process):
         record: Callable[[int, int, int, int], None],
         fault: Callable[[UserProcess, QNodeOSError], None],
         running_pid: Callable[[], int | None],
+        processes: Mapping[int, UserProcess],
     ) -> None:
         super().__init__(NETWORK_PID, NETWORK_PRIORITY)
         self._peers = peers
@@ -162,6 +169,7 @@ class NetworkProcess(Process):
         self._record = record
         self._fault = fault
         self._running_pid = running_pid
+        self.relocation = Relocation(driver, qmmu, entanglement, processes, fault)
         self._phase = Phase.PULL
         self._request: LinkRequest | None = None
         self._physical = 0
@@ -224,10 +232,11 @@ class NetworkProcess(Process):
         if number == self._bin or tick < schedule.attempts_from(number):
             return False
         peer = schedule.peer(number)
-        if peer is None or self._link_layer.head(peer, number) is None:
+        request = None if peer is None else self._link_layer.head(peer, number)
+        if request is None:
             return False
         is_late = tick > schedule.last_start(number)  # we were not asked in time
-        if is_late or not self._may_get_a_qubit():
+        if is_late or not self._may_get_a_qubit(request):
             self._bin = number  # sit this bin out
             self.bins_missed += is_late
             self.bins_blocked += not is_late
@@ -235,14 +244,28 @@ class NetworkProcess(Process):
         self._bin_due = number
         return True
 
-    def _may_get_a_qubit(self) -> bool:
-        """Whether a qubit is free, or in the hands of the running process.
+    def _may_get_a_qubit(self, request: LinkRequest) -> bool:
+        """Whether there is room for a pair, or the running process may make it.
 
-        That one may give it back before we run. A qubit kept by a process that waits for its
-        host is not worth waiting for: the bin would be over, and others could have run.
+        That one may give a qubit back before we run. A qubit kept by a process that waits for
+        its host is not worth waiting for: the bin would be over, and others could have run.
         """
+        running = self._running_pid()
         owners = [self._qmmu.owner(physical) for physical in self._communication_qubits]
-        return None in owners or self._running_pid() in owners
+        has_qubit = self.relocation.is_possible or running in owners
+        return has_qubit and (running is not None or self._has_place(request))
+
+    def _has_place(self, request: LinkRequest) -> bool:
+        """Whether our half of the next pair of a request has a place to go to."""
+        if request.user is not None:
+            return self._entanglement.may_take(request.user)
+        socket = self._entanglement.socket(request.peer, request.terms.remote_socket_id)
+        return socket is None or self._entanglement.is_ready_for(socket, request.create_id)
+
+    def is_delivering(self, process: UserProcess) -> bool:
+        """Whether a pair for a process has been heralded, and will be handed to it soon."""
+        herald = self._herald
+        return herald is not None and herald.socket is not None and herald.socket.process is process
 
     def next_due(self, tick: int) -> int | None:
         """The next tick at which `is_due` may become true, None if nothing is pending."""
@@ -279,6 +302,10 @@ class NetworkProcess(Process):
         if self._herald is None:
             return None
         return self._herald.tick + self._limits.announcement_timeout_ticks
+
+    def count_pair(self, peer: int) -> None:
+        """A pair with another node was handed over."""
+        self.pairs[peer] += 1
 
     # --- jobs -------------------------------------------------------------------------
 
@@ -351,12 +378,14 @@ class NetworkProcess(Process):
         if tick > schedule.last_start(number):
             return False
         peer = schedule.peer(number)
+        request = None if peer is None else self._link_layer.head(peer, number)
+        if peer is None or request is None or not self._has_place(request):
+            return False
         physical = self._qmmu.first_free(self._communication_qubits)
-        if peer is None or physical is None:
-            return False
-        request = self._link_layer.head(peer, number)
-        if request is None:
-            return False
+        if physical is None:
+            self.queue.extend(self.relocation.begin())
+            self._phase = Phase.RELOCATE if self.queue else Phase.PULL
+            return bool(self.queue)
         self._request, self._physical, self._attempt_tick = request, physical, tick
         self._qmmu.reserve(physical)
         link = self._peers[peer]
@@ -390,12 +419,13 @@ class NetworkProcess(Process):
             arguments = request.user.arguments
             assert arguments is not None
             random_basis, rotations = arguments.local_random_basis, arguments.local_rotations
+            weights = arguments.local_weights
         else:
             random_basis = request.terms.remote_random_basis
+            weights = request.terms.remote_weights
             rotations = tuple((Axis(axis), n) for axis, n in request.terms.remote_rotations)
         if random_basis:
-            bases = RANDOM_BASES[random_basis]
-            self._basis = bases[self._random_choice(len(bases))]
+            self._basis = draw_basis(random_basis, weights, self._random_choice)
             self._rotations = BASIS_ROTATIONS[self._basis]
         else:
             self._rotations = rotations
@@ -407,6 +437,12 @@ class NetworkProcess(Process):
         """Take the outcome of the instruction sent last; returns what `run` returns."""
         if self._job is not None:
             return self._consume_job(self._job, outcome, tick)
+        if self._phase is Phase.RELOCATE:
+            if outcome.is_success and self.queue:
+                return DEVICE
+            self.queue.clear()
+            self._phase = Phase.PULL
+            return self.run(tick) if self.relocation.done(outcome) else FINISHED
         if self._phase is Phase.CORRECT:
             if outcome.is_success:
                 return DEVICE if self.queue else self.run(tick)
@@ -470,10 +506,12 @@ class NetworkProcess(Process):
         tick: int,
     ) -> Pair:
         terms = request.terms
-        is_phi_plus = kept is not None or can_be_phi_plus(
+        is_phi_plus = not terms.kind.receiver_measures or can_be_phi_plus(
             tuple((Axis(axis), steps) for axis, steps in terms.remote_rotations),
             terms.remote_random_basis,
         )
+        schedule = self._schedule
+        assert schedule is not None
         return Pair(
             request.create_id,
             sequence,
@@ -483,6 +521,7 @@ class NetworkProcess(Process):
             bell_state,
             tick,
             is_phi_plus,
+            schedule.begins(request.start_bin),
         )
 
     def _attempt_failed(self, request: LinkRequest, outcome: Outcome, tick: int) -> int:
@@ -522,7 +561,7 @@ class NetworkProcess(Process):
         request = self._request
         announced = self._link_layer.links[peer].announced
         if (
-            self._phase is Phase.PULL
+            self._phase in (Phase.PULL, Phase.RELOCATE)
             or request is None
             or request.peer != peer
             or len(announced) > 1
@@ -546,7 +585,7 @@ class NetworkProcess(Process):
             return False
         if announce is None:
             return False
-        herald.sequence = announce.sequence
+        herald.sequence, herald.announced_tick = announce.sequence, announce.tick
         if herald.physical is not None:
             self.queue.extend(self._driver.correct(herald.bell_state, herald.physical))
         self._phase = Phase.CORRECT
@@ -591,7 +630,7 @@ class NetworkProcess(Process):
             herald.physical,
             herald.outcome,
             herald.bell_state,
-            herald.tick,
+            herald.announced_tick,
         )
         try:
             self._entanglement.deliver_to_receiver(socket, pair)

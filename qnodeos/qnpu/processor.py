@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from qnodeos.api.netqasm import INSTRUCTION_BYTES, Flavour
-from qnodeos.errors import DeviceFailureError, InstructionBudgetError, QNodeOSError
+from qnodeos.errors import CallerError, DeviceFailureError, InstructionBudgetError, QNodeOSError
 from qnodeos.limits import Limits
 from qnodeos.qdevice.instructions import Opcode, PhysicalInstruction
 from qnodeos.qdevice.outcomes import BellState, Outcome
@@ -59,6 +59,8 @@ class Processor:
         record: takes every event.
         finished: takes a subroutine that has run to its end, and its process.
         abort: ends a process because of an error, at an instruction if one is at fault.
+        check_wait: raises a `CallerError` if a process begins to wait for entanglement that
+            cannot come while it waits.
 
     Attributes:
         running: the process that has the QNPU.
@@ -82,6 +84,7 @@ class Processor:
         record: Record,
         finished: Callable[[UserProcess, PendingSubroutine], None],
         abort: Callable[[UserProcess, QNodeOSError, int | None], None],
+        check_wait: Callable[[UserProcess], None],
     ) -> None:
         self._scheduler = scheduler
         self._policy = scheduler.policy
@@ -95,6 +98,7 @@ class Processor:
         self._record = record
         self._finished = finished
         self._abort = abort
+        self._check_wait = check_wait
         self._blocks = BlockDurations()
         self._tick = 0
         self._resume_tick = 0
@@ -310,6 +314,7 @@ class Processor:
             self._services(process),
             self._driver,
             len(instructions),
+            instructions,
         )
         operations = compile_subroutine(instructions, context)
         process.compiled_bytes += len(body)
@@ -332,6 +337,12 @@ class Processor:
             self._finish(process)
         elif code == WAIT:
             self._blocks.end(tick)
+            if process.pid not in self.qubit_queue:
+                try:
+                    self._check_wait(process)
+                except CallerError as error:
+                    self._abort(process, error, process.execution.pc)
+                    return
             process.handle(ProcessEvent.BLOCKED)
             self.running = None
             self._record(tick, Event.PROCESSOR_WAIT_USER_PROCESS, process.pid)

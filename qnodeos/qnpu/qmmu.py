@@ -28,6 +28,11 @@ class QMMU:
         self._owner: dict[int, tuple[int, int | None]] = {}
         self._map: dict[tuple[int, int], int] = {}
 
+    @property
+    def size(self) -> int:
+        """How many physical qubits the device has."""
+        return len(self._qubits)
+
     def physical(self, pid: int, virtual: int) -> int | None:
         """Physical address behind a virtual one, None if not mapped."""
         return self._map.get((pid, virtual))
@@ -131,6 +136,31 @@ class QMMU:
         self._require_network(physical)
         self.check_available(pid, virtual, max_qubits)
         self._bind(pid, virtual, physical)
+
+    def move(self, old: int, new: int) -> int | None:
+        """Tell that the state of a physical qubit is in another one now.
+
+        Args:
+            old: where it was; free afterwards.
+            new: where it is; belonged to the network process.
+
+        Returns:
+            The process that owns the state. None if the old qubit had been freed meanwhile;
+            then the new one is free, too.
+
+        Raises:
+            QubitAccessError: the network process does not own the new one.
+        """
+        self._require_network(new)
+        name = self._owner.pop(old, None)
+        if name is None:
+            del self._owner[new]
+            return None
+        self._owner[new] = name
+        pid, virtual = name
+        if virtual is not None:
+            self._map[pid, virtual] = new
+        return pid
 
     def free(self, pid: int, virtual: int) -> int:
         """Unmap a virtual qubit; returns the physical address that is free now.

@@ -14,11 +14,16 @@ from qnodeos.errors import EntanglementRequestError, QubitAccessError
 from qnodeos.qdevice.instructions import Axis, PhysicalInstruction
 from qnodeos.qnpu.context import Builder, CompileContext
 from qnodeos.qnpu.execution import WAIT, Operation
+from qnodeos.qnpu.isa import written_register
 
 Plan = Callable[[int], Sequence[PhysicalInstruction]]
 """From a physical qubit to the physical instructions of a gate on it."""
 
 UNMAPPED: Final = -1
+
+NO_QUBITS: Final = 1
+"""Encoded number of register C0. Where qubit ids are not needed, netqasm 2.3.0 names C0
+(sdk/builder.py, _build_cmds_epr_recv_measure), and never writes to it."""
 
 
 def _lookup(context: CompileContext, pc: int, virtual: int) -> int:
@@ -213,8 +218,17 @@ def _create_epr(
 def _recv_epr(
     context: CompileContext, pc: int, node: int, socket: int, qubits: int, results: int
 ) -> Operation:
+    """A receive request.
+
+    It does not say its type. But the address in C0, if that was never set, is nobody's: it is
+    0, where some other array of the program may be. So a request that names C0 has its halves
+    measured, and one that names an array of qubit ids keeps them there.
+    """
     registers, memory, services = context.memory.registers, context.memory, context.services
     following = pc + 1
+    keeps = qubits != NO_QUBITS or any(
+        written_register(instruction) == NO_QUBITS for instruction in context.instructions
+    )
 
     def operation() -> int:
         length = len(memory.array(registers[results]))
@@ -226,7 +240,7 @@ def _recv_epr(
         services.receive_entanglement(
             registers[node],
             registers[socket],
-            memory.arrays.get(registers[qubits]),
+            memory.arrays.get(registers[qubits]) if keeps else None,
             registers[results],
         )
         return following

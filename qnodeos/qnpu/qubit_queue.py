@@ -25,6 +25,10 @@ class QubitQueue:
         """How many processes wait."""
         return len(self._waiting)
 
+    def __contains__(self, pid: object) -> bool:
+        """Whether a process waits."""
+        return pid in self._waiting
+
     def join(self, pid: int, priority: int) -> None:
         """A process waits from now on; one that waits already keeps its place."""
         self._woken.pop(pid, None)

@@ -6,7 +6,7 @@ ten results per pair.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import cos, isclose, pi, sin
 from typing import Final, TypeVar
@@ -55,6 +55,15 @@ RANDOM_BASES: Final[tuple[tuple[int, ...], ...]] = (
 )
 """NetQASM's RandomBasis codes: 0 none, 1 XZ, 2 XYZ, 3 CHSH."""
 
+WEIGHT_UNITS: Final = 256
+"""Probabilities of random bases are in units of 1/256, one byte each
+(draft-dahlberg-ll-quantum-03, the link layer standard that NetQASM's requests follow)."""
+
+Weights = tuple[int, int]
+"""Probabilities of the first and, of three, the second basis; (0, 0): all are as likely."""
+
+_MAX_PERCENT: Final = 100
+
 
 @dataclass(frozen=True, slots=True)
 class CreateArguments:
@@ -62,7 +71,12 @@ class CreateArguments:
 
     Attributes:
         kind: create and keep (K), measure directly (M) or remote state preparation (R).
-        max_time_us: time after which the request expires, 0 for never.
+        max_time_us: time after which the request expires if no pair came, 0 for never.
+        local_weights, remote_weights: of the random bases.
+        min_fidelity_percent: what the pairs should have at least; 0 for no wish.
+        priority: requests with a higher one are served first.
+        atomic: all pairs have to be held at once.
+        consecutive: no other request of the link may come between the pairs.
     """
 
     kind: EntanglementType
@@ -72,6 +86,12 @@ class CreateArguments:
     local_rotations: Rotations
     remote_rotations: Rotations
     max_time_us: int
+    local_weights: Weights = (0, 0)
+    remote_weights: Weights = (0, 0)
+    min_fidelity_percent: int = 0
+    priority: int = 0
+    atomic: bool = False
+    consecutive: bool = False
 
 
 def parse_create_arguments(values: Sequence[int | None], limits: Limits) -> CreateArguments:
@@ -86,10 +106,10 @@ def parse_create_arguments(values: Sequence[int | None], limits: Limits) -> Crea
         )
     arguments = [value or 0 for value in values] + [0] * (ARGUMENTS - len(values))
     kind = arguments[0]
-    if kind not in (0, 1):
+    if kind not in list(EntanglementType):
         raise EntanglementRequestError(
-            f"entanglement type {kind} is not supported; use create-and-keep (0) or "
-            "measure-directly (1)"
+            f"entanglement type {kind} is not supported; use create-and-keep (0), "
+            "measure-directly (1) or remote state preparation (2)"
         )
     pairs = arguments[1] or 1
     if not 1 <= pairs <= limits.pairs_per_request:
@@ -101,6 +121,15 @@ def parse_create_arguments(values: Sequence[int | None], limits: Limits) -> Crea
         raise EntanglementRequestError(f"max_time {arguments[6]} is negative")
     for place, basis in ((2, arguments[2]), (3, arguments[3])):
         _choose(RANDOM_BASES, basis, f"random basis (argument {place})")
+    if not 0 <= arguments[4] <= _MAX_PERCENT:
+        raise EntanglementRequestError(
+            f"min_fidelity {arguments[4]} (argument 4) is outside 0..{_MAX_PERCENT} (percent)"
+        )
+    if not 0 <= arguments[7] <= limits.highest_priority:
+        raise EntanglementRequestError(
+            f"priority {arguments[7]} (argument 7) is outside 0..highest_priority="
+            f"{limits.highest_priority}"
+        )
     return CreateArguments(
         kind=EntanglementType(kind),
         pairs=pairs,
@@ -109,6 +138,12 @@ def parse_create_arguments(values: Sequence[int | None], limits: Limits) -> Crea
         local_rotations=_rotations(arguments[14:17], arguments[20]),
         remote_rotations=_rotations(arguments[17:20], arguments[21]),
         max_time_us=arguments[6] * unit,
+        local_weights=_weights(arguments, 2, 10),
+        remote_weights=_weights(arguments, 3, 12),
+        min_fidelity_percent=arguments[4],
+        priority=arguments[7],
+        atomic=_flag(arguments, 8, "atomic"),
+        consecutive=_flag(arguments, 9, "consecutive"),
     )
 
 
@@ -116,6 +151,64 @@ def _choose(choices: Sequence[_T], index: int, what: str) -> _T:
     if not 0 <= index < len(choices):
         raise EntanglementRequestError(f"{what} {index} is outside 0..{len(choices) - 1}")
     return choices[index]
+
+
+def _flag(arguments: Sequence[int], place: int, what: str) -> bool:
+    if arguments[place] not in (0, 1):
+        raise EntanglementRequestError(
+            f"{what} (argument {place}) is {arguments[place]}; use 0 or 1"
+        )
+    return bool(arguments[place])
+
+
+def _weights(arguments: Sequence[int], basis_place: int, place: int) -> Weights:
+    weights = arguments[place], arguments[place + 1]
+    if are_weights(arguments[basis_place], weights):
+        return weights
+    raise EntanglementRequestError(
+        f"probabilities {weights} (arguments {place} and {place + 1}, units of 1/{WEIGHT_UNITS}) "
+        f"do not fit random basis {arguments[basis_place]} (argument {basis_place}): each is in "
+        f"0..{WEIGHT_UNITS - 1}, their sum at most {WEIGHT_UNITS}, and there must be as many "
+        "bases left as there are numbers"
+    )
+
+
+def are_weights(random_basis: int, weights: Weights) -> bool:
+    """Whether two numbers can be the probabilities of a random basis.
+
+    The first belongs to the first basis; the second to the second of three. The last basis
+    gets what is left.
+    """
+    first, second = weights
+    given = max(len(RANDOM_BASES[random_basis]) - 1, 0)
+    return (
+        0 <= first < WEIGHT_UNITS
+        and 0 <= second < WEIGHT_UNITS
+        and first + second <= WEIGHT_UNITS
+        and not any(weights[given:])
+    )
+
+
+def draw_basis(random_basis: int, weights: Weights, random_choice: Callable[[int], int]) -> int:
+    """A basis of a random set.
+
+    Args:
+        random_basis: NetQASM's code of the set, not 0.
+        weights: probabilities in units of 1/256; (0, 0): all bases are equally likely.
+        random_choice: returns a random integer below its argument.
+
+    Returns:
+        The code of the basis.
+    """
+    bases = RANDOM_BASES[random_basis]
+    if not any(weights):
+        return bases[random_choice(len(bases))]
+    drawn = random_choice(WEIGHT_UNITS)
+    for basis, weight in zip(bases, weights, strict=False):
+        if drawn < weight:
+            return basis
+        drawn -= weight
+    return bases[-1]
 
 
 def _rotations(angles: Sequence[int], axes_code: int) -> Rotations:

@@ -83,6 +83,10 @@ class NetworkSchedule:
         """Tick of this node of a network tick."""
         return network_tick + self.epoch_tick
 
+    def begins(self, number: int) -> int:
+        """First tick of a bin."""
+        return self.epoch_tick + number * self.bin_ticks
+
     def attempts_from(self, number: int) -> int:
         """First tick of a bin at which attempts may start."""
         return self.epoch_tick + number * self.bin_ticks + self.guard_ticks

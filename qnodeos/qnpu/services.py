@@ -74,6 +74,7 @@ class Services:
         qmmu.free(self._pid, virtual)
         if not qmmu.owned(self._pid):
             process.qubit_tick = None
+        self._kernel.entanglement.freed(process)
 
     def create_entanglement(
         self,

@@ -222,7 +222,7 @@ def test_nothing_leaks_whatever_becomes_of_the_connections(data):
                 program = (
                     create_epr(remote=remote, arguments=kind)
                     if chances.random() < 0.5
-                    else recv_epr(remote=remote)
+                    else recv_epr(remote=remote, measured=bool(kind))
                 )
                 node.post(submit(0, program), client)
         elif act in ("cut", "silence"):

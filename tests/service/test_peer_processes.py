@@ -81,7 +81,7 @@ def make_pair(system: TwoNodes) -> None:
     with programs(system) as both:
         requests = [
             both[0].ask(create_epr(remote=1, arguments=measure_directly())),
-            both[1].ask(recv_epr(remote=0)),
+            both[1].ask(recv_epr(remote=0, measured=True)),
         ]
         replies = [p.reply(request) for p, request in zip(both, requests, strict=True)]
     told = []
@@ -100,7 +100,7 @@ def pending_pairs(system: TwoNodes) -> Iterator[tuple[Program, int, Program, int
         before = client.figure("kernel", "pairs")
         kept: dict[str, Any] = {"pairs": MANY, "virtuals": []}  # no qubits are
         created = client.ask(create_epr(remote=1, arguments=measure_directly(), **kept))
-        received = server.ask(recv_epr(remote=0, **kept))
+        received = server.ask(recv_epr(remote=0, measured=True, **kept))
         until(lambda: client.figure("kernel", "pairs") != before, "pairs are made")
         yield client, created, server, received
 

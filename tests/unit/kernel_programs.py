@@ -80,7 +80,7 @@ def create_epr(
     wait: bool = True,
 ) -> str:
     """A create request; its results are array ``base``, returned if it waits for them."""
-    return _request("create_epr C0 C1 C2 C3 C4", **locals())
+    return _request("create_epr C1 C2 C3 C4 C5", **locals())
 
 
 def recv_epr(
@@ -91,21 +91,43 @@ def recv_epr(
     virtuals: Sequence[int] | None = None,
     base: int = 0,
     wait: bool = True,
+    measured: bool = False,
 ) -> str:
-    """A receive request; its results are array ``base``, returned if it waits for them."""
-    return _request("recv_epr C0 C1 C2 C4", arguments=None, **locals())
+    """A receive request; its results are array ``base``, returned if it waits for them.
+
+    If its halves are measured it names C0, which is never set, as the SDK does.
+    """
+    options = dict(locals())
+    qubits = "C0" if options.pop("measured") else "C3"
+    return _request(f"recv_epr C1 C2 {qubits} C5", arguments=None, **options)
 
 
 def measure_directly(**more: int) -> dict[int, int]:
     """Arguments of a measure-directly request; names are those of `_ARGUMENT`."""
-    return {0: 1} | {_ARGUMENT[name]: value for name, value in more.items()}
+    return {0: 1} | keep(**more)
+
+
+def prepare(**more: int) -> dict[int, int]:
+    """Arguments of a request for remote state preparation."""
+    return {0: 2} | keep(**more)
+
+
+def keep(**more: int) -> dict[int, int]:
+    """Arguments of a create-and-keep request."""
+    return {_ARGUMENT[name]: value for name, value in more.items()}
 
 
 _ARGUMENT: Final = {
     "random_local": 2,
     "random_remote": 3,
+    "min_fidelity": 4,
     "time_unit": 5,
     "max_time": 6,
+    "priority": 7,
+    "atomic": 8,
+    "consecutive": 9,
+    **{f"local_weight_{i}": 10 + i for i in range(2)},
+    **{f"remote_weight_{i}": 12 + i for i in range(2)},
     **{f"local_{i}": 14 + i for i in range(3)},
     **{f"remote_{i}": 17 + i for i in range(3)},
     "local_axes": 20,
@@ -131,7 +153,7 @@ def _request(
     for index, value in ({1: pairs} | (arguments or {})).items():
         lines.append(f"store {value} @{base + 2}[{index}]")
     operands = (remote, socket, base + 1, base + 2, base)
-    lines += [f"set C{i} {value}" for i, value in enumerate(operands)]
+    lines += [f"set C{i} {value}" for i, value in enumerate(operands, start=1)]
     lines.append(instruction)
     if wait:
         lines += [f"wait_all @{base}[0:{10 * pairs}]", f"ret_arr @{base}"]

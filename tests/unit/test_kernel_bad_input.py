@@ -104,7 +104,7 @@ CASES: dict[str, tuple[str | bytes, str, str, Any]] = {
         recv_epr(remote=2, socket=5), "EntanglementRequestError", "no ER socket 5", ...,
     ),
     "type of entanglement": (
-        create_epr(arguments={0: 2}), "EntanglementRequestError", "type 2 is not supported", ...,
+        create_epr(arguments={0: 3}), "EntanglementRequestError", "type 3 is not supported", ...,
     ),
     "too few qubits named": (
         create_epr(pairs=2, virtuals=[1]), "EntanglementRequestError", "names 1 qubits", ...,

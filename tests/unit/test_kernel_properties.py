@@ -28,6 +28,8 @@ from qnodeos.api.peer import (
     PairLost,
     Reject,
     RequestTerms,
+    SocketClosed,
+    SocketOpened,
 )
 from qnodeos.limits import Limits
 from qnodeos.qdevice.capabilities import Capabilities
@@ -42,8 +44,10 @@ from tests.unit.kernel_programs import (
     create_epr,
     encode,
     init_app,
+    keep,
     measure_directly,
     open_socket,
+    prepare,
     recv_epr,
     register,
     stop_app,
@@ -74,6 +78,11 @@ PROGRAMS = [
     create_epr(),
     create_epr(wait=False),
     create_epr(pairs=2, arguments=measure_directly()),
+    create_epr(pairs=2, arguments=prepare(priority=1)),
+    create_epr(pairs=2, arguments=measure_directly(consecutive=1), base=50),
+    create_epr(pairs=2, virtuals=[1, 1], arguments=keep(priority=2), socket=1, base=60),
+    recv_epr(remote=2, pairs=2, measured=True, base=70),
+    recv_epr(remote=2, pairs=2, virtuals=[0, 0], base=80, wait=False),
     create_epr(pairs=2, virtuals=[1, 2], socket=1, base=10),
     create_epr(arguments=measure_directly(max_time=2_000), base=20, wait=False),
     recv_epr(remote=2),
@@ -218,11 +227,44 @@ class KernelMachine(RuleBasedStateMachine):
     def reject(self, number: int) -> None:
         self.from_peer(Reject(number, "no"))
 
-    @rule(number=IDS, socket=st.integers(0, 2), measure=st.booleans(), pairs=st.integers(0, 2))
-    def offer(self, number: int, socket: int, measure: bool, pairs: int) -> None:
+    @rule(
+        number=IDS,
+        socket=st.integers(0, 2),
+        kind=st.sampled_from(EntanglementType),
+        pairs=st.integers(0, 2),
+        priority=st.sampled_from([0, 0, 1]),
+        consecutive=st.booleans(),
+    )
+    def offer(
+        self,
+        number: int,
+        socket: int,
+        kind: EntanglementType,
+        pairs: int,
+        priority: int,
+        consecutive: bool,
+    ) -> None:
         start_bin = self.tick // BIN_TICKS + 1
-        terms = RequestTerms(socket, socket, EntanglementType(measure), pairs, (), 0, start_bin)
+        terms = RequestTerms(
+            socket,
+            socket,
+            kind,
+            pairs,
+            (),
+            0,
+            start_bin,
+            priority=priority,
+            consecutive=consecutive,
+        )
         self.from_peer(Offer(number, terms))
+
+    @rule(socket=st.integers(0, 2))
+    def socket_opens(self, socket: int) -> None:
+        self.from_peer(SocketOpened(socket, socket))
+
+    @rule(socket=st.integers(0, 2))
+    def socket_closes(self, socket: int) -> None:
+        self.from_peer(SocketClosed(socket, socket))
 
     @rule(number=IDS)
     def cancel(self, number: int) -> None:
@@ -290,15 +332,20 @@ class Step:
     """What two programs do together: one creates, the other receives."""
 
     creator: int
-    kind: int  # 0 keep, 1 measure directly
+    kind: EntanglementType
     pairs: int
     local: bool
+
+    def keeps(self, creates: bool) -> bool:
+        """Whether an end keeps its halves."""
+        kind = self.kind
+        return not (kind.creator_measures if creates else kind.receiver_measures)
 
 
 STEPS = st.builds(
     Step,
     creator=st.integers(1, 2),
-    kind=st.integers(0, 1),
+    kind=st.sampled_from(EntanglementType),
     pairs=st.integers(1, 3),
     local=st.booleans(),
 )
@@ -390,11 +437,11 @@ def play(scenario: Scenario, *, every_tick: bool) -> tuple[Lab, list[tuple[Node,
             common = {"remote": remote, "socket": number, "pairs": step.pairs, "base": 4 * place}
             creates = step.creator == node_id
             program = (
-                create_epr(virtuals=virtuals, arguments={0: step.kind}, **common)  # type: ignore[arg-type]
+                create_epr(virtuals=virtuals, arguments={0: int(step.kind)}, **common)  # type: ignore[arg-type]
                 if creates
-                else recv_epr(virtuals=virtuals, **common)  # type: ignore[arg-type]
+                else recv_epr(virtuals=virtuals, measured=not step.keeps(False), **common)  # type: ignore[arg-type]
             )
-            if step.kind == 0:
+            if step.keeps(creates):
                 program += "".join(f"set Q0 {v}\nqfree Q0\n" for v in virtuals)
             if step.local:
                 program += TWICE
@@ -414,15 +461,17 @@ def play(scenario: Scenario, *, every_tick: bool) -> tuple[Lab, list[tuple[Node,
 def test_programs_that_fit_together_all_end_well(scenario):
     """Whatever the order of starts, messages of less than a bin, heralds and directions."""
     lab, posted = play(scenario, every_tick=False)
-    told: dict[int, list[tuple[int, int, int]]] = {1: [], 2: []}
+    told: dict[int, list[tuple[int, ...]]] = {1: [], 2: []}
     for node, request, step, creates in posted:
         values = [value or 0 for value in node.array(request)]
         for at in range(0, len(values), 10):
             kind, create_id = values[at : at + 2]
-            assert kind == step.kind
+            assert kind == (0 if step.keeps(creates) else 1)
             place = at + (4 if kind == 0 else 5)
             assert values[place - 1] == int(not creates)
-            told[1 if creates else 2].append((values[place], create_id, kind))
+            goodness, bell_state = values[place + 3], values[at + 9]
+            told[1 if creates else 2].append((values[place], create_id, goodness, bell_state))
+            assert bell_state == BellState.PHI_PLUS
     assert sorted(told[1]) == sorted(told[2])
     assert sorted(sequence for sequence, *_ in told[1]) == list(range(len(told[1])))
     lab.check_clean()

@@ -18,6 +18,7 @@ from qnodeos.api.peer import (
     PeerMessage,
     Reject,
     RequestTerms,
+    SocketOpened,
 )
 from qnodeos.errors import EntanglementTimeoutError, PeerProtocolError
 from qnodeos.limits import Limits
@@ -51,12 +52,16 @@ class Bench:
             peers,
             self.manager,
             LIMITS,
-            lambda peer, message: self.sent.append((peer, message)),
+            self.send,
             lambda process, error: self.faults.append((process, error)),
             lambda: self.bin + 1,
         )
         self.process = UserProcess(1, (1, 0), 3, LIMITS)
         self.process.memory.create_array(0, 1_000)
+
+    def send(self, peer: int, message: PeerMessage) -> None:
+        if not isinstance(message, SocketOpened):
+            self.sent.append((peer, message))
 
     def socket(self, number: int = 0, remote: int = 2) -> ErSocket:
         socket = self.manager.open_socket(self.process, number, remote, number, 0)

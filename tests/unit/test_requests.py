@@ -120,7 +120,7 @@ def test_everything_given():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({0: 2}, "type 2 is not supported"),
+        ({0: 3}, "type 3 is not supported"),
         ({0: -1}, "type -1 is not supported"),
         ({1: -1}, "request of -1 pairs"),
         ({1: 101}, "pairs_per_request=100"),
