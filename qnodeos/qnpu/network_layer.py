@@ -630,6 +630,7 @@ class NetworkLayer:
         if new is not None:
             self._halves[new] = half
             return
+        self._qmmu.release(old)
         for circuit in self._circuits.values():
             if half in (circuit.upstream, circuit.downstream):
                 self._expire(circuit, f"node {self._node_id} lost a qubit when moving it")
