@@ -54,7 +54,7 @@ def check_connection(app_id: int, max_qubits: int, sockets: Iterable[EPRSocket])
         raise CallerError(f"max_qubits is {max_qubits}; it must lie in 1..{MAX_QUBITS}")
     for socket in sockets:
         for number in (socket.epr_socket_id, socket.remote_epr_socket_id):
-            if number not in _INT32:
+            if not _lies_in(_INT32, number):
                 raise CallerError(f"EPR socket id {number} is no 32-bit integer")
 
 
@@ -83,10 +83,10 @@ def _misfit(operand: Any, immediates: range) -> str | None:
             last = _REGISTERS_PER_BANK - 1
             return f"there is no register {operand}; banks have registers 0..{last}"
     elif kind is Immediate:
-        if operand.value not in immediates:
+        if not _lies_in(immediates, operand.value):
             return f"{operand.value} is outside {immediates[0]}..{immediates[-1]}"
     elif kind is Address:
-        if operand.address not in _INT32:
+        if not _lies_in(_INT32, operand.address):
             return f"address {operand.address} is no 32-bit integer"
     elif kind is ArrayEntry:
         return _misfit(operand.address, _INT32) or _misfit(operand.index, _INT32)
@@ -97,3 +97,8 @@ def _misfit(operand: Any, immediates: range) -> str | None:
             or _misfit(operand.stop, _INT32)
         )
     return None
+
+
+def _lies_in(numbers: range, value: int) -> bool:
+    # `in` looks at one number after the other if the value is a subclass of int, as enums are.
+    return numbers[0] <= value <= numbers[-1]
