@@ -1,0 +1,37 @@
+"""`qnodeos squidasm`: scripts written for the simulator SquidASM, on simulated nodes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def squidasm(
+    script: Annotated[Path, typer.Argument(help="The script.", show_default=False)],
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[ARGUMENT]...", help="Of the script.", show_default=False),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(help="Of all randomness; each simulation of the script has the next.")
+    ] = 1,
+    limit: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="SECONDS",
+            help="Virtual time that each run of the script's programs may take (1000 s).",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Run a script written for the simulator SquidASM, unmodified, on simulated nodes.
+
+    The names it imports mean qnodeos: programs, sockets, network configurations, routines. What
+    is not to be had is refused by name. Neither SquidASM nor NetSquid is needed.
+    """
+    from qnodeos.applications.squidasm.script import run_script
+
+    run_script(script, arguments or [], seed=seed, limit_s=limit)
