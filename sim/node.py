@@ -7,7 +7,7 @@ taken in, then the kernel acts; what it wants to send goes out with the next tic
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from qnodeos.api.host import HostReply
@@ -16,6 +16,7 @@ from qnodeos.cnpu.virtual import Clock
 from qnodeos.qdevice.endpoint import FrameMaster, Response
 from qnodeos.qdevice.protocols import SimulatedQDevice
 from qnodeos.qnpu.kernel import Kernel
+from qnodeos.qnpu.routes import Route
 
 _NEVER: Final = 1 << 62
 
@@ -83,6 +84,10 @@ class VirtualNode:
     def peer_connected(self, peer: int) -> None:
         """There is a connection to another node again, from now on."""
         self._arrive(lambda tick: self.kernel.peer_connected(peer, tick))
+
+    def install_routes(self, routes: Mapping[int, Route]) -> None:
+        """Routes to other nodes come into force now; see `Kernel.install_routes`."""
+        self._arrive(lambda tick: self.kernel.install_routes(routes))
 
     def _arrive(self, deliver: Callable[[int], None]) -> None:
         self._inbox.append(deliver)

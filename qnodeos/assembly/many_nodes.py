@@ -12,7 +12,9 @@ from qnodeos.assembly.description import NetworkDescription
 from qnodeos.assembly.nodes import NodeBuilder, NodeHandles
 from qnodeos.assembly.platforms import PLATFORMS
 from qnodeos.cnpu.latency import LatencyProfile
+from qnodeos.errors import ConfigurationError
 from qnodeos.limits import Limits
+from qnodeos.qnpu.routes import Route, make_routes
 from sim.link import EntanglementLink
 from sim.network import PeerNetwork, VirtualNetwork
 from sim.register_device import RegisterDevice
@@ -29,6 +31,8 @@ class NetworkSystem:
         network: runs programs.
         nodes: by name.
         links: by the names of their two nodes, as in the description.
+        peers: connects the QNPUs.
+        absent: nodes that have left, by name.
     """
 
     description: NetworkDescription
@@ -36,7 +40,78 @@ class NetworkSystem:
     nodes: Mapping[str, NodeHandles]
     links: Mapping[LinkName, EntanglementLink]
     peers: PeerNetwork
+    absent: set[str] = field(default_factory=set)
     cleanup: ExitStack = field(default_factory=ExitStack)
+
+    def remove(self, name: str) -> None:
+        """A node leaves: its neighbours lose their connections to it, and routes avoid it.
+
+        Programs that wait for pairs with it, or over it, end with an error, as do its own that
+        wait for pairs with others. All others go on.
+
+        Args:
+            name: a node that is there.
+
+        Raises:
+            ConfigurationError: it is not.
+        """
+        self._require(name, there=True)
+        self.absent.add(name)
+        for neighbour in self._present_neighbours(name):
+            self.peers.disconnect(self._ids[name], self._ids[neighbour])
+        self._install_routes()
+
+    def add_back(self, name: str) -> None:
+        """A node that has left is back, with its connections and the routes over it.
+
+        Args:
+            name: a node that has left.
+
+        Raises:
+            ConfigurationError: it has not.
+        """
+        self._require(name, there=False)
+        self.absent.remove(name)
+        for neighbour in self._present_neighbours(name):
+            self.peers.connect(self._ids[name], self._ids[neighbour])
+        self._install_routes()
+
+    def routes(self) -> dict[str, dict[str, Route]]:
+        """The present route of every node to every other that it can reach, by their names."""
+        names = list(self.description.nodes)
+        return {
+            names[node]: {names[destination]: route for destination, route in routes.items()}
+            for node, routes in self._routes().items()
+        }
+
+    def _routes(self) -> dict[int, dict[int, Route]]:
+        return make_routes(
+            {
+                (self._ids[link.between[0]], self._ids[link.between[1]]): link.estimate
+                for link in self.description.links
+                if self.absent.isdisjoint(link.between)
+            }
+        )
+
+    def _install_routes(self) -> None:
+        routes = self._routes()
+        for name, handles in self.nodes.items():
+            handles.node.install_routes(routes.get(self._ids[name], {}))
+
+    @property
+    def _ids(self) -> dict[str, int]:
+        return self.description.node_ids
+
+    def _present_neighbours(self, name: str) -> list[str]:
+        return [each for each in self.description.neighbours(name) if each not in self.absent]
+
+    def _require(self, name: str, *, there: bool) -> None:
+        if name not in self.nodes or (name not in self.absent) is not there:
+            present = [each for each in self.nodes if (each not in self.absent) is there]
+            raise ConfigurationError(
+                f"no node {name!r} {'is there' if there else 'has left'}; those that "
+                f"{'are' if there else 'have'}: {', '.join(present) or 'none'}"
+            )
 
     def close(self) -> None:
         """Free what needs freeing; more than once does no harm."""
@@ -71,8 +146,9 @@ def build_network(
     Raises:
         ConfigurationError: there is no such policy.
     """
+    names = list(description.nodes)
     builder = NodeBuilder(
-        list(description.nodes),
+        names,
         profile,
         seed,
         trace_capacity=trace_capacity,
@@ -102,7 +178,11 @@ def build_network(
             platform.driver_for(device.capabilities),
             platform.flavour,
             {ids[neighbour]: number for number, neighbour in enumerate(neighbours)},
+            {ids[neighbour]: link.estimate for neighbour, link in neighbours.items()},
         )
         if name in schedules:
             handles.node.kernel.install_schedule(schedules[name])
-    return NetworkSystem(description, builder.network(), builder.handles, links, builder.peers)
+    system = NetworkSystem(description, builder.network(), builder.handles, links, builder.peers)
+    for number, routes in system._routes().items():
+        builder.handles[names[number]].node.kernel.install_routes(routes)
+    return system

@@ -97,6 +97,7 @@ class NodeBuilder:
         driver: QDriver,
         flavour: Flavour,
         peers: Mapping[int, int],
+        link_fidelity: Mapping[int, float] | None = None,
     ) -> NodeHandles:
         """Make a node; its schedule and routes are the caller's to install.
 
@@ -106,6 +107,7 @@ class NodeBuilder:
             driver: the QDriver of that.
             flavour: NetQASM that the node speaks.
             peers: node ids of its neighbours, and the device's link to each.
+            link_fidelity: estimates for the pairs with them, where there are any.
         """
         number = self._directory.nodes[name]
         tick_ns = device.capabilities.tick_ns
@@ -120,6 +122,7 @@ class NodeBuilder:
                 peers=peers,
                 dispatch_ticks=self._profile.dispatch_us * _US_IN_NS // tick_ns,
                 limits=self._limits,
+                link_fidelity=link_fidelity or {},
             ),
             driver,
             qnpu_trace,
