@@ -69,7 +69,7 @@ class TeardownCause(IntEnum):
     """Why a circuit ends."""
 
     DONE = 0
-    """All its pairs have been delivered, or its creator has withdrawn the request."""
+    """All its pairs have been delivered."""
     REFUSED = 1
     """It cannot be served."""
     BUSY = 2
@@ -77,7 +77,7 @@ class TeardownCause(IntEnum):
     LOST = 3
     """Two nodes on its path have lost the connection to each other."""
     ENDED = 4
-    """The program at one end has ended."""
+    """The program at one end has ended, or has withdrawn its request."""
     FAILED = 5
     """Too many attempts at a pair came to nothing."""
 

@@ -1,148 +1,170 @@
-"""What the ends of a circuit do with their halves: correct, measure, and tell of it."""
+"""The ends of circuits: what the tail and the head do with the halves of a pair that is made.
+
+The tail makes its half that of Phi+, measures it if it was asked to, delivers it and tells the
+head, which does the same with its own. On its way the message begins the next pair.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Callable
 
-from qnodeos.api.peer import CircuitTerms
-from qnodeos.errors import DeviceFailureError
-from qnodeos.qdevice.instructions import Axis, Opcode, PhysicalInstruction
-from qnodeos.qdevice.outcomes import BellState, Outcome
-from qnodeos.qdevice.protocols import QDriver
-from qnodeos.qnpu.er_sockets import Pair, UserRequest
-from qnodeos.qnpu.requests import BASIS_ROTATIONS, Rotations, Weights, draw_basis, measured_basis
+from qnodeos.api.peer import Complete
+from qnodeos.errors import CallerError, DeviceFailureError
+from qnodeos.qdevice.outcomes import BellState
+from qnodeos.qnpu.attempts import Attempts
+from qnodeos.qnpu.circuit_table import CircuitTable, Surroundings
+from qnodeos.qnpu.circuits import Circuit, CircuitEvent, CircuitState, Half
+from qnodeos.qnpu.entanglement import INT32_MAX
+from qnodeos.qnpu.measured_half import Basis, Measured, creator_basis, pair_of, receiver_basis
+from qnodeos.qnpu.network_process import Job
+from qnodeos.qnpu.process import ProcessState
 
-_STEP_EXPONENT: Final = 4
-"""Rotations of requests come in steps of pi/2**4."""
-
-
-@dataclass(frozen=True, slots=True)
-class Basis:
-    """How a half is measured.
-
-    Attributes:
-        rotations: before a measurement of Z.
-        code: of the basis; None if it is none that has a code.
-    """
-
-    rotations: Rotations
-    code: int | None
+_S, _E = CircuitState, CircuitEvent
 
 
-def creator_basis(user: UserRequest, random_choice: Callable[[int], int]) -> Basis | None:
-    """How the creator's half is measured, None if it is kept; drawn anew for every pair."""
-    arguments = user.arguments
-    assert arguments is not None
-    if not arguments.kind.creator_measures:
-        return None
-    return _basis(
-        arguments.local_random_basis,
-        arguments.local_weights,
-        arguments.local_rotations,
-        random_choice,
-    )
-
-
-def receiver_basis(terms: CircuitTerms, random_choice: Callable[[int], int]) -> Basis | None:
-    """How the receiver's half is measured, None if it is kept; drawn anew for every pair."""
-    if not terms.kind.receiver_measures:
-        return None
-    rotations = tuple((Axis(axis), steps) for axis, steps in terms.remote_rotations)
-    return _basis(terms.remote_random_basis, terms.remote_weights, rotations, random_choice)
-
-
-def _basis(
-    random_basis: int,
-    weights: Weights,
-    rotations: Rotations,
-    random_choice: Callable[[int], int],
-) -> Basis:
-    if not random_basis:
-        return Basis(rotations, measured_basis(rotations))
-    code = draw_basis(random_basis, weights, random_choice)
-    return Basis(BASIS_ROTATIONS[code], code)
-
-
-class Measured:
-    """Corrects a half to that of Phi+, measures it if asked to, and keeps what came of it.
+class Ends:
+    """See the module's docstring.
 
     Args:
-        driver: makes the instructions.
-        bell_state: state of the pair.
-        basis: how to measure our half; None to keep it.
-
-    Attributes:
-        outcome: of the instruction that failed, or of the measurement.
+        around: what the kernel gives.
+        table: the circuits of this node.
+        attempts: begins the next pair.
     """
 
-    def __init__(self, driver: QDriver, bell_state: BellState, basis: Basis | None) -> None:
-        self._driver = driver
-        self._bell_state = bell_state
-        self._instructions: list[PhysicalInstruction] = []
-        self.basis = basis
-        self.outcome = Outcome.SUCCESS_ZERO
+    def __init__(self, around: Surroundings, table: CircuitTable, attempts: Attempts) -> None:
+        self._around = around
+        self._table = table
+        self._attempts = attempts
+        self._sequences: dict[int, int] = {}  # by head
 
-    def instructions(self, qubit: int | None) -> Sequence[PhysicalInstruction]:
-        """What the device has to do; nothing if the qubit was lost."""
-        if qubit is None:
-            self.outcome = Outcome.UNKNOWN_FAILURE
-            return ()
-        driver, todo = self._driver, self._instructions
-        todo.extend(driver.correct(self._bell_state, qubit))
-        if self.basis is not None:
-            for axis, steps in self.basis.rotations:
-                todo.extend(driver.rotate(axis, steps, _STEP_EXPONENT, qubit))
-            todo.extend(driver.measure(qubit))
-        return tuple(todo)
+    # --- the tail ---------------------------------------------------------------------
 
-    def result(self, outcomes: Sequence[Outcome]) -> Measured:
-        """Take the outcomes of the instructions, as far as they came; returns itself."""
-        for instruction, outcome in zip(self._instructions, outcomes, strict=False):
-            if not outcome.is_success or instruction.opcode is Opcode.MSR:
-                self.outcome = outcome
-            if not outcome.is_success:
-                break
-        return self
+    def finish(self, circuit: Circuit, half: Half, bell_state: BellState) -> None:
+        """At the tail: the pair is made, and its state known."""
+        place = circuit.place
 
-    @property
-    def is_success(self) -> bool:
-        """Whether all went well."""
-        return self.outcome.is_success
+        def done(measured: Measured, tick: int) -> None:
+            if circuit.state is not _S.JOINING or circuit.place != place:
+                self._attempts.release(half)
+            elif not measured.is_success:
+                self._attempts.release(half)
+                self._attempts.expire(
+                    circuit,
+                    f"the correction or measurement at node {self._around.node_id} failed with "
+                    f"{measured.outcome.name}",
+                )
+            else:
+                self._deliver_at_tail(circuit, half, measured, tick)
 
-    @property
-    def bit(self) -> int | None:
-        """Result of the measurement, None without one."""
-        return None if self.basis is None else int(self.outcome is Outcome.SUCCESS_ONE)
+        basis = receiver_basis(circuit.terms, self._around.random_choice)
+        self._handle(circuit, half, bell_state, basis, done)
 
-    def error(self) -> DeviceFailureError:
-        """What a program is told if it went wrong."""
-        return DeviceFailureError(
-            f"the device answered {self.outcome.name} when one end of a pair was to be measured"
+    def _deliver_at_tail(self, circuit: Circuit, half: Half, measured: Measured, tick: int) -> None:
+        head, (pair, attempt), socket = circuit.id.head, circuit.place, circuit.socket
+        assert socket is not None
+        assert circuit.predecessor is not None
+        sequence = self._sequences.get(head, 0)
+        self._sequences[head] = (sequence + 1) & INT32_MAX
+        turn_bin = self._around.next_bin()
+        circuit.handle(_E.JOINED)
+        self._table.send(
+            circuit.predecessor,
+            Complete(circuit.id, pair, attempt, sequence, tick, turn_bin),
+        )
+        physical = self._qubit_to_deliver(half, measured.basis)
+        self._around.count_pair(head)
+        try:
+            self._around.entanglement.deliver_to_receiver(
+                socket, pair_of(circuit.terms, sequence, physical, measured, tick)
+            )
+        except CallerError as error:
+            self._around.fault(socket.process, error)
+        if not circuit.has_ended:
+            self._next_pair(circuit, turn_bin)
+
+    # --- on the way -------------------------------------------------------------------
+
+    def complete(self, circuit: Circuit, complete: Complete) -> None:
+        """The tail has its half of the pair: so may the head."""
+        if circuit.predecessor is not None:
+            self._table.send(circuit.predecessor, complete)
+        else:
+            half, circuit.downstream = circuit.downstream, None
+            assert half is not None
+            self._deliver_at_head(circuit, half, complete)
+            if circuit.has_ended:
+                return
+        self._next_pair(circuit, complete.turn_bin)
+
+    def _next_pair(self, circuit: Circuit, turn_bin: int) -> None:
+        if circuit.pair + 1 < circuit.terms.pairs:
+            self._attempts.begin(circuit, circuit.pair + 1, 0, turn_bin)
+        else:
+            circuit.handle(_E.COMPLETED)
+
+    # --- the head ---------------------------------------------------------------------
+
+    def _deliver_at_head(self, circuit: Circuit, half: Half, complete: Complete) -> None:
+        user = circuit.user
+        assert user is not None
+        process = user.socket.process
+
+        def done(measured: Measured, tick: int) -> None:
+            if circuit.is_withdrawn or process.state is ProcessState.ENDED:
+                self._attempts.release(half)
+                return
+            if not measured.is_success:
+                self._attempts.release(half)
+                self._around.fault(process, measured.error())
+                return
+            physical = self._qubit_to_deliver(half, measured.basis)
+            self._around.count_pair(circuit.destination)
+            if user.max_ticks is not None:
+                user.deadline_tick = self._around.now() + user.max_ticks
+            try:
+                self._around.entanglement.deliver_to_creator(
+                    user,
+                    pair_of(circuit.terms, complete.sequence, physical, measured, complete.tick),
+                )
+            except CallerError as error:
+                self._around.fault(process, error)
+
+        if half.physical is None:
+            self._around.fault(
+                process,
+                DeviceFailureError("one end of a pair was lost when it was moved to a memory"),
+            )
+            return
+        basis = creator_basis(user, self._around.random_choice)
+        if basis is None:
+            kept = Measured(self._around.driver, BellState.PHI_PLUS, None)
+            done(kept, self._around.now())
+        else:
+            self._handle(circuit, half, BellState.PHI_PLUS, basis, done)
+
+    # --- both -------------------------------------------------------------------------
+
+    def _handle(
+        self,
+        circuit: Circuit,
+        half: Half,
+        bell_state: BellState,
+        basis: Basis | None,
+        done: Callable[[Measured, int], None],
+    ) -> None:
+        """Have the device correct a half, and measure it if there is a basis."""
+        measured = Measured(self._around.driver, bell_state, basis)
+        self._around.add_job(
+            Job(
+                lambda: measured.instructions(half.physical),
+                lambda outcomes, tick: done(measured.result(outcomes), tick),
+                detail=circuit.id.number,
+            )
         )
 
-
-def pair_of(
-    terms: CircuitTerms, sequence: int, physical: int | None, measured: Measured, tick: int
-) -> Pair:
-    """A pair as it is delivered; all that is not this end's own is the same at both.
-
-    Args:
-        terms: of the circuit.
-        sequence: the pair's number.
-        physical: qubit of the half kept, None if it was measured.
-        measured: what was done with the half.
-        tick: when the tail had its half.
-    """
-    return Pair(
-        terms.create_id,
-        sequence,
-        physical,
-        measured.bit,
-        None if measured.basis is None else measured.basis.code,
-        BellState.PHI_PLUS,
-        tick,
-        is_phi_plus=True,
-        since_tick=terms.since_tick,
-    )
+    def _qubit_to_deliver(self, half: Half, basis: Basis | None) -> int | None:
+        """The qubit of a half that is kept; that of a measured one is free."""
+        if basis is None:
+            return self._attempts.take_qubit(half)
+        self._attempts.release(half)
+        return None

@@ -69,6 +69,9 @@ TRANSITIONS: Final[dict[tuple[CircuitState, CircuitEvent], CircuitState]] = {
 """(state, event) -> next state. Whatever is not here is a defect of the network layer."""
 
 
+_ATTEMPTING: Final = frozenset({_S.WAITING, _S.MAKING, _S.JOINING, _S.JOINED})
+
+
 def state_diagram() -> str:
     """The table as a Mermaid state diagram, for the documentation."""
     lines = ["stateDiagram-v2", "    [*] --> queued"]
@@ -169,6 +172,16 @@ class Circuit:
     def is_repeater(self) -> bool:
         """Whether both are elsewhere."""
         return self.predecessor is not None and self.successor is not None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more is to be done for it here."""
+        return self.state is CircuitState.ENDED
+
+    @property
+    def is_attempting(self) -> bool:
+        """Whether an attempt at a pair is under way."""
+        return self.state in _ATTEMPTING
 
     @property
     def place(self) -> tuple[int, int]:

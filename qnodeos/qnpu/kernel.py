@@ -40,10 +40,11 @@ from qnodeos.limits import Limits
 from qnodeos.qdevice.instructions import PhysicalInstruction
 from qnodeos.qdevice.outcomes import BellState, Outcome
 from qnodeos.qdevice.protocols import QDriver
+from qnodeos.qnpu.circuit_table import Surroundings
 from qnodeos.qnpu.decoder import check_version
 from qnodeos.qnpu.entanglement import EntanglementManager, Pair, UserRequest
 from qnodeos.qnpu.link_layer import LinkLayer
-from qnodeos.qnpu.network_layer import NetworkLayer, Surroundings
+from qnodeos.qnpu.network_layer import NetworkLayer
 from qnodeos.qnpu.network_process import NETWORK_PRIORITY, Job, NetworkProcess
 from qnodeos.qnpu.process import (
     NETWORK_PID,
@@ -168,13 +169,13 @@ class Kernel:
             processes=self.processes,
         )
         self.network_layer = NetworkLayer(
-            config.node_id,
-            driver,
-            self.qmmu,
-            self.entanglement,
-            self.link_layer,
-            config.limits,
             Surroundings(
+                node_id=config.node_id,
+                driver=driver,
+                qmmu=self.qmmu,
+                entanglement=self.entanglement,
+                link_layer=self.link_layer,
+                limits=config.limits,
                 now=lambda: self._tick,
                 next_bin=lambda: self.network.start_bin(self._tick),
                 send=self._send_peer,
@@ -185,7 +186,7 @@ class Kernel:
                 count_pair=self.network.count_pair,
             ),
         )
-        self.network.relocation.layer_moved = self.network_layer.relocated
+        self.network.relocation.layer_moved = self.network_layer.attempts.relocated
         self._processor = Processor(
             scheduler=self.scheduler,
             flavour=config.flavour,
@@ -556,8 +557,8 @@ class Kernel:
             outstanding: none is returned before the outcome of the last has come.
         """
         instruction = self._do_due(tick, outcome, herald)
-        if self.network_layer.must_look:
-            self.network_layer.look()
+        if self.network_layer.attempts.must_look:
+            self.network_layer.attempts.look()
         if self._limits.qubit_ticks:
             self._watch_holders()
         return instruction

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 from typing import Final, NamedTuple
 
@@ -147,7 +148,6 @@ class WorldDevice(FakeDevice):
         self.node = node
         self.neighbours = neighbours
         self.others: Mapping[int, WorldDevice] = {}
-        self.swaps: list[BellState] = []
         self._world = world
         self._chances = chances
 
@@ -182,7 +182,6 @@ class WorldDevice(FakeDevice):
                 world.move(qubit, other)
             case Opcode.ESW:
                 state = world.swap(qubit, other)
-                self.swaps.append(state)
                 return Answer(OUTCOME_OF_HERALD[state])
             case opcode:
                 raise AssertionError(f"no test needs {opcode}")
@@ -251,7 +250,7 @@ class Network:
 
     def swaps(self) -> int:
         """How many swaps succeeded."""
-        return sum(len(node.device.swaps) for node in self.nodes.values())  # type: ignore[attr-defined]
+        return sum(node.kernel.network_layer.attempts.swaps for node in self.nodes.values())
 
     def halves(self, node: int, virtual: int = 0, client: int = 1) -> Qubit:
         """The physical qubit behind a virtual one of the (only) program of a client."""
@@ -267,29 +266,25 @@ class Network:
             message for message in self.lab.messages if {message[1], message[2]} != {first, second}
         ]
         for node, peer in ((first, second), (second, first)):
-            self.nodes[node].inbox.append(
-                lambda tick, node=node, peer=peer: self.nodes[node].kernel.peer_lost(peer, tick)
-            )
+            self.nodes[node].inbox.append(partial(self.nodes[node].kernel.peer_lost, peer))
 
     def connect(self, first: int, second: int) -> None:
         """It is there again."""
         for node, peer in ((first, second), (second, first)):
-            self.nodes[node].inbox.append(
-                lambda tick, node=node, peer=peer: self.nodes[node].kernel.peer_connected(
-                    peer, tick
-                )
-            )
+            self.nodes[node].inbox.append(partial(self.nodes[node].kernel.peer_connected, peer))
 
     def check_idle(self) -> None:
         """No circuit is left, and nobody but programs owns a qubit."""
         for number, node in self.nodes.items():
             layer = node.kernel.network_layer
             assert not layer.circuits, f"node {number} still has {layer.circuits} circuits"
-            assert not layer._halves
-            assert not layer._created
-            assert not layer._blocked
-            assert not layer._turns.served
-            assert not layer._turns.is_waiting
+            attempts = layer.attempts
+            assert not attempts._halves
+            assert not attempts._blocked
+            assert not attempts._turns.served
+            assert not attempts._turns.is_waiting
+            assert not layer._openings._created
+            assert layer.deadline_tick is None
             owned = set(node.kernel.qmmu.owned(NETWORK_PID))
             kept = set(node.kernel.entanglement._keepers)
             assert owned == kept, f"node {number} has lost sight of qubits {owned - kept}"
@@ -314,7 +309,9 @@ def network(
         qubits: the devices; three communication qubits if not given.
         seed: of all randomness.
         delay: ticks the next message takes.
-        heralds, swaps, gates: see `Chances`.
+        heralds: how often a batch of attempts makes a pair.
+        swaps: how often a swap succeeds.
+        gates: how often any other instruction does.
         limits: of all nodes.
         fidelities: estimates of the links, for the routes; all are perfect if not given.
     """

@@ -26,7 +26,8 @@ def test_a_chain_leads_from_neighbour_to_neighbour():
     assert path(routes, 1, 4) == [1, 2, 3, 4]
     assert path(routes, 4, 1) == [4, 3, 2, 1]
     assert [routes[1][node].hops for node in (2, 3, 4)] == [1, 2, 3]
-    assert routes[2][3] == Route(3, 1, pytest.approx(0.9))
+    assert (routes[2][3].next_hop, routes[2][3].hops) == (3, 1)
+    assert routes[2][3].fidelity == pytest.approx(0.9)
 
 
 def test_the_weights_of_the_links_multiply():
