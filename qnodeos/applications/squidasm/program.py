@@ -130,7 +130,8 @@ def exhaust(running: Generator[Any, None, Any]) -> Any:
         event = next(running)
     except StopIteration as end:
         return end.value
-    hint = "write `yield from`" if isinstance(event, Generator) else "only `yield from` of these works here"
+    is_waiting = isinstance(event, Generator)
+    hint = "write `yield from`" if is_waiting else "only `yield from` of these works here"
     running.close()
     raise ProgramError(
         f"the program yields a {type(event).__name__} itself; it can wait for its connection "

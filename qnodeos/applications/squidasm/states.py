@@ -6,7 +6,6 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
-from scipy.linalg import sqrtm
 
 _HALF: Final = 2**-0.5
 
@@ -54,10 +53,16 @@ def dm_fidelity(dm1: Any, dm2: Any, dm_check: bool = True, squared: bool = False
         dm_check: not used; matrices are taken as they are.
         squared: whether to give the square, the overlap of pure states.
     """
-    first, second = _matrix(dm1), _matrix(dm2)
-    root = sqrtm(first)
-    overlap = float(np.real(np.trace(sqrtm(root @ second @ root))))
+    singular_values = np.linalg.svd(_root(_matrix(dm1)) @ _root(_matrix(dm2)), compute_uv=False)
+    overlap = float(singular_values.sum())
     return overlap**2 if squared else overlap
+
+
+def _root(matrix: np.ndarray) -> np.ndarray:
+    """Square root of a positive semidefinite matrix."""
+    values, vectors = np.linalg.eigh(matrix)
+    root: np.ndarray = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.conj().T
+    return root
 
 
 def ket2dm(ket: Any) -> np.ndarray:
