@@ -114,6 +114,11 @@ class QNodeOSConnection(BaseNetQASMConnection):  # type: ignore[misc]
         """Nothing to give back: application ids are scoped by connection."""
 
     @property
+    def owner(self) -> tuple[int, int]:
+        """Client and application id, by which the QNPU knows this program."""
+        return self._client, self._app_id
+
+    @property
     def shared_memory(self) -> SharedMemory:
         """What the QNPU has returned to this program."""
         return self._memory

@@ -1,6 +1,6 @@
 """Changes to the SDK's builder, which makes commands from a program's calls.
 
-`exact_rotations` mends how it takes angles, `expect_pairs` how it corrects pairs, and
+`exact_rotations` mends how it takes angles, `expect_pairs` how it makes Psi+ of pairs, and
 `release_conditions` how it loses registers.
 
 The calls that lie between a classical message and the gates that depend on it (rotations,
@@ -140,40 +140,34 @@ def fraction_terms(numerator: int, exponent: int) -> list[tuple[int, int]]:
 
 
 def expect_pairs(builder: Any) -> None:
-    """Let a builder rely on the pairs that the QNPU delivers, which are Phi+ at both ends.
+    """Let a program that expects Psi+ have it, on the right qubits.
 
-    The SDK writes, for the receiver, corrections of whatever Bell state the result names, all
-    of them on virtual qubit 0, whichever qubits the pairs are on. None are needed, except the
-    X for a program that expects Psi+; that one goes to every pair's own qubit.
+    The QNPU delivers Phi+ at both ends, so the corrections that the SDK writes for a receiver
+    do nothing unless the program expects Psi+. Then they are an X for every pair, all of them
+    on virtual qubit 0, whichever qubits the pairs are on, and none at all in a connection of
+    one qubit. Here each pair has its own.
     """
-    sdk_keep, sdk_prepared = builder.sdk_epr_keep, builder.sdk_epr_rsp_recv
+    sdk_keep = builder.sdk_epr_keep
 
     def keep(role: EPRRole, params: EntRequestParams, reset_results_array: bool = False) -> Any:
-        if role is not EPRRole.RECV:
+        if role is not EPRRole.RECV or not params.expect_psi_plus:
             return sdk_keep(role, params, reset_results_array)
-        qubits, results = sdk_keep(role, _without_corrections(params), reset_results_array)
-        if params.expect_psi_plus and params.post_routine is None:
+        routine = params.post_routine
+        if routine is not None:
+
+            def flipped(connection: Any, qubit: Any, pair: Any) -> None:
+                qubit.X()
+                routine(connection, qubit, pair)
+
+            params = replace(params, post_routine=flipped)
+        params = replace(params, expect_phi_plus=False, expect_psi_plus=False)
+        qubits, results = sdk_keep(role, params, reset_results_array)
+        if routine is None:
             for qubit in qubits:
                 qubit.X()
         return qubits, results
 
-    def prepared(params: EntRequestParams) -> Any:
-        return sdk_prepared(replace(params, expect_phi_plus=False, expect_psi_plus=False))
-
     builder.sdk_epr_keep = keep
-    builder.sdk_epr_rsp_recv = prepared
-
-
-def _without_corrections(params: EntRequestParams) -> EntRequestParams:
-    routine = params.post_routine
-    if params.expect_psi_plus and routine is not None:
-
-        def flipped(connection: Any, qubit: Any, pair: Any) -> None:
-            qubit.X()
-            routine(connection, qubit, pair)
-
-        params = replace(params, post_routine=flipped)
-    return replace(params, expect_phi_plus=False, expect_psi_plus=False)
 
 
 def release_conditions(builder: Any) -> None:

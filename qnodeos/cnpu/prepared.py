@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from copy import copy
+from copy import copy, deepcopy
 from dataclasses import dataclass
 from functools import partial
 from threading import Lock
@@ -35,6 +35,7 @@ from netqasm.sdk.transpile import NVSubroutineTranspiler
 
 from qnodeos.api.netqasm import INSTRUCTION_BYTES
 from qnodeos.cnpu.nv_compiler import NVCompiler
+from qnodeos.cnpu.ranges import check_subroutine
 from qnodeos.errors import CallerError
 
 HEADER_BYTES: Final = 4
@@ -299,7 +300,8 @@ class SubroutineCache:
 class PreparedSubroutine(Subroutine):  # type: ignore[misc]
     """A compiled subroutine whose arguments are written into its bytes.
 
-    Other than the SDK's, it can be instantiated again with other arguments.
+    Other than the SDK's, it can be instantiated again with other arguments. Its instructions
+    are made when somebody asks; who changes them gets what they have made of them.
     """
 
     def __init__(
@@ -317,6 +319,7 @@ class PreparedSubroutine(Subroutine):  # type: ignore[misc]
         self._compile_block = compile_block
         self._given: Mapping[str, int] | None = None if block.arguments else {}
         self._own: list[Any] | None = None
+        self._as_compiled: list[Any] = []
         super().__init__(
             arguments=list(block.arguments),
             netqasm_version=block.netqasm_version,
@@ -336,31 +339,48 @@ class PreparedSubroutine(Subroutine):  # type: ignore[misc]
                 f"the subroutine has no value for {', '.join(missing)}; give it in the arguments "
                 "of instantiate"
             )
+        if self._is_changed:
+            changed = Subroutine(self._own, list(self._arguments))
+            changed.instantiate(app_id, dict(given))
+            self._own = changed.instructions
+        else:
+            self._own = None
         self._app_id = app_id
         self._given = given
-        self._own = None
 
     @property
     def instructions(self) -> list[Any]:
-        """The instructions, made by the SDK when somebody asks."""
+        """The instructions, as the SDK makes them."""
         if self._own is None:
             compiled = self._compile_block(_copy_of(self._block))
             if self._given is not None:
                 compiled.instantiate(self._app_id or 0, dict(self._given))
             self._own = compiled.instructions
+            self._as_compiled = deepcopy(compiled.instructions)
         return self._own
 
     @instructions.setter
     def instructions(self, new_instructions: list[Any]) -> None:
-        raise CallerError(
-            "the instructions of a prepared subroutine cannot be replaced; make the connection "
-            "with prepared=False to have the SDK's own"
-        )
+        if self.instructions is not new_instructions:
+            self._own = new_instructions
+
+    @property
+    def _is_changed(self) -> bool:
+        return self._own is not None and self._own != self._as_compiled
 
     def __bytes__(self) -> bytes:
+        """The bytes, with the arguments.
+
+        Raises:
+            CallerError: an argument has no value, or no whole number; or a number of changed
+                instructions does not fit.
+        """
         given = self._given
         if given is None:
             raise _templates_left(self)
+        if self._is_changed:
+            check_subroutine(self)
+            return bytes(super().__bytes__())
         numerators = [
             given[numerator.name] if isinstance(numerator, Template) else numerator
             for numerator in self._numerators

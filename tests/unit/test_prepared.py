@@ -516,6 +516,33 @@ def test_a_compiled_subroutine_looks_like_the_sdks():
     assert "{n}" not in ours[1]
 
 
+@pytest.mark.parametrize("in_place", [True, False])
+def test_changed_instructions_are_what_is_sent(in_place):
+    def program(connection, socket):
+        subroutine = templated(connection)
+        instructions = subroutine.instructions if in_place else list(subroutine.instructions)
+        del instructions[0]
+        subroutine.instructions = instructions
+        subroutine.instantiate(connection.app_id, {"delta": 7})
+        subroutine.instructions[0].imm0 = Immediate(9)
+        connection.commit_subroutine(subroutine)
+
+    sent = assert_same(program, Flavour.NV)
+    assert sent[1][HEADER + 2] == 9
+
+
+def test_looking_at_a_subroutine_changes_nothing():
+    def program(connection, socket):
+        subroutine = templated(connection)
+        for delta in (3, 4):
+            assert len(subroutine.instructions) == len(str(subroutine).splitlines()) - 2
+            subroutine.instantiate(connection.app_id, {"delta": delta})
+            connection.commit_subroutine(subroutine)
+
+    sent = sent_by(program, Flavour.NV, True)
+    assert [raw[HEADER + INSTRUCTION_BYTES + 2] for raw in sent[1:3]] == [3, 4]
+
+
 def test_templates_elsewhere_are_left_to_the_sdk():
     def program(connection, socket):
         qubit = Qubit(connection)
@@ -547,8 +574,6 @@ def test_templates_without_values():
         subroutine.instantiate(0, {"delta": 1.5})
         with pytest.raises(CallerError, match="whole numbers"):
             bytes(subroutine)
-        with pytest.raises(CallerError, match="prepared=False"):
-            subroutine.instructions = []
 
     sent_by(missing, Flavour.NV, True)
 
