@@ -43,3 +43,14 @@ BENCHMARKS: Final[dict[str, Callable[[Effort], Outcome]]] = {
 
 LONG: Final = frozenset({"experiment"})
 """Only run when asked for with --long."""
+
+
+def _peers(effort: Effort) -> Outcome:
+    # Imported late: it makes NetQASM's names mean this system.
+    from benchmarks.peers.comparison import run
+
+    return run(effort)
+
+
+ON_REQUEST: Final[dict[str, Callable[[Effort], Outcome]]] = {"peers": _peers}
+"""Only run when named: what they compare with is not part of our environment."""

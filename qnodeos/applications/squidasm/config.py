@@ -197,7 +197,7 @@ class StackNetworkConfig(Configuration):
 
     stacks: list[StackConfig] = Field(max_length=MAX_NODES)
     links: list[LinkConfig] = Field(default_factory=list, max_length=MAX_LINKS)
-    clinks: list[CLinkConfig] | None = Field(None, max_length=MAX_LINKS)
+    clinks: list[CLinkConfig] = Field(default_factory=list, max_length=MAX_LINKS)
 
 
 def parse(kind: type[ConfigT], values: Any, where: str) -> ConfigT:

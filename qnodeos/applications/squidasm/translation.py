@@ -88,7 +88,7 @@ def latencies(config: StackNetworkConfig) -> LatencyProfile:
     Raises:
         ConfigurationError: they differ between nodes, or are of an unknown kind.
     """
-    delays_ns = {_delay_ns(link) for link in config.clinks or ()}
+    delays_ns = {_delay_ns(link) for link in config.clinks}
     if len(delays_ns) > 1:
         raise ConfigurationError(
             f"clinks: delays of {', '.join(f'{delay:g}' for delay in sorted(delays_ns))} ns; here "
