@@ -5,7 +5,8 @@
                             <-------------   PeerHello (or PeerRefused, and the end)
     Envelope, Heartbeat     <------------>   Envelope, Heartbeat
     ReadTick, Install       ------------->   (from the controller only)
-                            <-------------   TickReading, Installed
+    InstallRoutes           ------------->
+                            <-------------   TickReading, Installed, RoutesInstalled
 
 Messages are MessagePack arrays, framed as in `qnodeos.api.framing`. The epoch of a
 connection is agreed in the hello: a message that carries another one was meant for an
@@ -22,9 +23,11 @@ from qnodeos.api import peer
 from qnodeos.errors import MalformedMessageError
 from qnodeos.qdevice.outcomes import BellState
 
-PROTOCOL_VERSION: Final = 1
+PROTOCOL_VERSION: Final = 2
 MAX_PATTERN: Final = 4096
 """Time bins in the pattern of a schedule."""
+MAX_ROUTES: Final = 4096
+"""Destinations in the routes of a node."""
 MAX_SCHEDULE: Final = (1 << 31) - 1
 """Number of a schedule; controllers that start count it up by one each, and stay there."""
 MAX_TICKS: Final = 1 << 40
@@ -48,6 +51,12 @@ Priority = Annotated[int, msgspec.Meta(ge=0, le=255)]
 WireRotations = Annotated[tuple[tuple[int, int], ...], msgspec.Meta(max_length=16)]
 WireWeights = tuple[
     Annotated[int, msgspec.Meta(ge=0, le=255)], Annotated[int, msgspec.Meta(ge=0, le=255)]
+]
+WireRoute = tuple[
+    Id,
+    Id,
+    Annotated[int, msgspec.Meta(ge=1, le=MAX_ROUTES)],
+    Annotated[float, msgspec.Meta(ge=0, le=1)],
 ]
 WireCircuit = tuple[Id, PairNumber]
 """See `qnodeos.api.peer.CircuitId`."""
@@ -305,6 +314,22 @@ class Installed(PeerMessageBase, tag=35, frozen=True):
     error: Text = ""
 
 
+class InstallRoutes(PeerMessageBase, tag=36, frozen=True):
+    """Controller to QNPU: use these routes (see `qnodeos.qnpu.routes`).
+
+    Attributes:
+        routes: node id of the destination, node id of the next hop, hops, fidelity.
+    """
+
+    routes: Annotated[tuple[WireRoute, ...], msgspec.Meta(max_length=MAX_ROUTES)]
+
+
+class RoutesInstalled(PeerMessageBase, tag=37, frozen=True):
+    """QNPU to controller: done, or the reason why not."""
+
+    error: Text = ""
+
+
 PeerWireMessage = (
     PeerHello
     | PeerRefused
@@ -327,6 +352,8 @@ PeerWireMessage = (
     | TickReading
     | Install
     | Installed
+    | InstallRoutes
+    | RoutesInstalled
 )
 LinkMessage = (
     WireOffer

@@ -1,4 +1,4 @@
-"""The TDMA controller: gives all nodes of a network the same time bins. No I/O here.
+"""The TDMA controller: gives all nodes of a network the same time bins, and routes. No I/O here.
 
 It connects to every QNPU and reads its device's tick, again and again. A reading is off by
 at most half its round trip, far too much for a schedule; but the counters of all devices are
@@ -10,6 +10,9 @@ gets no schedule but a clear error.
 A controller that starts finds the bins that nodes already use and keeps them. A node that
 comes later, or starts anew, gets the schedule of the others; one whose device was started anew
 gets it with its new ticks. The others do not notice.
+
+Routes to nodes that are no neighbours are made from the links and their estimated fidelities.
+When nodes leave or come back, those whose routes change by that are told.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from qnodeos.api.peer_wire import (
     PeerHello,
     PeerWireMessage,
     ReadTick,
+    RoutesInstalled,
     TickReading,
 )
 from qnodeos.errors import (
@@ -48,6 +52,7 @@ from qnodeos.service.peer_session import (
     PeerTiming,
     SessionState,
 )
+from qnodeos.service.route_plan import RoutePlan
 from qnodeos.service.tick_grid import (
     COMMON_TICKS,
     DRIFT,
@@ -168,6 +173,7 @@ class ControllerCore:
         self._next_connection = 0
         self._next_nonce = 0
         self._by_connection: dict[int, NodeView] = {}
+        self._routes = RoutePlan(file.fidelities())
         patterns = file.patterns()
         self.nodes = {
             name: NodeView(name, node.node_id, patterns[name], timing.first_retry_ns, now_ns)
@@ -260,6 +266,8 @@ class ControllerCore:
         node.mismatches = 0
         node.is_installing = False
         node.installed, node.installed_epoch = 0, None
+        self._routes.forget(node.node_id)
+        self._reroute()
         if was_connected or reason != node.error:  # once, however often it is tried
             self._say(f"{node.name}: {reason}")
         node.error = reason
@@ -292,10 +300,14 @@ class ControllerCore:
             if node.has_link:
                 self._check_lengths(node)
                 self._begin_round(node, now_ns)
+                self._reroute()
         elif isinstance(message, TickReading):
             self._on_reading(node, message, now_ns)
         elif isinstance(message, Installed):
             self._on_installed(node, message)
+        elif isinstance(message, RoutesInstalled):
+            if message.error:
+                self._say(f"{node.name}: does not take its routes: {message.error}")
         else:
             raise PeerProtocolError(f"a {type(message).__name__} makes no sense to a controller")
 
@@ -516,6 +528,17 @@ class ControllerCore:
             node.said = _without_numbers(error)
             self._say(f"{node.name}: {error}")
         node.error = error
+
+    # --- routes -----------------------------------------------------------------------
+
+    def _reroute(self) -> None:
+        """Tell their routes to those who do not have them yet."""
+        connected = {node.node_id: node for node in self.nodes.values() if node.is_connected}
+        for number, message in self._routes.changes(connected):
+            node = connected[number]
+            assert node.session is not None
+            node.session.send_control(message)
+            self._flush(node)
 
     # --- time -------------------------------------------------------------------------
 

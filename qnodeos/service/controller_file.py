@@ -9,10 +9,13 @@ from typing import Annotated, Final, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from qnodeos.config import load_config
+from qnodeos.qnpu.routes import PERFECT
 from qnodeos.qnpu.schedule import NetworkSchedule
 from qnodeos.service.node_file import AddressField, NodeId, NodeName
 from qnodeos.service.schedule_plan import MAX_LINKS, MAX_NODES, plan_bins
 from qnodeos.transport import TlsFiles
+
+Fidelity = Annotated[float, Field(ge=0, le=1)]
 
 _NS_PER_MS: Final = 1_000_000
 _BATCH_MARGIN_TICKS: Final = 2
@@ -57,10 +60,13 @@ class ControllerFile(_Section):
         Field(description="the nodes by name")
     )
     links: Annotated[
-        tuple[tuple[NodeName, NodeName], ...], Field(min_length=1, max_length=MAX_LINKS)
+        tuple[tuple[NodeName, NodeName] | tuple[NodeName, NodeName, Fidelity], ...],
+        Field(min_length=1, max_length=MAX_LINKS),
     ] = Field(
         description="pairs of neighbours that make entanglement; they have devices with the same "
-        "tick. A node in no pair runs local programs, and gets no schedule"
+        "tick. A third entry is an estimate of the fidelity of their pairs (1 if there is none): "
+        "routes to other nodes are the best by these. A node in no pair runs local programs, and "
+        "gets no schedule"
     )
     bin_ms: Annotated[float, Field(gt=0, le=1_000)] = Field(
         10.0, description="length of a time bin (published: 10 ms)"
@@ -100,7 +106,7 @@ class ControllerFile(_Section):
                     "certificate, key and authority in tls, or use a loopback address"
                 )
         seen: set[frozenset[str]] = set()
-        for first, second in self.links:
+        for first, second, *_ in self.links:
             for name in (first, second):
                 if name not in self.nodes:
                     raise ValueError(
@@ -128,13 +134,20 @@ class ControllerFile(_Section):
 
     def patterns(self) -> dict[str, tuple[int, ...]]:
         """For each node, the node id of its peer in each time bin, -1 for none."""
-        bins = plan_bins(self.links)
+        bins = plan_bins([(first, second) for first, second, *_ in self.links])
         patterns = {name: [-1] * len(bins) for name in self.nodes}
         for number, links in enumerate(bins):
             for first, second in links:
                 patterns[first][number] = self.nodes[second].node_id
                 patterns[second][number] = self.nodes[first].node_id
         return {name: tuple(pattern) for name, pattern in patterns.items()}
+
+    def fidelities(self) -> dict[tuple[int, int], float]:
+        """The estimated fidelity of each link, by the node ids of its ends."""
+        return {
+            (self.nodes[first].node_id, self.nodes[second].node_id): next(iter(given), PERFECT)
+            for first, second, *given in self.links
+        }
 
     def relative_to(self, folder: Path) -> ControllerFile:
         """The same network, with relative paths taken from a folder."""

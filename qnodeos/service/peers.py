@@ -5,7 +5,8 @@ connection and no race. Who dials tries again with growing waits for as long as 
 A connection that is lost ends what was agreed over it (`Kernel.peer_lost`); a new one has a
 new epoch (`qnodeos.service.peer_session`), so nothing sent over an old one can count.
 
-A controller connects to every node, reads its tick and installs the network schedule.
+A controller connects to every node, reads its tick and installs the network schedule, and the
+routes to nodes that are no neighbours.
 
     opened, received, closed, poll, send     what happens, with the owner's time
     outbox, closing, dials                   what the owner has to carry out, and empties
@@ -21,10 +22,12 @@ from qnodeos.api.peer import Announce, PeerMessage
 from qnodeos.api.peer_wire import (
     Install,
     Installed,
+    InstallRoutes,
     LinkMessage,
     PeerHello,
     PeerWireMessage,
     ReadTick,
+    RoutesInstalled,
     TickReading,
     from_wire,
     to_wire,
@@ -36,6 +39,7 @@ from qnodeos.errors import (
     PeerRefusedError,
     QNodeOSError,
 )
+from qnodeos.qnpu.routes import Route
 from qnodeos.qnpu.schedule import NetworkSchedule
 from qnodeos.service.peer_session import (
     CONTROLLER_ID,
@@ -74,6 +78,10 @@ class PeerKernel(Protocol):
 
     def install_schedule(self, schedule: NetworkSchedule, from_bin: int | None = None) -> bool:
         """See `qnodeos.qnpu.kernel.Kernel.install_schedule`."""
+        ...
+
+    def install_routes(self, routes: Mapping[int, Route]) -> None:
+        """See `qnodeos.qnpu.kernel.Kernel.install_routes`."""
         ...
 
 
@@ -408,6 +416,8 @@ class PeerManager:
             known.session.send_control(self._reading(message.nonce))
         elif isinstance(message, Install) and known.is_controller:
             self._install(connection, known, message, now_ns)
+        elif isinstance(message, InstallRoutes) and known.is_controller:
+            known.session.send_control(RoutesInstalled(self._install_routes(message)))
         else:
             raise PeerProtocolError(f"a {type(message).__name__} makes no sense here")
 
@@ -469,6 +479,18 @@ class PeerManager:
             for neighbour in self.neighbours.values():
                 if neighbour.connection is not None:
                     self._end(neighbour.connection, "the network schedule has other bins", now_ns)
+
+    def _install_routes(self, install: InstallRoutes) -> str:
+        """Use routes; returns the reason why they cannot be used, if there is one."""
+        routes = {
+            destination: Route(next_hop, hops, fidelity)
+            for destination, next_hop, hops, fidelity in install.routes
+        }
+        try:
+            self._kernel.install_routes(routes)
+        except QNodeOSError as error:
+            return str(error)[:1_000]
+        return ""
 
     # --- the kernel's messages --------------------------------------------------------
 

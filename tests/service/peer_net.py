@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Final
 
 from qnodeos.api.peer import PeerMessage
+from qnodeos.qnpu.routes import Route
 from qnodeos.qnpu.schedule import NetworkSchedule
 from qnodeos.service.controller import ControllerCore
 from qnodeos.service.controller_file import ControllerFile
@@ -41,6 +42,7 @@ class FakeKernel:
     log: list[tuple[Any, ...]] = field(default_factory=list)
     connected: set[int] = field(default_factory=set)
     schedule: NetworkSchedule | None = None
+    routes: dict[int, Route] = field(default_factory=dict)
     tick: int = -(1 << 60)
 
     def _at(self, tick: int) -> None:
@@ -56,6 +58,9 @@ class FakeKernel:
         self._at(tick)
         self.connected.discard(peer)
         self.log.append(("lost", peer, heard_tick))
+
+    def install_routes(self, routes: Mapping[int, Route]) -> None:
+        self.routes = dict(routes)
 
     def peer_connected(self, peer: int, tick: int) -> None:
         self._at(tick)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from itertools import pairwise
 from random import Random
 from typing import Any
@@ -24,13 +25,14 @@ from qnodeos.api.peer_wire import (
 )
 from qnodeos.cli import app
 from qnodeos.errors import ConfigurationError, TickMismatchError, UncertainTickError
+from qnodeos.qnpu.routes import Route
 from qnodeos.qnpu.schedule import NetworkSchedule
 from qnodeos.service.controller import ControllerCore
 from qnodeos.service.controller_file import ControllerFile, load_controller
 from qnodeos.service.peers import PeerManager
 from qnodeos.service.schedule_plan import plan_bins
 from qnodeos.service.tick_grid import COMMON_TICKS, Grid, TickFix
-from tests.service.peer_net import CONTROLLER, MS, TICK_NS, Host, Net
+from tests.service.peer_net import CONTROLLER, MS, TICK_NS, FakeKernel, Host, Net
 
 NAMES = {0: "client", 1: "server", 2: "repeater"}
 
@@ -614,3 +616,97 @@ def test_the_command_names_what_is_wrong_with_its_file(tmp_path):
     result = CliRunner().invoke(app, ["controller", str(path)])
     assert isinstance(result.exception, ConfigurationError)
     assert "controller.yaml" in str(result.exception)
+
+
+# --- routes ---------------------------------------------------------------------------
+
+SQUARE = {"nodes": {
+    name: {"node_id": number, "address": f"tcp:127.0.0.1:{7000 + number}"}
+    for number, name in enumerate(("a", "b", "c", "d"))
+}}  # fmt: skip
+
+
+def square(*fidelities: float) -> ControllerFile:
+    """Nodes a, b, c and d in a ring."""
+    ring = (("a", "b"), ("b", "c"), ("c", "d"), ("d", "a"))
+    links = [(*link, fidelity) for link, fidelity in zip(ring, fidelities, strict=True)]
+    return network(**(SQUARE | {"links": links}))
+
+
+def start_square(net: Net, *numbers: int) -> dict[int, Host]:
+    names = dict(enumerate("abcd"))
+    return {
+        number: net.start(number, names[number], {other: names[other] for other in sides(number)})
+        for number in numbers
+    }
+
+
+def sides(number: int) -> tuple[int, int]:
+    return (number - 1) % 4, (number + 1) % 4
+
+
+def test_routes_come_with_the_schedule_and_follow_the_better_links():
+    net = Net()
+    hosts = start_square(net, 0, 1, 2, 3)
+    net.start_controller(square(0.9, 0.9, 0.95, 0.95))
+    net.run(300)
+    opposite = hosts[0].kernel.routes[2]
+    assert (opposite.next_hop, opposite.hops) == (3, 2)
+    assert opposite.fidelity == pytest.approx((1 + 3 * (2.8 / 3) ** 2) / 4)
+    assert hosts[2].kernel.routes[0].next_hop == 3
+    assert hosts[0].kernel.routes[1].hops == 1
+    assert sorted(hosts[1].kernel.routes) == [0, 2, 3]
+
+
+def test_a_node_that_leaves_is_not_led_through_until_it_is_back():
+    net = Net()
+    hosts = start_square(net, 0, 1, 2, 3)
+    net.start_controller(square(0.9, 0.9, 0.95, 0.95))
+    net.run(300)
+    before = installs(hosts[0])
+    net.kill(3)
+    net.run(500)
+    assert hosts[0].kernel.routes[2].next_hop == 1
+    assert hosts[2].kernel.routes[0].next_hop == 1
+    start_square(net, 3)
+    net.run(1_000)
+    assert hosts[0].kernel.routes[2].next_hop == 3
+    assert installs(hosts[0]) == before, "its schedule stays"
+
+
+def test_a_node_that_starts_anew_is_told_its_routes_again():
+    net = Net()
+    start_square(net, 0, 1, 2, 3)
+    net.start_controller(square(0.9, 0.9, 0.95, 0.95))
+    net.run(300)
+    net.kill(0)
+    again = start_square(net, 0)[0]
+    net.run(1_000)
+    assert sorted(again.kernel.routes) == [1, 2, 3]
+
+
+def test_routes_a_node_cannot_use_are_said():
+    net = Net()
+    start_pair(net)
+    net.start(2, "repeater", {}, kernel=Refusing())
+    net.start_controller(network("client", "server", "repeater"))
+    net.run(300)
+    said = net.hosts[CONTROLLER].said
+    assert "repeater: does not take its routes: no such neighbour" in said
+
+
+class Refusing(FakeKernel):
+    """A kernel that does not know its neighbours."""
+
+    def install_routes(self, routes: Mapping[int, Route]) -> None:
+        raise ConfigurationError("no such neighbour")
+
+
+def test_a_link_may_have_a_fidelity():
+    file = network(
+        "client", "server", "repeater", links=[("client", "server", 0.9), ("server", "repeater")]
+    )
+    assert file.fidelities() == {(0, 1): 0.9, (1, 2): 1.0}
+    assert file.patterns() == network("client", "server", "repeater").patterns()
+    with pytest.raises(ValueError, match="less than or equal to 1"):
+        network("client", "server", links=[("client", "server", 1.1)])

@@ -203,7 +203,10 @@ def exchange(loop: Loop, port: int, data: bytes) -> tuple[list[bytes], bool]:
         (struct.pack("<I", 1 << 31) + b"x", "a frame announces 2147483648 bytes"),
         (struct.pack("<I", 0), "a frame announces 0 bytes"),
         (frame(b"\xc1" * 20), "not a message of a QNPU"),
-        (frame(encode(PeerHello(1, "qnpu", 2, "eve", 1, 1, TICK_NS))), "is called 'two'"),
+        (
+            frame(encode(PeerHello(PROTOCOL_VERSION, "qnpu", 2, "eve", 1, 1, TICK_NS))),
+            "is called 'two'",
+        ),
     ],
 )
 def test_strangers_are_told_why_and_disturb_nobody(data, words):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -13,18 +14,27 @@ from qnodeos.api import host_wire, peer_wire
 from qnodeos.api.framing import LENGTH_BYTES, Deframer, frame
 from qnodeos.api.host import ArrayResult, ErrorReport, HostReply, RegisterResult
 from qnodeos.api.peer import (
+    MAX_PATH,
     Accept,
     Announce,
     Cancel,
     CircuitId,
+    CircuitTerms,
+    Complete,
     EntanglementType,
+    Expire,
+    Forward,
     Offer,
     PairLost,
+    Pass,
     Reject,
     RequestTerms,
     Segment,
     SocketClosed,
     SocketOpened,
+    Teardown,
+    TeardownCause,
+    Track,
 )
 from qnodeos.errors import ErrorCode, MalformedMessageError
 from qnodeos.qdevice.outcomes import BellState
@@ -182,6 +192,8 @@ def test_a_later_version_may_append_fields():
 
 # --- peer messages --------------------------------------------------------------------
 
+WIRE_TERMS = peer_wire.WireCircuitTerms(0, 0, 0, 1, 0, 0, (), 0, 0, (0, 0), False)
+
 bins = st.integers(-(2**62), 2**62 - 1)
 ids = st.integers(-1, 2**31 - 1)
 pair_numbers = st.integers(0, 2**31 - 1)
@@ -218,6 +230,76 @@ peer_messages = st.one_of(
     st.builds(SocketOpened, ids, ids),
     st.builds(SocketClosed, ids, ids),
 )
+ticks = st.integers(0, 2**60)
+circuits = st.builds(CircuitId, ids, pair_numbers)
+circuit_terms = st.builds(
+    CircuitTerms,
+    ids,
+    ids,
+    st.sampled_from(EntanglementType),
+    numbers,
+    pair_numbers,
+    ticks,
+    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 31)), max_size=3).map(tuple),
+    st.integers(0, 3),
+    st.integers(0, 255),
+    st.tuples(st.integers(0, 255), st.integers(0, 255)),
+    st.booleans(),
+)
+network_messages = st.one_of(
+    st.builds(
+        Forward,
+        circuits,
+        ids,
+        st.lists(ids, min_size=1, max_size=MAX_PATH).map(tuple),
+        circuit_terms,
+    ),
+    st.builds(Pass, circuits, bins),
+    st.builds(Track, circuits, pair_numbers, pair_numbers, st.sampled_from(BellState)),
+    st.builds(Complete, circuits, pair_numbers, pair_numbers, pair_numbers, ticks, bins),
+    st.builds(Expire, circuits, pair_numbers, pair_numbers, bins, st.text(max_size=4096)),
+    st.builds(Teardown, circuits, st.sampled_from(TeardownCause), st.text(max_size=4096)),
+)
+
+
+@given(network_messages, st.integers(0, 2**61), st.integers(0, 2**61))
+def test_a_message_of_the_network_layer_survives_and_its_tick_is_told_in_ours(
+    message, theirs, ours
+):
+    raw = peer_wire.encode(peer_wire.to_wire(message, 5, theirs))
+    decoded = peer_wire.decode(raw)
+    assert isinstance(decoded, peer_wire.LinkMessage)
+    assert decoded.epoch == 5
+    received = peer_wire.from_wire(decoded, ours)
+    if isinstance(message, Complete):
+        message = replace(message, tick=message.tick - theirs + ours)
+    elif isinstance(message, Forward):
+        since_tick = message.terms.since_tick - theirs + ours
+        message = replace(message, terms=replace(message.terms, since_tick=since_tick))
+    assert received == message
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        peer_wire.WireForward(5, (1, 2), 3, (), WIRE_TERMS),
+        peer_wire.WireForward(5, (1, 2), 3, (1,) * (MAX_PATH + 1), WIRE_TERMS),
+        peer_wire.WireTrack(5, (1, 2), 0, 0, 4),
+        peer_wire.WireTeardown(5, (1, 2), 6, ""),
+        peer_wire.InstallRoutes(((2, 2, 0, 1.0),)),
+        peer_wire.InstallRoutes(((2, 2, 1, 1.5),)),
+        peer_wire.InstallRoutes(((2, 2, 1, float("nan")),)),
+    ],
+)
+def test_what_a_node_could_not_use_is_refused(message):
+    with pytest.raises(MalformedMessageError):
+        peer_wire.decode(peer_wire.encode(message))
+
+
+@given(st.lists(st.tuples(ids, ids, st.integers(1, 4096), st.floats(0, 1)), max_size=20).map(tuple))
+def test_routes_survive(routes):
+    message = peer_wire.InstallRoutes(routes)
+    assert peer_wire.decode(peer_wire.encode(message)) == message
 
 
 @given(peer_messages, st.integers(0, 2**61), st.integers(0, 2**61))
