@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from sim.node import VirtualNode
 
 _WAITS_SHOWN: Final = 8
 """Programs that a message names."""
+_S_IN_NS: Final = 1_000_000_000
 
 Wire = tuple[int, int]
 """Node ids of the sender and the receiver."""
@@ -37,6 +39,50 @@ class ProgramSpec:
     name: str
     entry: Callable[..., Any]
     inputs: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class RunLimits:
+    """How far programs may run; whatever is first ends them.
+
+    Attributes:
+        duration_s: virtual time, in seconds.
+        steps: events of the simulation; about 20 us of computing each.
+    """
+
+    duration_s: float = 1_000.0
+    steps: int = 10_000_000
+
+
+@dataclass(frozen=True)
+class ProgramOutcome:
+    """What became of a program.
+
+    Attributes:
+        name: of the program.
+        result: what it returned.
+        error: what it raised; if it was stopped, a `StalledProgramsError` that says at what.
+    """
+
+    name: str
+    result: Any
+    error: Exception | None
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """What became of programs that were run together.
+
+    Attributes:
+        programs: in the order in which they were given.
+        problem: None if all have returned, else what a caller should raise: of the first program
+            that raised, or why the programs that are left were stopped.
+        ended_ns: when the last of them ended, or they were stopped.
+    """
+
+    programs: Sequence[ProgramOutcome]
+    problem: ProgramError | StalledProgramsError | None
+    ended_ns: int
 
 
 class PeerNetwork:
@@ -126,22 +172,70 @@ class VirtualNetwork:
             ProgramError: a program raised; the first one's exception is the cause.
             StalledProgramsError: the programs that are left wait for each other.
         """
+        outcome = self.attempt(programs, on_progress, background)
+        if outcome.problem is not None:
+            error = outcome.problem
+            raise error from error.__cause__
+        return [program.result for program in outcome.programs]
+
+    def attempt(
+        self,
+        programs: Sequence[ProgramSpec],
+        on_progress: Callable[[], None] | None = None,
+        background: Sequence[ProgramSpec] = (),
+        limits: RunLimits | None = None,
+    ) -> RunOutcome:
+        """Run programs until all have ended, or nothing more comes of it.
+
+        Args:
+            programs: what to run, and where. All start now.
+            on_progress: called now and then.
+            background: programs to run beside them, stopped when they have all ended.
+            limits: stop them then at the latest; without, only when nothing more can happen.
+
+        Returns:
+            What became of each, but those in the background.
+
+        Raises:
+            ConfigurationError: a program is to run on a node that is not there.
+        """
         failed: list[VirtualProgram] = []
         started = self._start([*programs, *background], failed)
         running = started[: len(programs)]
-        with self._stopped_afterwards(started):
-            self._advance(running, on_progress)
-            stalled = [program for program in running if not program.is_finished]
-            ended_by_error = failed[:1]
-        _raise_first(ended_by_error)
-        if stalled:
-            waits = [f"{program.name} for {program.waiting_for}" for program in stalled]
-            if len(waits) > _WAITS_SHOWN:
-                waits[_WAITS_SHOWN:] = [f"and {len(waits) - _WAITS_SHOWN} more"]
-            raise StalledProgramsError(
-                f"nothing more can happen, but programs wait: {'; '.join(waits)}"
-            )
-        return [program.result for program in running]
+        with self._stopped_afterwards(started, limits):
+            reason = self._advance(running, on_progress, limits)
+            # What they wait for is not known any more when they have been stopped.
+            waits = {program: self._wait_of(program) for program in running}
+            first_failed = failed[:1]
+            ended_ns = self.clock.now_ns
+        waiting = {program: wait for program, wait in waits.items() if wait}
+        stalled: StalledProgramsError | None = None
+        if waiting:
+            stalled = StalledProgramsError(f"{reason}, but programs wait: {_listed(waiting)}")
+        problem: ProgramError | StalledProgramsError | None = stalled
+        if first_failed:
+            problem = _failure(first_failed[0], waiting)
+        return RunOutcome(
+            [
+                ProgramOutcome(
+                    program.name, program.result, stalled if program in waiting else program.error
+                )
+                for program in running
+            ],
+            problem,
+            ended_ns,
+        )
+
+    def _wait_of(self, program: VirtualProgram) -> str:
+        """What a program waits for, in words; empty if it has ended."""
+        if program.is_finished:
+            return ""
+        within = [
+            process.waiting_for
+            for process in self.nodes[program.node_name].kernel.list_processes()
+            if process.client in program.clients and process.waiting_for
+        ]
+        return f"{program.waiting_for} ({'; '.join(within)})" if within else program.waiting_for
 
     def run_for(self, programs: Sequence[ProgramSpec], duration_ns: int) -> None:
         """Run programs for a time and stop those that have not ended by then.
@@ -161,7 +255,9 @@ class VirtualNetwork:
         with self._stopped_afterwards(started):
             clock.call_at(end_ns, lambda: None)  # so that time gets there at all
             clock.run_while(lambda: clock.now_ns < end_ns and not failed)
-        _raise_first(failed)
+        if failed:
+            error = _failure(failed[0], {})
+            raise error from error.__cause__
 
     def _start(
         self, programs: Sequence[ProgramSpec], failed: list[VirtualProgram]
@@ -178,7 +274,9 @@ class VirtualNetwork:
         ]
 
     @contextmanager
-    def _stopped_afterwards(self, programs: Sequence[VirtualProgram]) -> Iterator[None]:
+    def _stopped_afterwards(
+        self, programs: Sequence[VirtualProgram], limits: RunLimits | None = None
+    ) -> Iterator[None]:
         """Stop programs at the end, and let what is under way come to its end."""
         try:
             yield
@@ -187,15 +285,23 @@ class VirtualNetwork:
                 program.kill()
             for cnpu in self.cnpus.values():
                 cnpu.board.clear()
-        self.settle()
+        self.settle(limits)
 
-    def settle(self) -> None:
-        """Let what is under way come to its end."""
-        self.clock.run_while(lambda: True)
+    def settle(self, limits: RunLimits | None = None) -> None:
+        """Let what is under way come to its end, or the limits."""
+        if limits is None:
+            self.clock.run_while(lambda: True)
+        else:
+            steps = iter(range(limits.steps))
+            self.clock.run_while(lambda: next(steps, None) is not None)
 
     def _advance(
-        self, running: Sequence[VirtualProgram], on_progress: Callable[[], None] | None
-    ) -> None:
+        self,
+        running: Sequence[VirtualProgram],
+        on_progress: Callable[[], None] | None,
+        limits: RunLimits | None,
+    ) -> str:
+        """Let time pass until the programs have ended; if they have not, why it stopped."""
         left = list(running)
 
         def unfinished() -> bool:
@@ -203,24 +309,45 @@ class VirtualNetwork:
                 left.pop()
             return bool(left)
 
-        if on_progress is None:
+        if on_progress is None and limits is None:
             self.clock.run_while(unfinished)
-            return
-        steps = 0
+            return _NOTHING_MORE
+        clock = self.clock
+        steps, most_steps, end_ns = 0, sys.maxsize, sys.maxsize
+        if limits is not None:
+            most_steps = limits.steps
+            end_ns = clock.now_ns + round(limits.duration_s * _S_IN_NS)
 
         def watched() -> bool:
             nonlocal steps
             steps += 1
-            if steps % 1000 == 0:
+            if on_progress is not None and steps % 1000 == 0:
                 on_progress()
-            return unfinished()
+            return unfinished() and steps <= most_steps and clock.now_ns <= end_ns
 
-        self.clock.run_while(watched)
+        clock.run_while(watched)
+        if limits is None or (steps <= most_steps and clock.now_ns <= end_ns):
+            return _NOTHING_MORE
+        if steps > most_steps:
+            return f"{most_steps} steps of the simulation are done, the limit"
+        return f"{limits.duration_s:g} s of virtual time are over, the limit"
 
 
-def _raise_first(failed: Sequence[VirtualProgram]) -> None:
-    if failed:
-        first = failed[0]
-        raise ProgramError(
-            f"program {first.name} failed: {type(first.error).__name__}: {first.error}"
-        ) from first.error
+_NOTHING_MORE: Final = "nothing more can happen"
+
+
+def _listed(waits: Mapping[VirtualProgram, str]) -> str:
+    shown = [f"{program.name} for {wait}" for program, wait in waits.items()]
+    if len(shown) > _WAITS_SHOWN:
+        shown[_WAITS_SHOWN:] = [f"and {len(shown) - _WAITS_SHOWN} more"]
+    return "; ".join(shown)
+
+
+def _failure(first: VirtualProgram, waits: Mapping[VirtualProgram, str]) -> ProgramError:
+    """The error for a program that raised, while others waited."""
+    others = f" (then programs waited: {_listed(waits)})" if waits else ""
+    problem = ProgramError(
+        f"program {first.name} failed: {type(first.error).__name__}: {first.error}{others}"
+    )
+    problem.__cause__ = first.error
+    return problem

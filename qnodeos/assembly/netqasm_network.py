@@ -32,7 +32,7 @@ from qnodeos.assembly.description import (
     NVDevice,
     quick_link,
 )
-from qnodeos.config.loader import load_config
+from qnodeos.config.loader import parse_config, read_text
 from qnodeos.errors import ConfigurationError
 from qnodeos.service.schedule_plan import MAX_LINKS, MAX_NODES
 from sim.entangled_state import (
@@ -108,8 +108,20 @@ def read_netqasm_network(path: str | os.PathLike[str]) -> NetworkDescription:
     Raises:
         ConfigurationError: the file is wrong, or describes what cannot be represented.
     """
-    name = os.fspath(path)
-    file = load_config(path, _File)
+    return parse_netqasm_network(read_text(path), os.fspath(path))
+
+
+def parse_netqasm_network(text: str, name: str) -> NetworkDescription:
+    """The text of a `network.yaml` of NetQASM.
+
+    Args:
+        text: YAML or JSON.
+        name: of the file, for messages.
+
+    Raises:
+        ConfigurationError: as for `read_netqasm_network`.
+    """
+    file = parse_config(text, _File, name)
     names = [node.name for node in file.nodes]
     for node in names:
         if names.count(node) > 1:

@@ -9,7 +9,7 @@ does is scheduled at its local time, and when it waits the two meet again.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextvars import copy_context
 from random import Random
 from typing import Any, Protocol
@@ -80,9 +80,15 @@ class Recorder(Protocol):
 
 
 class MessageBoard:
-    """Classical messages between all applications, in order per (from, to, socket)."""
+    """Classical messages between all applications, in order per (from, to, socket).
+
+    Attributes:
+        on_message: called with (from, to, socket) and a message when it is sent (True) and when
+            it is received (False); None for nothing.
+    """
 
     def __init__(self) -> None:
+        self.on_message: Callable[[tuple[str, str, int], Any, bool], None] | None = None
         self._queues: dict[tuple[str, str, int], deque[tuple[int, Any]]] = {}
         self._waiting: dict[tuple[str, str, int], Callable[[int], None]] = {}
         self._last_arrival_ns: dict[tuple[str, str, int], int] = {}
@@ -103,6 +109,8 @@ class MessageBoard:
         arrival_ns = max(arrival_ns, self._last_arrival_ns.get(key, 0))
         self._last_arrival_ns[key] = arrival_ns
         queue.append((arrival_ns, message))
+        if self.on_message is not None:
+            self.on_message(key, message, True)
         wake = self._waiting.pop(key, None)
         if wake is not None:
             wake(arrival_ns)
@@ -114,7 +122,10 @@ class MessageBoard:
 
     def take(self, key: tuple[str, str, int]) -> Any:
         """The next message."""
-        return self._queues[key].popleft()[1]
+        message = self._queues[key].popleft()[1]
+        if self.on_message is not None:
+            self.on_message(key, message, False)
+        return message
 
     def wait(self, key: tuple[str, str, int], wake: Callable[[int], None]) -> None:
         """Call ``wake`` with the arrival time of the next message when it is sent.
@@ -250,6 +261,11 @@ class VirtualProgram:
         self._greenlet.gr_context = context
 
     # --- as seen by whoever advances the clock ----------------------------------------
+
+    @property
+    def clients(self) -> Collection[int]:
+        """Numbers of its open connections to the QNPU."""
+        return self._clients
 
     def resume(self, wait_number: int) -> None:
         """Let the program run until it waits again, if it is still in that wait."""

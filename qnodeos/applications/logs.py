@@ -1,0 +1,136 @@
+"""Log files of simulated applications, laid out as `netqasm simulate` does.
+
+Each run has a directory named after its time, with `results.yaml` and the log files of its
+programs; if there are several rounds, those of each round are in a directory of their own.
+Written are what programs log with NetQASM's `get_new_app_logger` (`<role>_app_log.yaml`), the
+subroutines they sent (`subroutines_<role>.pkl`), the classical messages they sent and received
+(`<role>_class_comm.yaml`), and what they printed and logged otherwise
+(`<role>_output.txt`). Not written are NetQASM's logs of single instructions and of the network;
+the traces of `qnodeos` have these.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from itertools import count
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from netqasm.logging.output import reset_struct_loggers, save_all_struct_loggers
+from netqasm.sdk.config import LogConfig
+from netqasm.util.yaml import dump_yaml
+
+from qnodeos.applications.messages import Messages
+from qnodeos.applications.results import settled
+from qnodeos.files import MAKE_ROOM, check_directory, reporting, write_whole
+
+
+class RunLogs:
+    """The log files of one run. Close it, or use it as a context manager.
+
+    Args:
+        directory: where the directory of the run is made; None keeps nothing.
+        rounds: how many there will be.
+        application: directory of the application, for NetQASM's configuration.
+
+    Attributes:
+        directory: of this run; None if nothing is kept.
+
+    Raises:
+        ConfigurationError: nothing can be written there.
+    """
+
+    def __init__(self, directory: Path | None, rounds: int, application: Path | None) -> None:
+        self._rounds = rounds
+        self._application = application
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None
+        self.directory: Path | None = None
+        if directory is None:
+            # Programs may want to write their logs all the same.
+            self._scratch = tempfile.TemporaryDirectory(prefix="qnodeos-run-")
+            return
+        check_directory(directory, "log directory")
+        self.directory = _timed(directory)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        reset_struct_loggers()
+        if self._scratch is not None:
+            self._scratch.cleanup()
+
+    def config(self, number: int) -> LogConfig:
+        """NetQASM's configuration for the programs of a round."""
+        place = self._place(number)
+        place.mkdir(exist_ok=True)
+        reset_struct_loggers()
+        return LogConfig(
+            log_subroutines_dir=str(place),
+            comm_log_dir=str(place),
+            app_dir=None if self._application is None else str(self._application),
+            log_dir=str(place.parent if self.directory is None else self.directory.parent),
+        )
+
+    def round_done(self, number: int, output: Mapping[str, str], messages: Messages) -> None:
+        """Write the logs of a round.
+
+        Args:
+            number: of the round.
+            output: what each program printed and logged.
+            messages: what the programs sent each other.
+
+        Raises:
+            ResultsNotWrittenError: they cannot be written.
+        """
+        if self.directory is None:
+            reset_struct_loggers()
+            return
+        place = self._place(number)
+        with reporting(place, MAKE_ROOM):
+            save_all_struct_loggers()
+            for role, entries in messages.log.items():
+                if entries:
+                    dump_yaml(entries, str(place / f"{role.lower()}_class_comm.yaml"))
+        for role, text in output.items():
+            if text:
+                write_whole(place / f"{role}_output.txt", text)
+
+    def run_done(self, results: Sequence[Mapping[str, Any]]) -> None:
+        """Write the results of all rounds.
+
+        Raises:
+            ResultsNotWrittenError: they cannot be written.
+        """
+        if self.directory is None:
+            return
+        path = self.directory / "results.yaml"
+        with reporting(path, MAKE_ROOM):
+            dump_yaml(settled([dict(result) for result in results]), str(path))
+
+    def _place(self, number: int) -> Path:
+        if self.directory is None:
+            assert self._scratch is not None
+            return Path(self._scratch.name)
+        return self.directory if self._rounds == 1 else self.directory / str(number)
+
+
+def _timed(directory: Path) -> Path:
+    """A new directory named after the time; a number tells those of one second apart."""
+    name = f"{datetime.now():%Y%m%d-%H%M%S}"
+    for number in count(1):
+        place = directory / (name if number == 1 else f"{name}-{number}")
+        try:
+            place.mkdir()
+        except FileExistsError:
+            continue
+        return place
+    raise AssertionError
