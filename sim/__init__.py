@@ -3,7 +3,10 @@
 ===================  ======================================================================
 `sim.nv_device`      the behavioural device: answers frames from a quantum state and the
                      durations of `sim.nv_timing`
-`sim.link`           entanglement between two of them
+`sim.register_device`  the same for several qubits and links: NV centres with memories, and
+                     generic nodes; its state is `sim.register`, its numbers
+                     `sim.register_physics`
+`sim.link`           entanglement between two devices
 `sim.lab`            nodes instrument by instrument, and what is between two of them
 `sim.adwin`          the ADwin-Pro II, which runs ADbasic sources
 `sim.hdawg`          the HDAWG, which runs what the vendor's compiler made

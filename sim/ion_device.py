@@ -143,7 +143,7 @@ class BehaviouralIonDevice:
             self._complete_at(tick + 1, Outcome.UNSUPPORTED_REQUEST)
         elif qubit != ION:
             self._complete_at(tick + 1, Outcome.INVALID_QUBIT)
-        elif operation is None:
+        elif operation is None or instruction.halvings:
             self._complete_at(tick + 1, Outcome.UNSUPPORTED_REQUEST)
         elif operation is IonOperation.INITIALISE:
             done = tick + self.timing.initialise_ticks

@@ -226,7 +226,7 @@ class BehaviouralNVDevice:
         self._complete_at(done, Outcome.SUCCESS_ZERO)
 
     def _gate(self, tick: int, instruction: PhysicalInstruction) -> None:
-        if instruction.argument >= _XY_ARGUMENTS:
+        if instruction.argument >= _XY_ARGUMENTS or instruction.halvings:
             self._complete_at(tick + 1, Outcome.UNSUPPORTED_REQUEST)
             return
         qubit = self._held(tick)

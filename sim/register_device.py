@@ -3,28 +3,21 @@
 Theory of operation
 -------------------
 `RegisterDevice.exchange` reports what is due, prepares its frame, then reads the frame of the
-QNPU. A new instruction is carried out at once on the quantum state, and its outcome is kept until
-the tick it is due; `state_of` therefore shows the state at the end of the running instruction.
-That is exact, because operations of different nodes commute. Only readouts and Bell measurements
-wait until they are due, and are done in the order of time, then of the names of their devices
-(`Qubit.settle`), so that results do not depend on which node exchanges its frame first.
+QNPU. A new instruction is carried out at once on the quantum state (`sim.register`), and its
+outcome is kept until the tick it is due; `state_of` therefore shows the state at the end of the
+running instruction. That is exact, because operations of different nodes commute. Only readouts
+and Bell measurements wait until they are due, and are done in the order of time, then of the
+names of their devices (`Qubit.settle`), so that results do not depend on which node exchanges
+its frame first.
 
-Every qubit decays by itself, with an age that counts from the end of its INI, from its herald,
-from the end of its last readout, or from the move that brought its state there. The decay is
-applied up to the start of every operation on the qubit; what happens to it during one is part of
-the next. There are no decoupling blocks and no charge checks: `sim.nv_device` has those.
-
-Qubits that met in a gate are one state of `PauliState.MAX_QUBITS` qubits at most, over all nodes,
-until they are read out or initialised. Moving and swapping join nothing.
+There are no decoupling blocks and no charge checks: `sim.nv_device` has those.
 
 What the instructions do to qubits they leave behind: ENT and ENM destroy what the qubit held, and
-a failure leaves it maximally mixed, as MOV leaves its source and ESW both its qubits. A qubit that
-was never initialised is maximally mixed.
+a failure leaves it maximally mixed, as MOV leaves its source and ESW both its qubits.
 
-In a star (`RegisterPhysics.star`, an NV centre), TQG takes the communication qubit as the first,
-MOV and SWP as one of their two qubits, and MSR as the only one; anything else is
-UNSUPPORTED_REQUEST. An ESW of two memories is done through the communication qubit: a swap before
-and one after, whose noise the communication qubit and the first memory get.
+In a star (`RegisterPhysics.star`, an NV centre), TQG takes the communication qubit as the first
+and rotates about X or Y, MOV and SWP take it as one of their two qubits, and MSR as the only
+one; anything else is UNSUPPORTED_REQUEST. An ESW of two memories goes through it (two swaps).
 
 After an ESW of the near halves of two pairs, both in Phi+, the two far halves are in the Bell
 state that the outcome names. At one of the two ends, whichever: X for Psi+, Z for Phi-, Y (that
@@ -37,78 +30,24 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Final
 
-import numpy as np
-
-from qnodeos.errors import LimitError
 from qnodeos.qdevice.capabilities import Capabilities
 from qnodeos.qdevice.endpoint import FrameSlave
 from qnodeos.qdevice.instructions import ANGLE_STEPS, Axis, Opcode, PhysicalInstruction
 from qnodeos.qdevice.outcomes import OUTCOME_OF_HERALD, BellState, Outcome
+from sim import register
 from sim.charge import ChargeCheck
 from sim.link import Batch, EntanglementLink
-from sim.pauli import (
-    Complex,
-    PauliState,
-    Qubit,
-    Readout,
-    controlled_rotation,
-    depolarising,
-    depolarising_pair,
-    rotation,
-)
+from sim.pauli import Complex, PauliState, Qubit, Readout
+from sim.register import Held, Register
 from sim.register_physics import RegisterPhysics
 
 MAX_PMG_ROTATIONS: Final = 8
 """Bound on the rotations a chain of PMG may store for a qubit."""
 _ROTATIONS: Final = len(Axis) * ANGLE_STEPS
+_ROTATIONS_ABOUT_XY: Final = 2 * ANGLE_STEPS
 _LOCAL: Final = frozenset({Opcode.INI, Opcode.SQG, Opcode.MSR})
 _PAIR: Final = frozenset({Opcode.TQG, Opcode.MOV, Opcode.SWP, Opcode.ESW})
 _ENTANGLING: Final = frozenset({Opcode.ENT, Opcode.ENM, Opcode.PMG})
-_BITS_OF_BELL: Final = {
-    BellState.PHI_PLUS: (0, 0),
-    BellState.PSI_PLUS: (1, 0),
-    BellState.PHI_MINUS: (0, 1),
-    BellState.PSI_MINUS: (1, 1),
-}
-"""Parities of Z and of X that a Bell measurement reads out: 0 for equal, 1 for different."""
-_BELL_OF_BITS: Final = {bits: bell for bell, bits in _BITS_OF_BELL.items()}
-
-
-class Held:
-    """A qubit in a device, and how far it has decayed.
-
-    Attributes:
-        device: the device.
-        address: physical address there.
-        qubit: the handle of its state.
-        origin_ns: when its state was created there.
-        decayed_to_ns: until when its decay has been applied.
-    """
-
-    __slots__ = ("address", "decayed_to_ns", "device", "origin_ns", "qubit")
-
-    def __init__(self, device: RegisterDevice, address: int, qubit: Qubit, origin_ns: int) -> None:
-        self.device = device
-        self.address = address
-        self.take(qubit, origin_ns)
-
-    def take(self, qubit: Qubit, origin_ns: int) -> None:
-        """Hold another state from a time on."""
-        self.qubit = qubit
-        self.origin_ns = self.decayed_to_ns = origin_ns
-        qubit.holder = self
-
-    def decay(self, qubit: Qubit, time_ns: int) -> None:
-        """Let the qubit, or a copy of it, decay until a time."""
-        if time_ns <= self.decayed_to_ns:
-            return
-        physics = self.device.physics.of(self.address)
-        coherence = physics.coherence_factor(
-            self.decayed_to_ns - self.origin_ns, time_ns - self.origin_ns
-        )
-        population = physics.population_factor(time_ns - self.decayed_to_ns)
-        if coherence != 1 or population != 1:
-            qubit.apply(np.diag([1.0, coherence, coherence, population]))
 
 
 class RegisterDevice:
@@ -158,7 +97,6 @@ class RegisterDevice:
             links=len(links),
             angle_halvings=physics.angle_halvings,
         )
-        self._rng = rng
         self._ends = [link.attach(self._on_batch) for link in links]
         self._slave = FrameSlave()
         self._last_tick = -1
@@ -170,7 +108,7 @@ class RegisterDevice:
         self._request = PhysicalInstruction(Opcode.ENT)
         self._is_alone = False
 
-        self._register: list[Held | None] = [None] * physics.qubits
+        self._register = Register(physics, rng, name, owner=self)
         self._bases: dict[int, list[int]] = {}
         handlers: dict[Opcode, Callable[[int, PhysicalInstruction], None]] = {
             Opcode.INI: self._initialise,
@@ -247,12 +185,12 @@ class RegisterDevice:
         Raises:
             ValueError: no such address.
         """
-        held = self._at(address)
+        held = self._register.at(address)
         if held is None:
-            return _mixed()
+            return register.mixed()
         copy = held.qubit.state.copy().qubits[held.qubit.index]
         if tick is not None:
-            held.decay(copy, tick * self.physics.tick_ns)
+            held.decay_copy(copy, tick * self.physics.tick_ns)
         return copy
 
     def state_of(self, address: int = 0, tick: int | None = None) -> Complex:
@@ -267,27 +205,38 @@ class RegisterDevice:
         Raises:
             ValueError: no such address.
         """
-        held = self._at(address)
+        held = self._register.at(address)
         if held is None:
             return [(self, address)]
         holders = [qubit.holder for qubit in held.qubit.state.qubits]
         others = [
-            (holder.device, holder.address)
+            (holder.register.owner, holder.address)
             for holder in holders
-            if isinstance(holder, Held) and holder is not held
+            if isinstance(holder, Held)
+            and holder is not held
+            and isinstance(holder.register.owner, RegisterDevice)
         ]
         return [(self, address), *sorted(others, key=lambda half: (half[0].name, half[1]))]
 
     def held(self, address: int) -> Held | None:
-        """What a physical address holds, None if nothing was prepared; for `joint_state`."""
-        return self._at(address)
+        """What an address holds; None if nothing has been prepared.
+
+        Raises:
+            ValueError: no such address.
+        """
+        return self._register.at(address)
+
+    @property
+    def register(self) -> Register:
+        """The quantum state of the qubits."""
+        return self._register
 
     # --- instructions -------------------------------------------------------------------
 
     def _start(self, tick: int, instruction: PhysicalInstruction) -> None:
         opcode, _, qubit, other = instruction
         handler = self._handlers.get(opcode)
-        qubits = len(self._register)
+        qubits = self.physics.qubits
         if handler is None:
             self._refuse(tick)
         elif qubit >= qubits or (opcode in _PAIR and (other >= qubits or other == qubit)):
@@ -305,7 +254,9 @@ class RegisterDevice:
         if opcode is Opcode.SQG:
             return argument < _ROTATIONS and other <= physics.angle_halvings
         if opcode is Opcode.TQG:
-            return argument < _ROTATIONS and (communicates or not physics.star)
+            if physics.star:
+                return communicates and argument < _ROTATIONS_ABOUT_XY
+            return argument < _ROTATIONS
         if opcode in (Opcode.MOV, Opcode.SWP):
             return not physics.star or 0 in (qubit, other)
         if opcode in (Opcode.ENT, Opcode.ENM):
@@ -316,65 +267,47 @@ class RegisterDevice:
 
     def _initialise(self, tick: int, instruction: PhysicalInstruction) -> None:
         address = instruction.qubit
-        physics = self.physics.of(address)
-        self._release(address)
-        done = tick + physics.initialise_ticks
-        state = PauliState.from_populations(1 - physics.initialisation_error)
-        self._hold(address, state.qubits[0], done)
+        done = tick + self.physics.of(address).initialise_ticks
+        self._register.initialise(address, self._ns(done))
         self._complete_at(done, Outcome.SUCCESS_ZERO)
 
     def _rotate(self, tick: int, instruction: PhysicalInstruction) -> None:
         address = instruction.qubit
-        self._turn(tick, address, instruction.argument, instruction.halvings)
-        done = tick + self.physics.of(address).gate_ticks
-        self._complete_at(done, Outcome.SUCCESS_ZERO)
+        self._register.rotate(
+            address, instruction.axis, instruction.steps, instruction.halvings, self._ns(tick)
+        )
+        self._complete_at(tick + self.physics.of(address).gate_ticks, Outcome.SUCCESS_ZERO)
 
     def _rotate_controlled(self, tick: int, instruction: PhysicalInstruction) -> None:
-        first, second = self._pair(tick, instruction)
-        _join(first.qubit, second.qubit)
-        state = first.qubit.state
-        gate = controlled_rotation(instruction.axis, instruction.steps)
-        state.apply_pair(first.qubit.index, second.qubit.index, gate)
-        self._depolarise_pair(first, second)
+        _, _, first, second = instruction
+        self._register.rotate_controlled(
+            first, second, instruction.axis, instruction.steps, self._ns(tick)
+        )
         self._complete_at(tick + self.physics.pair_gate_ticks, Outcome.SUCCESS_ZERO)
 
     def _move(self, tick: int, instruction: PhysicalInstruction) -> None:
-        source, _ = self._pair(tick, instruction)
-        self._release(instruction.other)
-        self._register[instruction.qubit] = None
-        self._hold(instruction.other, source.qubit, tick)
-        _depolarise(source.qubit, self.physics.move_depolarising)
+        self._register.move(instruction.qubit, instruction.other, self._ns(tick))
         self._complete_at(tick + self.physics.move_ticks, Outcome.SUCCESS_ZERO)
 
     def _swap(self, tick: int, instruction: PhysicalInstruction) -> None:
-        first, second = self._pair(tick, instruction)
-        time_ns = tick * self.physics.tick_ns
-        qubit = first.qubit
-        first.take(second.qubit, time_ns)
-        second.take(qubit, time_ns)
-        for held in (first, second):
-            _depolarise(held.qubit, self.physics.swap_depolarising)
+        self._register.swap(instruction.qubit, instruction.other, self._ns(tick))
         self._complete_at(tick + self.physics.swap_ticks, Outcome.SUCCESS_ZERO)
 
     def _swap_entanglement(self, tick: int, instruction: PhysicalInstruction) -> None:
+        _, _, first, second = instruction
         physics = self.physics
-        first, second = self._pair(tick, instruction)
+        pair = self._register.prepare_bell(first, second, self._ns(tick))
         done = tick + physics.entanglement_swap_ticks
-        if physics.star and 0 not in (first.address, second.address):
-            _depolarise(first.qubit, physics.swap_depolarising)
-            for _ in range(2):
-                _depolarise(self._ready(tick, 0).qubit, physics.swap_depolarising)
+        if physics.star and 0 not in (first, second):
             done += 2 * physics.swap_ticks
-        _join(first.qubit, second.qubit)
-        self._depolarise_pair(first, second)
 
-        def read_out() -> None:
-            self._outcome = OUTCOME_OF_HERALD[self._find_bell(first, second)]
+        def read_out() -> Outcome:
+            return OUTCOME_OF_HERALD[self._register.read_bell(*pair)]
 
-        self._read_at(done, first.qubit, read_out)
+        self._read_at(done, pair[0].qubit, read_out)
 
     def _measure(self, tick: int, instruction: PhysicalInstruction) -> None:
-        self._read_out_from(tick, self._ready(tick, instruction.qubit))
+        self._read_out_from(tick, self._register.ready(instruction.qubit, self._ns(tick)))
 
     def _set_basis(self, tick: int, instruction: PhysicalInstruction) -> None:
         argument, append = instruction.argument, instruction.other
@@ -386,7 +319,7 @@ class RegisterDevice:
         self._complete_at(tick + 1, Outcome.SUCCESS_ZERO)
 
     def _entangle(self, tick: int, instruction: PhysicalInstruction) -> None:
-        self._release(instruction.qubit)
+        self._register.release(instruction.qubit)
         self._request = instruction
         answer = self._ends[instruction.argument].request(tick, tick)
         if isinstance(answer, Batch):
@@ -408,103 +341,48 @@ class RegisterDevice:
             self._complete_at(batch.tick, Outcome.ENTANGLEMENT_FAILURE)
             return
         address, tick = self._request.qubit, batch.tick
-        held = self._hold(address, batch.qubit, tick)
+        held = self._register.hold(address, batch.qubit, self._ns(tick))
         if self._request.opcode is Opcode.ENT:
             self._complete_at(tick, OUTCOME_OF_HERALD[batch.bell])
             return
         for argument in self._bases.get(address, []):
-            self._turn(tick, address, argument, halvings=0)
+            axis, steps = Axis(argument // ANGLE_STEPS), argument % ANGLE_STEPS
+            self._register.rotate(address, axis, steps, 0, self._ns(tick))
             tick += self.physics.communication.gate_ticks
-        held.decay(held.qubit, tick * self.physics.tick_ns)
+        held.decay(self._ns(tick))
         self._read_out_from(tick, held, batch.bell)
 
-    # --- physics ------------------------------------------------------------------------
-
-    def _at(self, address: int) -> Held | None:
-        if not 0 <= address < len(self._register):
-            raise ValueError(f"{self.name} has qubits 0..{len(self._register) - 1}, not {address}")
-        return self._register[address]
-
-    def _hold(self, address: int, qubit: Qubit, tick: int) -> Held:
-        """Take over a qubit whose age counts from a tick."""
-        held = Held(self, address, qubit, tick * self.physics.tick_ns)
-        self._register[address] = held
-        return held
-
-    def _release(self, address: int) -> None:
-        held = self._register[address]
-        if held is not None:
-            held.qubit.discard()
-            self._register[address] = None
-
-    def _ready(self, tick: int, address: int) -> Held:
-        """A qubit, decayed up to a tick; maximally mixed if nothing has been prepared."""
-        held = self._register[address]
-        if held is None:
-            return self._hold(address, _mixed(), tick)
-        time_ns = tick * self.physics.tick_ns
-        held.decay(held.qubit, time_ns)
-        held.decayed_to_ns = max(held.decayed_to_ns, time_ns)
-        return held
-
-    def _pair(self, tick: int, instruction: PhysicalInstruction) -> tuple[Held, Held]:
-        return self._ready(tick, instruction.qubit), self._ready(tick, instruction.other)
-
-    def _turn(self, tick: int, address: int, argument: int, halvings: int) -> None:
-        qubit = self._ready(tick, address).qubit
-        axis, steps = Axis(argument // ANGLE_STEPS), argument % ANGLE_STEPS
-        qubit.apply(rotation(axis, steps, halvings))
-        _depolarise(qubit, self.physics.of(address).gate_depolarising)
-
-    def _depolarise_pair(self, first: Held, second: Held) -> None:
-        """The noise of a gate on two qubits of one state."""
-        probability = self.physics.pair_depolarising
-        if probability:
-            noise = depolarising_pair(probability)
-            first.qubit.state.apply_pair(first.qubit.index, second.qubit.index, noise)
+    # --- readouts -----------------------------------------------------------------------
 
     def _read_out_from(self, tick: int, held: Held, herald: BellState | None = None) -> None:
         """Begin a readout at a tick."""
         done = tick + self.physics.communication.measure_ticks
 
-        def read_out() -> None:
-            bit = held.qubit.measure(self._rng.random())
-            self._hold(held.address, PauliState.from_populations(1 - bit).qubits[0], done)
-            reported = self._reported(bit)
-            self._outcome = Outcome.SUCCESS_ONE if reported else Outcome.SUCCESS_ZERO
+        def read_out() -> Outcome:
+            bit = self._register.read(held, self._ns(done))
+            return Outcome.SUCCESS_ONE if bit else Outcome.SUCCESS_ZERO
 
         self._read_at(done, held.qubit, read_out, herald)
-
-    def _find_bell(self, first: Held, second: Held) -> BellState:
-        """Read out in which Bell state two qubits are, which are mixed afterwards."""
-        state = first.qubit.state
-        found = state.measure_bell(first.qubit.index, second.qubit.index, self._rng.random())
-        self._register[first.address] = self._register[second.address] = None
-        parity, phase = _BITS_OF_BELL[found]
-        return _BELL_OF_BITS[self._reported(parity), self._reported(phase)]
-
-    def _reported(self, bit: int) -> int:
-        """What a readout reports for a bit."""
-        physics = self.physics.communication
-        correct = physics.readout_fidelity_1 if bit else physics.readout_fidelity_0
-        return bit if self._rng.random() < correct else 1 - bit
 
     def _read_at(
         self,
         done: int,
         qubit: Qubit,
-        read_out: Callable[[], None],
+        read_out: Callable[[], Outcome],
         herald: BellState | None = None,
     ) -> None:
         """Have a measurement done when it is due, or before if a partner's comes later."""
 
         def carry_out() -> None:
             self._reading = None
-            read_out()
+            self._outcome = read_out()
 
         qubit.readout = Readout(done, carry_out, self.name)
         self._reading = qubit
         self._complete_at(done, Outcome.UNKNOWN_FAILURE, herald)
+
+    def _ns(self, tick: int) -> int:
+        return tick * self.physics.tick_ns
 
     # --- outcomes -----------------------------------------------------------------------
 
@@ -540,55 +418,6 @@ def joint_state(halves: Sequence[tuple[RegisterDevice, int]], tick: int) -> Paul
         LimitError: more qubits than one state can have.
         ValueError: no qubit, no such address, or one qubit twice.
     """
-    if len({(id(device), address) for device, address in halves}) != len(halves) or not halves:
-        raise ValueError("a joint state is of one qubit or more, each of them once")
-    places: dict[int, list[int]] = {}
-    for place, (device, address) in enumerate(halves):
-        held = device.held(address)
-        key = -1 - place if held is None else id(held.qubit.state)
-        places.setdefault(key, []).append(place)
-    joined: PauliState | None = None
-    order: list[int] = []
-    for group in places.values():
-        part = _part([halves[place] for place in group], tick)
-        order += group
-        if joined is None:
-            joined = part
-        else:
-            joined.absorb(part)
-    assert joined is not None
-    return joined.reduced(*(order.index(place) for place in range(len(halves))))
-
-
-def _part(halves: Sequence[tuple[RegisterDevice, int]], tick: int) -> PauliState:
-    """The state of qubits that share one, as it is at a tick; a copy."""
-    stored = [device.held(address) for device, address in halves]
-    held = [one for one in stored if one is not None]
-    if not held:
-        return _mixed().state
-    copy = held[0].qubit.state.copy()
-    for one in held:
-        one.decay(copy.qubits[one.qubit.index], tick * one.device.physics.tick_ns)
-    return copy.reduced(*(one.qubit.index for one in held))
-
-
-def _mixed() -> Qubit:
-    return PauliState.from_populations(0.5).qubits[0]
-
-
-def _depolarise(qubit: Qubit, probability: float) -> None:
-    if probability:
-        qubit.apply(depolarising(probability))
-
-
-def _join(first: Qubit, second: Qubit) -> None:
-    """Make two qubits parts of one state."""
-    if first.state is second.state:
-        return
-    try:
-        first.state.absorb(second.state)
-    except LimitError as error:
-        raise LimitError(
-            f"a gate would join more qubits, over all nodes, than can be simulated: {error}; "
-            "measure or initialise qubits that are no longer needed"
-        ) from error
+    registers = [(device.register, address) for device, address in halves]
+    tick_ns = halves[0][0].physics.tick_ns if halves else 0
+    return register.joint_state(registers, tick * tick_ns)

@@ -241,7 +241,8 @@ SUB begin_instruction()
           tries = 0
           check_charge()
         CASE SQG
-          IF (argument > 63) THEN
+          ' `other` halves the unit of the angle; the waveform table has the whole one only.
+          IF ((argument > 63) OR (other > 0)) THEN
             answer(UNSUPPORTED_REQUEST, 0)
           ELSE
             send_word((FIRST_ROTATION + argument) OR AWG_KEEP)

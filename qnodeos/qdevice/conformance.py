@@ -2,11 +2,10 @@
 
 `check_qdevice` drives a device through `exchange` alone, speaking the protocol of
 `qnodeos.qdevice.endpoint` bit by bit (it does not use the master's end, so that a mistake
-there cannot hide one in the device). It covers the instructions on one qubit and the
-requests for entanglement; two-qubit gates have no rule yet. Every check in `CHECKS` gets a
-device that has just started and states one rule; the first rule broken raises
-`ConformanceError`. Ticks without news are skipped if the device can name its next one
-(`SimulatedQDevice`).
+there cannot hide one in the device). Every check in `CHECKS` gets a device that has just
+started and states one rule; the first rule broken raises `ConformanceError`. Those for finer
+angles, memories and gates on two qubits stand in `qnodeos.qdevice.conformance_pairs`. Ticks
+without news are skipped if the device can name its next one (`SimulatedQDevice`).
 
 The rule for a second instruction while the device is busy, which no master ever sends: it is
 neither acknowledged nor executed until the first is answered, and accepted then if it is
@@ -25,7 +24,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Final, NamedTuple
 
-from qnodeos.qdevice import instructions
+from qnodeos.qdevice import conformance_pairs, instructions
 from qnodeos.qdevice.conformance_bench import Bench, ConformanceError, Expectations
 from qnodeos.qdevice.frames import (
     DETAIL_BOOT,
@@ -38,6 +37,7 @@ from qnodeos.qdevice.frames import (
 from qnodeos.qdevice.instructions import (
     ANGLE_STEPS,
     MAX_ARGUMENT,
+    MAX_HALVINGS,
     MAX_QUBIT,
     NOP,
     Axis,
@@ -149,7 +149,7 @@ def _answers(bench: Bench) -> None:
             if bench.has(Opcode.SQG):
                 for axis, steps in _rotations(bench):
                     bench.succeed(instructions.sqg(axis, steps, qubit))
-            if bench.has(Opcode.MSR):
+            if bench.has(Opcode.MSR) and qubit in bench.device.capabilities.communication_qubits:
                 bench.measure(qubit)
                 bench.watch(bench.idle_frame(), "an answered device changed its answer")
 
@@ -191,14 +191,14 @@ amplitudes, which no measurement in the Z basis of one qubit can tell.
 
 def _states(bench: Bench) -> None:
     bench.enter()
-    for qubit in bench.qubits:
+    for qubit in bench.readable:
         for pulses, expected in PREPARATIONS:
             if not all(bench.expected.can_rotate(*pulse) for pulse in pulses):
                 continue
 
             def shot(pulses: tuple[tuple[Axis, int], ...] = pulses, qubit: int = qubit) -> int:
                 bench.prepare(pulses, qubit)
-                return bench.measure(qubit)
+                return bench.read(qubit)
 
             name = " ".join(f"{axis.name}{steps}" for axis, steps in pulses) or "INI"
             bench.expect_bit(expected, shot, f"qubit {qubit} after {name}")
@@ -335,7 +335,8 @@ def _busy(bench: Bench) -> None:
 
 def _new_session(bench: Bench) -> None:
     bench.enter(1)
-    for session, instruction in enumerate(bench.local_samples(bench.qubits[0]), start=2):
+    for place, instruction in enumerate(bench.local_samples(bench.qubits[0])):
+        session = 2 + place % 7
         bench.run(instruction)
         bench.enter(session)
         bench.watch(bench.idle_frame(), "an outcome survived the end of its session")
@@ -384,9 +385,46 @@ CHECKS: Final = (
         needs=frozenset({Opcode.PMG}),
     ),
     Check("states that are prepared are measured", _states, needs=_QUBIT_CONTROL),
+    Check(
+        "angles in smaller units add up",
+        conformance_pairs.finer_angles,
+        needs=_QUBIT_CONTROL,
+        concerns=lambda bench: bench.device.capabilities.angle_halvings > 0,
+    ),
+    Check(
+        "a gate on two qubits rotates the second by the first",
+        conformance_pairs.controlled_rotations,
+        needs=_QUBIT_CONTROL | {Opcode.TQG},
+    ),
+    Check(
+        "states are swapped and moved",
+        conformance_pairs.exchanges,
+        needs=_QUBIT_CONTROL | {Opcode.SWP},
+    ),
+    Check(
+        "a Bell measurement names the Bell state",
+        conformance_pairs.bell_measurements,
+        needs=_QUBIT_CONTROL | {Opcode.TQG, Opcode.ESW},
+    ),
     Check("opcodes that are unknown or not supported are refused", _unknown_opcodes),
     Check("axes and links that do not exist are refused", _unsupported_arguments),
+    Check(
+        "angles that are finer than declared are refused",
+        lambda bench: conformance_pairs.unsupported_angles(bench, _rotations(bench)),
+        needs=frozenset({Opcode.SQG}),
+        concerns=lambda bench: bench.device.capabilities.angle_halvings < MAX_HALVINGS,
+    ),
     Check("qubits that do not exist are refused", _invalid_qubits),
+    Check(
+        "a second qubit that does not exist, or is the first, is refused",
+        conformance_pairs.invalid_pairs,
+        concerns=lambda bench: any(bench.has(code) for code in conformance_pairs.PAIR_OPCODES),
+    ),
+    Check(
+        "a memory is neither read out nor entangled",
+        conformance_pairs.memories_only_store,
+        concerns=lambda bench: bool(bench.device.capabilities.memory_qubits),
+    ),
     Check(
         "a refused instruction changes no qubit",
         _refusals_are_harmless,

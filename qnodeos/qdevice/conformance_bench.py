@@ -55,6 +55,9 @@ class Expectations:
             some only; others must be refused. None if it rotates by any angle about its axes.
         fidelity: lower bound on the probability that |0> or |1>, prepared by INI and up to
             four rotations, is read as such (all errors included).
+        pair_axes: axes about which TQG rotates; others must be refused.
+        pair_fidelity: the same bound for two qubits after a gate on both, and for the Bell
+            state that ESW names; None: as ``fidelity``.
         shots: repetitions of every statistical check.
         limit_ticks: no instruction may take longer.
         lonely: no neighbour answers, so that every ENT must end in
@@ -68,6 +71,8 @@ class Expectations:
     axes: tuple[Axis, ...] = (Axis.X, Axis.Y)
     rotations: frozenset[tuple[Axis, int]] | None = None
     fidelity: float = 0.85
+    pair_axes: tuple[Axis, ...] = (Axis.X, Axis.Y)
+    pair_fidelity: float | None = None
     shots: int = 200
     limit_ticks: int = 10_000
     lonely: bool = True
@@ -79,21 +84,26 @@ class Expectations:
             raise ValueError(
                 f"a device without a half turn about {self.axes[0].name}, its first axis"
             )
-        if self.least_right < self.shots / 2 + Z_SCORE * sqrt(self.shots) / 2:
-            raise ValueError(
-                f"{self.shots} shots at fidelity {self.fidelity} do not tell a device that "
-                "answers at random; take more shots"
-            )
+        for fidelity in (self.fidelity, self.pair_bound):
+            if self.least_right(fidelity) < self.shots / 2 + Z_SCORE * sqrt(self.shots) / 2:
+                raise ValueError(
+                    f"{self.shots} shots at fidelity {fidelity} do not tell a device that "
+                    "answers at random; take more shots"
+                )
 
     def can_rotate(self, axis: Axis, steps: int) -> bool:
         """Whether there is an SQG about this axis by ``steps`` * pi/16."""
         return axis in self.axes and (self.rotations is None or (axis, steps) in self.rotations)
 
     @property
-    def least_right(self) -> float:
-        """How many of the shots must be right."""
-        mean = self.shots * self.fidelity
-        return mean - Z_SCORE * sqrt(mean * (1 - self.fidelity))
+    def pair_bound(self) -> float:
+        """The bound for two qubits."""
+        return self.fidelity if self.pair_fidelity is None else self.pair_fidelity
+
+    def least_right(self, fidelity: float) -> float:
+        """How many of the shots must be right at a fidelity."""
+        mean = self.shots * fidelity
+        return mean - Z_SCORE * sqrt(mean * (1 - fidelity))
 
 
 @dataclass
@@ -250,9 +260,20 @@ class Bench:
             self.fail(f"MSR answered detail {self.last.detail}")
         return int(outcome is Outcome.SUCCESS_ONE)
 
-    def expect_bit(self, expected: int, shot: Callable[[], int], what: str) -> None:
-        """Take shots; nearly all must give this bit."""
-        shots, least = self.expected.shots, self.expected.least_right
+    def read(self, qubit: int) -> int:
+        """Measure a qubit, by a communication qubit if it cannot be measured itself."""
+        communication = self.device.capabilities.communication_qubits
+        if qubit in communication:
+            return self.measure(qubit)
+        self.succeed(instructions.swp(communication[0], qubit))
+        return self.measure(communication[0])
+
+    def expect_bit(
+        self, expected: int, shot: Callable[[], int], what: str, fidelity: float | None = None
+    ) -> None:
+        """Take shots; nearly all must give this bit, `Expectations.fidelity` of them or another."""
+        shots = self.expected.shots
+        least = self.expected.least_right(self.expected.fidelity if fidelity is None else fidelity)
         right = sum(shot() == expected for _ in range(shots))
         self.require(
             right >= least,
@@ -273,6 +294,12 @@ class Bench:
         return self.device.capabilities.qubits
 
     @property
+    def readable(self) -> tuple[int, ...]:
+        """Addresses whose state can be measured, if need be by swapping it."""
+        communication = self.device.capabilities.communication_qubits
+        return self.qubits if self.has(Opcode.SWP) else communication
+
+    @property
     def foreign_qubits(self) -> list[int]:
         """Physical addresses that do not exist."""
         return sorted(set(range(MAX_QUBIT + 1)) - set(self.qubits))
@@ -282,13 +309,25 @@ class Bench:
         return self.device.capabilities.instructions.issuperset(opcodes)
 
     def local_samples(self, qubit: int) -> list[PhysicalInstruction]:
-        """One instruction of every supported opcode that acts on one qubit of this node."""
+        """One instruction of every supported opcode that acts on qubits of this node."""
         axis = self.expected.axes[0]
+        others = [other for other in self.qubits if other != qubit]
         every = [
             instructions.ini(qubit),
             instructions.sqg(axis, HALF_TURN, qubit),
             instructions.msr(qubit),
             instructions.pmg(axis, 8, qubit),
+        ]
+        own = [instruction for instruction in every if self.has(instruction.opcode)]
+        return own + (self.pair_samples(qubit, others[0]) if others else [])
+
+    def pair_samples(self, first: int, second: int) -> list[PhysicalInstruction]:
+        """One instruction of every supported opcode that acts on two qubits of this node."""
+        every = [
+            instructions.tqg(self.expected.pair_axes[0], 8, first, second),
+            instructions.swp(first, second),
+            instructions.mov(first, second),
+            instructions.esw(first, second),
         ]
         return [instruction for instruction in every if self.has(instruction.opcode)]
 

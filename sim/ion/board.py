@@ -228,7 +228,7 @@ class SimulatedBoard:
             self._answer(time_ns, Outcome.UNSUPPORTED_REQUEST)
         elif instruction.qubit != ION:
             self._answer(time_ns, Outcome.INVALID_QUBIT)
-        elif operation is None:
+        elif operation is None or instruction.halvings:
             self._answer(time_ns, Outcome.UNSUPPORTED_REQUEST)
         elif not self._registers[code_register(operation)]:
             self._fail(time_ns, Failure.NO_CODE)

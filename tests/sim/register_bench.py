@@ -98,7 +98,7 @@ def entangle_all(bench: Bench, node: int = 0) -> list[Qubit]:
         held = device.held(address)
         assert held is not None
         held.qubit.discard()
-        held.take(qubit, held.origin_ns)
+        held.take(qubit, bench.tick * device.physics.tick_ns)
     return qubits[count:]
 
 
