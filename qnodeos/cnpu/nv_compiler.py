@@ -93,6 +93,12 @@ _RENAMED: Final[dict[type, type]] = {
 }
 """What NV has too, operands and all. Whether the device can do an angle is for its driver."""
 
+_GATES: Final = (
+    core.SingleQubitInstruction,
+    core.RotationInstruction,
+    core.TwoQubitInstruction,
+    core.ControlledRotationInstruction,
+)
 _BRANCHES: Final = (core.JmpInstruction, core.BranchUnaryInstruction, core.BranchBinaryInstruction)
 
 
@@ -144,7 +150,7 @@ def _compile(instruction: NetQASMInstruction) -> Sequence[NetQASMInstruction]:
     renamed = _RENAMED.get(kind)
     if renamed is not None:
         return (_renamed(renamed, instruction),)
-    if kind.__module__ == vanilla.__name__:
+    if isinstance(instruction, _GATES) and kind.__module__ != nv.__name__:
         raise UnsupportedInstructionError(f"there is no NV instruction for {instruction}")
     return (instruction,)
 
