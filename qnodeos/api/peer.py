@@ -18,6 +18,8 @@ says passes back. Names are those of the trace events of the published system (Q
     Expire <---- whoever lost its part ----> Expire        free the parts, attempt anew
     Teardown <-- whoever ends the circuit -> Teardown      free everything
 
+FarSocket is SocketOpened and SocketClosed for nodes that are no neighbours.
+
 Each attempt has a turn: the time bin in which it was called for. Pass, Complete and Expire
 carry that of the attempt they begin, so that all nodes put the same attempts first.
 """
@@ -338,8 +340,28 @@ class Teardown:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class FarSocket:
+    """Passed on to a node that is no neighbour: a program has opened an ER socket, or ended.
+
+    Attributes:
+        destination: node id of the node it is for.
+        path: node ids of the nodes it has passed, that of the socket first.
+        socket_id: ER socket at the first of these.
+        remote_socket_id: ER socket at the destination.
+        is_open: whether it has been opened.
+    """
+
+    destination: int
+    path: tuple[int, ...]
+    socket_id: int
+    remote_socket_id: int
+    is_open: bool
+
+
 LinkLayerMessage = (
     Offer | Accept | Reject | Cancel | Announce | PairLost | SocketOpened | SocketClosed
 )
-NetworkLayerMessage = Forward | Pass | Track | Complete | Expire | Teardown
+CircuitMessage = Forward | Pass | Track | Complete | Expire | Teardown
+NetworkLayerMessage = CircuitMessage | FarSocket
 PeerMessage = LinkLayerMessage | NetworkLayerMessage

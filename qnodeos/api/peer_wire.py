@@ -58,6 +58,7 @@ WireRoute = tuple[
     Annotated[int, msgspec.Meta(ge=1, le=MAX_ROUTES)],
     Annotated[float, msgspec.Meta(ge=0, le=1)],
 ]
+WirePath = Annotated[tuple[Id, ...], msgspec.Meta(min_length=1, max_length=peer.MAX_PATH)]
 WireCircuit = tuple[Id, PairNumber]
 """See `qnodeos.api.peer.CircuitId`."""
 
@@ -210,7 +211,7 @@ class WireForward(PeerMessageBase, tag=23, frozen=True):
     epoch: Number
     circuit: WireCircuit
     destination: Id
-    path: Annotated[tuple[Id, ...], msgspec.Meta(min_length=1, max_length=peer.MAX_PATH)]
+    path: WirePath
     terms: WireCircuitTerms
 
 
@@ -262,6 +263,17 @@ class WireTeardown(PeerMessageBase, tag=28, frozen=True):
     circuit: WireCircuit
     cause: Cause
     reason: Text
+
+
+class WireFarSocket(PeerMessageBase, tag=30, frozen=True):
+    """See `qnodeos.api.peer.FarSocket`."""
+
+    epoch: Number
+    destination: Id
+    path: WirePath
+    socket_id: Id
+    remote_socket_id: Id
+    is_open: bool
 
 
 class ReadTick(PeerMessageBase, tag=32, frozen=True):
@@ -348,6 +360,7 @@ PeerWireMessage = (
     | WireComplete
     | WireExpire
     | WireTeardown
+    | WireFarSocket
     | ReadTick
     | TickReading
     | Install
@@ -370,6 +383,7 @@ LinkMessage = (
     | WireComplete
     | WireExpire
     | WireTeardown
+    | WireFarSocket
 )
 """What kernels say to each other."""
 
@@ -473,6 +487,8 @@ def to_wire(message: peer.PeerMessage, epoch: int, epoch_tick: int) -> LinkMessa
             return WireExpire(epoch, circuit, pair, attempt, turn_bin, reason)
         case peer.Teardown(circuit, cause, reason):
             return WireTeardown(epoch, circuit, int(cause), reason)
+        case peer.FarSocket(destination, path, socket_id, remote_socket_id, is_open):
+            return WireFarSocket(epoch, destination, path, socket_id, remote_socket_id, is_open)
 
 
 def from_wire(message: LinkMessage, epoch_tick: int) -> peer.PeerMessage:
@@ -544,3 +560,5 @@ def from_wire(message: LinkMessage, epoch_tick: int) -> peer.PeerMessage:
             return peer.Expire(peer.CircuitId(*circuit), pair, attempt, turn_bin, reason)
         case WireTeardown(_, circuit, cause, reason):
             return peer.Teardown(peer.CircuitId(*circuit), peer.TeardownCause(cause), reason)
+        case WireFarSocket(_, destination, path, socket_id, remote_socket_id, is_open):
+            return peer.FarSocket(destination, path, socket_id, remote_socket_id, is_open)

@@ -9,10 +9,10 @@ from typing import Final
 
 from qnodeos.api.peer import (
     CircuitId,
+    CircuitMessage,
     Complete,
     Expire,
     Forward,
-    NetworkLayerMessage,
     Pass,
     PeerMessage,
     Track,
@@ -184,7 +184,7 @@ class CircuitTable:
         link = self._around.link_layer.links.get(peer)
         return link is not None and link.is_up
 
-    def send(self, peer: int, message: NetworkLayerMessage) -> None:
+    def send(self, peer: int, message: CircuitMessage) -> None:
         """Send a message; one that cannot be sent is of a circuit that ends, or has ended."""
         if not self.is_up(peer):
             return
@@ -194,7 +194,7 @@ class CircuitTable:
         self._around.send(peer, message)
 
     def send_along(
-        self, circuit: Circuit, message: NetworkLayerMessage, source: int | None = None
+        self, circuit: Circuit, message: CircuitMessage, source: int | None = None
     ) -> None:
         """Send a message to the neighbours on the path, except where it has come from."""
         for peer in (circuit.predecessor, circuit.successor):

@@ -337,7 +337,7 @@ class LinkLayer:
             case SocketClosed(socket_id):
                 socket = link.partners.end_closed(socket_id)
                 if socket is not None:
-                    self._on_other_end_closed(socket)
+                    self.other_end_closed(socket)
 
     def _on_offer(self, peer: int, link: Link, offer: Offer) -> None:
         if not are_valid(offer.terms, self._limits):
@@ -417,7 +417,8 @@ class LinkLayer:
             "its max_time was over"
         )
 
-    def _on_other_end_closed(self, socket: ErSocket) -> None:
+    def other_end_closed(self, socket: ErSocket) -> None:
+        """The program at the other end of a socket of ours has ended."""
         error = EntanglementRequestError(
             f"the program at node {socket.remote_node} that had ER socket "
             f"{socket.remote_socket_id} has ended; 0 pairs came for the receive request on ER "

@@ -10,6 +10,7 @@ state has come of it.
     openings       from a request to the acceptance at the other end
     attempts       segments, turns and swaps of a pair
     circuit_ends   correction, measurement and delivery
+    far_sockets    that ER sockets between such nodes open and close
     this module    the messages of neighbours, deadlines, and the end of circuits
 """
 
@@ -19,8 +20,10 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from qnodeos.api.peer import (
+    CircuitMessage,
     Complete,
     Expire,
+    FarSocket,
     Forward,
     NetworkLayerMessage,
     Pass,
@@ -41,6 +44,7 @@ from qnodeos.qnpu.circuit_ends import Ends
 from qnodeos.qnpu.circuit_table import RECEIVED, CircuitTable, Surroundings, short
 from qnodeos.qnpu.circuits import Circuit, CircuitEvent, CircuitState, Half
 from qnodeos.qnpu.er_sockets import ErSocket, UserRequest
+from qnodeos.qnpu.far_sockets import FarSockets
 from qnodeos.qnpu.openings import Openings
 from qnodeos.qnpu.routes import Route
 
@@ -67,9 +71,11 @@ class NetworkLayer:
     def __init__(self, around: Surroundings) -> None:
         self._around = around
         self._table = CircuitTable(around)
+        self._routes: Mapping[int, Route] = {}
         self.attempts: Final = Attempts(around, self._table, self._finish, self._tear_down)
         self._ends = Ends(around, self._table, self.attempts)
         self._openings = Openings(around, self._table, self.attempts, self._tear_down)
+        self._far_sockets = FarSockets(around, self._table, lambda: self._routes)
         around.link_layer.segments = self.attempts
 
     # --- how things are ---------------------------------------------------------------
@@ -91,7 +97,9 @@ class NetworkLayer:
 
     def install(self, routes: Mapping[int, Route]) -> None:
         """Use these routes for circuits still to be forwarded."""
+        self._routes = routes
         self._openings.install(routes)
+        self._far_sockets.try_again()
 
     # --- programs of this node --------------------------------------------------------
 
@@ -104,14 +112,16 @@ class NetworkLayer:
         self._openings.create(user)
 
     def socket_opened(self, socket: ErSocket) -> None:
-        """Accept the circuits that waited for this socket."""
+        """Tell the other end, and accept the circuits that waited for this socket."""
+        self._far_sockets.opened(socket)
         self._openings.socket_opened(socket)
 
     def sockets_closed(self, sockets: Iterable[ErSocket]) -> None:
-        """A program here has ended: so do its circuits."""
-        closed = set(sockets)
+        """A program here has ended: so do its circuits, and the other ends are told."""
+        closed = list(sockets)
         reason = f"the program at node {self._around.node_id} has ended"
         self._withdraw([each for each in self._table if each.socket in closed], reason)
+        self._far_sockets.closed(closed)
 
     def withdraw(self, users: Iterable[UserRequest]) -> None:
         """Withdraw create requests of programs here."""
@@ -135,6 +145,9 @@ class NetworkLayer:
         """
         if not self._table.is_up(peer):
             raise PeerProtocolError(f"a message came from node {peer}, which is not connected")
+        if isinstance(message, FarSocket):
+            self._far_sockets.receive(message)
+            return
         event = RECEIVED.get(type(message))
         if event is not None:
             self._around.record(event, message.circuit.number)
@@ -152,7 +165,7 @@ class NetworkLayer:
         self._act(peer, circuit, message)
         self._table.arm(circuit)
 
-    def _act(self, peer: int, circuit: Circuit, message: NetworkLayerMessage) -> None:
+    def _act(self, peer: int, circuit: Circuit, message: CircuitMessage) -> None:
         match message:
             case Pass(_, turn_bin):
                 if circuit.state is _S.OPENING:
@@ -204,6 +217,7 @@ class NetworkLayer:
     def peer_connected(self, peer: int) -> None:
         """There is a connection to a neighbour (again)."""
         self._openings.try_again()
+        self._far_sockets.try_again()
 
     def _finish(self, circuit: Circuit, half: Half, bell_state: BellState) -> None:
         self._ends.finish(circuit, half, bell_state)
@@ -297,7 +311,7 @@ class NetworkLayer:
             self._openings.forward(circuit)
 
 
-def _may_come_from(peer: int, circuit: Circuit, message: NetworkLayerMessage) -> bool:
+def _may_come_from(peer: int, circuit: Circuit, message: CircuitMessage) -> bool:
     match message:
         case Pass() | Complete():
             return peer == circuit.successor

@@ -320,7 +320,7 @@ class QnpuService:
             self._is_rehearsing = False
             return
         try:
-            if kernel.link_layer.is_creating:
+            if kernel.link_layer.is_creating or kernel.network_layer.is_creating:
                 rehearsal.delegate()
             else:
                 rehearsal.compute()

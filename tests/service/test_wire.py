@@ -23,6 +23,7 @@ from qnodeos.api.peer import (
     Complete,
     EntanglementType,
     Expire,
+    FarSocket,
     Forward,
     Offer,
     PairLost,
@@ -259,6 +260,14 @@ network_messages = st.one_of(
     st.builds(Complete, circuits, pair_numbers, pair_numbers, pair_numbers, ticks, bins),
     st.builds(Expire, circuits, pair_numbers, pair_numbers, bins, st.text(max_size=4096)),
     st.builds(Teardown, circuits, st.sampled_from(TeardownCause), st.text(max_size=4096)),
+    st.builds(
+        FarSocket,
+        ids,
+        st.lists(ids, min_size=1, max_size=MAX_PATH).map(tuple),
+        ids,
+        ids,
+        st.booleans(),
+    ),
 )
 
 
