@@ -5,6 +5,7 @@
 `applications.modules`          the modules of an application, apart from those of others
 `applications.simulation`       running them in virtual time
 `applications.networks`         the network they are simulated on
+`applications.two_nodes`        the experiments' two nodes, at a chosen depth, instead
 `applications.names`            what NetQASM's names mean to simulated programs
 `applications.states`           the states of qubits, which only a simulation can tell
 `applications.output`           what programs print and log

@@ -22,7 +22,15 @@ from qnodeos.applications.networks import check_nodes, default_network, read_net
 from qnodeos.applications.output import Echo, ProgramOutput, capturing, current_output
 from qnodeos.applications.results import settled
 from qnodeos.applications.states import Backend, density_matrix, find_qubit
-from qnodeos.assembly import NetworkDescription, NetworkSystem, build_network, load_profile
+from qnodeos.applications.two_nodes import TwoNodes, on_two_nodes
+from qnodeos.assembly import (
+    BACKENDS,
+    NetworkDescription,
+    NetworkSystem,
+    build_network,
+    load_profile,
+)
+from qnodeos.assembly.common import require_known
 from qnodeos.cnpu import external
 from qnodeos.cnpu.host import NetworkDirectory
 from qnodeos.cnpu.latency import LatencyProfile
@@ -68,6 +76,8 @@ class SimulationOptions:
         network: nodes and links; if not given, the application's own network.yaml, and if it
             has none, nodes that are all linked to each other.
         device: of the nodes of a network that is not given, one of `networks.DEVICES`.
+        backend: instead of a network, the two NV nodes of the experiments with one qubit each,
+            simulated at this depth: one of `qnodeos.assembly.BACKENDS`.
         profile: latencies, by name.
         seed: of all randomness, of the programs' own too: `random` and numpy's global generator
             are seeded before every round, and afterwards are as they were.
@@ -82,6 +92,7 @@ class SimulationOptions:
 
     network: NetworkDescription | None = None
     device: str = "generic"
+    backend: str | None = None
     profile: str = "zero"
     seed: int | str = 0
     limits: RunLimits = field(default_factory=RunLimits)
@@ -159,7 +170,11 @@ class _Simulator:
         self._application = application
         self._options = options
         self._profile: LatencyProfile = load_profile(options.profile)
-        self._network = self._choose_network()
+        if options.backend is not None:
+            require_known("backend", options.backend, BACKENDS)
+            self._application = on_two_nodes(application, options.post_function)
+        else:
+            self._network = self._choose_network()
         application.check_inputs(has_config=options.use_app_config)
 
     def _choose_network(self) -> NetworkDescription:
@@ -171,7 +186,7 @@ class _Simulator:
             source = str(application.network)
         if network is None:
             return default_network(application.nodes, self._options.device)
-        check_nodes(application.allocation, network, source)
+        check_nodes(application.allocation, network.nodes, source)
         return network
 
     def run(self, rounds: int, on_round: Callable[[Round], None]) -> list[Round]:
@@ -195,19 +210,22 @@ class _Simulator:
                 logs.run_done([each.results for each in done])
         return done
 
-    def _system(self, number: int) -> NetworkSystem:
-        system = build_network(
-            self._network,
-            self._profile,
-            f"{self._options.seed}/{number}",
-            trace_capacity=_TRACE_CAPACITY,
-        )
-        directory = NetworkDirectory(self._network.node_ids, self._application.allocation)
+    def _system(self, number: int) -> NetworkSystem | TwoNodes:
+        seed = f"{self._options.seed}/{number}"
+        system: NetworkSystem | TwoNodes
+        if self._options.backend is not None:
+            system = TwoNodes(self._profile, seed, self._options.backend, _TRACE_CAPACITY)
+        else:
+            system = build_network(
+                self._network, self._profile, seed, trace_capacity=_TRACE_CAPACITY
+            )
+        node_ids = {name: number for number, name in enumerate(system.nodes)}
+        directory = NetworkDirectory(node_ids, self._application.allocation)
         for handles in system.nodes.values():
             handles.cnpu.directory = directory
         return system
 
-    def _run_round(self, system: NetworkSystem, number: int, logs: RunLogs) -> Round:
+    def _run_round(self, system: NetworkSystem | TwoNodes, number: int, logs: RunLogs) -> Round:
         application, network = self._application, system.network
         outputs = {role: ProgramOutput(role, self._options.echo) for role in application.programs}
         log_config = logs.config(number)
@@ -254,9 +272,10 @@ class _Simulator:
 
         return ProgramSpec(node, role, program, inputs)
 
-    def _finish(self, system: NetworkSystem) -> None:
+    def _finish(self, system: NetworkSystem | TwoNodes) -> None:
         post_function = self._options.post_function or self._application.post_function
         if post_function is not None:
+            assert isinstance(system, NetworkSystem)  # see `on_two_nodes`
             post_function(Backend(system))
 
 
@@ -264,10 +283,12 @@ class _Simulator:
 class _Observer:
     """See `qnodeos.cnpu.external.Simulation`."""
 
-    system: NetworkSystem
+    system: NetworkSystem | TwoNodes
     closing: OnClose | None
 
     def qubit_state(self, connection: Any, virtual: int, *, is_reduced: bool) -> Any:
+        if isinstance(self.system, TwoNodes):
+            raise ProgramError("states cannot be looked at with backend; measure the qubit")
         qubit = find_qubit(self.system, connection.node_name, connection.owner, virtual)
         return density_matrix(self.system, qubit, is_reduced=is_reduced)
 
