@@ -174,11 +174,13 @@ class Readout(NamedTuple):
         tick: when it is due.
         carry_out: measures.
         reader: who reads, for the order of readouts that are due at the same tick.
+        qubits: what is read, the qubits that have this readout; empty if it is one.
     """
 
     tick: int
     carry_out: Callable[[], None]
     reader: str = ""
+    qubits: tuple[Qubit, ...] = ()
 
 
 class Qubit:
@@ -200,24 +202,34 @@ class Qubit:
         self.holder: object = None
 
     def settle(self) -> None:
-        """Carry out the readouts on this state, up to and including that of this qubit.
+        """Carry out the readout of this qubit, and before it those that come first.
 
         Which of two entangled qubits is measured first does not change the statistics, but it
         does change which results the same random numbers give. So they are measured in the
         order of their ticks, then of their readers, then of their axes, whoever asks first.
-        (The axes of a state that several nodes have joined depend on who joined it first.)
+        (The axes of a state that several nodes have joined depend on who joined it first.) A
+        readout of two qubits waits for what comes first in the states of both.
         """
-        if self.readout is None:
+        readout = self.readout
+        if readout is None:
             return
-        last = (self.readout.tick, self.readout.reader, self.index)
-        due = [
-            ((qubit.readout.tick, qubit.readout.reader, qubit.index), qubit.readout.carry_out)
-            for qubit in self.state.qubits
-            if qubit.readout is not None
-        ]
-        for place, carry_out in sorted(due, key=lambda entry: entry[0]):
-            if place <= last:
-                carry_out()
+        qubits = readout.qubits or (self,)
+        while True:
+            first = min(
+                (qubit for one in qubits for qubit in one.state.qubits if qubit.readout),
+                key=Qubit._turn,
+            )
+            if first.readout is readout:
+                break
+            first.settle()
+        for qubit in qubits:
+            qubit.readout = None
+        readout.carry_out()
+
+    def _turn(self) -> tuple[int, str, int]:
+        """The place of its readout among others."""
+        assert self.readout is not None
+        return self.readout.tick, self.readout.reader, self.index
 
     def apply(self, matrix: Real) -> None:
         """Apply a map on this qubit; see `PauliState.apply`."""

@@ -179,22 +179,17 @@ class Register:
         for held in (one, other):
             _depolarise(held.qubit, self.physics.swap_depolarising)
 
-    def prepare_bell(self, first: int, second: int, time_ns: int) -> tuple[Held, Held]:
-        """Everything of a Bell measurement but the readouts; `read_bell` does those.
+    def begin_bell(self, first: int, second: int, time_ns: int) -> tuple[Held, Held]:
+        """The part of a Bell measurement that acts on one qubit each; `read_bell` does the rest.
 
         Two memories of a star are measured through the communication qubit: a swap before and
         one after, whose noise the communication qubit and the first memory get.
-
-        Raises:
-            LimitError: the two states together are too large.
         """
         one, other = self.ready(first, time_ns), self.ready(second, time_ns)
         if self.physics.star and 0 not in (first, second):
             middle = self.ready(0, time_ns)
             for held in (one, middle, middle):
                 _depolarise(held.qubit, self.physics.swap_depolarising)
-        _join(one.qubit, other.qubit)
-        self._depolarise_pair(one.qubit, other.qubit)
         return one, other
 
     # --- readouts -------------------------------------------------------------------------
@@ -206,7 +201,16 @@ class Register:
         return self._reported(bit)
 
     def read_bell(self, one: Held, other: Held) -> BellState:
-        """Read out in which Bell state two qubits are, which are mixed afterwards."""
+        """Read out in which Bell state two qubits are, which are mixed afterwards.
+
+        Their states are joined now and not before, so that all nodes of a chain can do this at
+        the same time.
+
+        Raises:
+            LimitError: the two states together are too large.
+        """
+        _join(one.qubit, other.qubit)
+        self._depolarise_pair(one.qubit, other.qubit)
         found = one.qubit.state.measure_bell(one.qubit.index, other.qubit.index, self._rng.random())
         self._held[one.address] = self._held[other.address] = None
         parity, phase = _BITS_OF_BELL[found]

@@ -8,7 +8,7 @@ outcome is kept until the tick it is due; `state_of` therefore shows the state a
 running instruction. That is exact, because operations of different nodes commute. Only readouts
 and Bell measurements wait until they are due, and are done in the order of time, then of the
 names of their devices (`Qubit.settle`), so that results do not depend on which node exchanges
-its frame first.
+its frame first, and so that a chain of Bell measurements joins two pairs at a time.
 
 There are no decoupling blocks and no charge checks: `sim.nv_device` has those.
 
@@ -296,7 +296,7 @@ class RegisterDevice:
     def _swap_entanglement(self, tick: int, instruction: PhysicalInstruction) -> None:
         _, _, first, second = instruction
         physics = self.physics
-        pair = self._register.prepare_bell(first, second, self._ns(tick))
+        pair = self._register.begin_bell(first, second, self._ns(tick))
         done = tick + physics.entanglement_swap_ticks
         if physics.star and 0 not in (first, second):
             done += 2 * physics.swap_ticks
@@ -304,7 +304,7 @@ class RegisterDevice:
         def read_out() -> Outcome:
             return OUTCOME_OF_HERALD[self._register.read_bell(*pair)]
 
-        self._read_at(done, pair[0].qubit, read_out)
+        self._read_at(done, (pair[0].qubit, pair[1].qubit), read_out)
 
     def _measure(self, tick: int, instruction: PhysicalInstruction) -> None:
         self._read_out_from(tick, self._register.ready(instruction.qubit, self._ns(tick)))
@@ -362,12 +362,12 @@ class RegisterDevice:
             bit = self._register.read(held, self._ns(done))
             return Outcome.SUCCESS_ONE if bit else Outcome.SUCCESS_ZERO
 
-        self._read_at(done, held.qubit, read_out, herald)
+        self._read_at(done, (held.qubit,), read_out, herald)
 
     def _read_at(
         self,
         done: int,
-        qubit: Qubit,
+        qubits: tuple[Qubit, ...],
         read_out: Callable[[], Outcome],
         herald: BellState | None = None,
     ) -> None:
@@ -377,8 +377,10 @@ class RegisterDevice:
             self._reading = None
             self._outcome = read_out()
 
-        qubit.readout = Readout(done, carry_out, self.name)
-        self._reading = qubit
+        readout = Readout(done, carry_out, self.name, qubits)
+        for qubit in qubits:
+            qubit.readout = readout
+        self._reading = qubits[0]
         self._complete_at(done, Outcome.UNKNOWN_FAILURE, herald)
 
     def _ns(self, tick: int) -> int:

@@ -1,6 +1,7 @@
 """States in the Pauli basis against QuTiP, operation by operation."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -309,4 +310,21 @@ def test_readouts_due_together_are_done_in_the_order_of_their_readers():
     second.settle()
     assert done == ["second"]
     first.settle()
-    assert done == ["second", "second", "first"]  # nothing here forgets what it did
+    second.settle()
+    assert done == ["second", "first"]
+
+
+def test_a_readout_of_two_states_waits_for_what_comes_first_in_either():
+    done = []
+    pairs = [PauliState.from_pure(BELL_VECTORS[BellState.PHI_PLUS]) for _ in range(3)]
+    (a, b), (c, d), (e, f) = (pair.qubits for pair in pairs)
+    for reader, qubits in (("x", (b, c)), ("w", (d, e))):
+        readout = Readout(5, partial(done.append, reader), reader, qubits)
+        for qubit in qubits:
+            qubit.readout = readout
+    f.readout = Readout(4, lambda: done.append("f"), "z")
+    a.readout = Readout(6, lambda: done.append("a"), "a")
+    c.settle()
+    assert done == ["f", "w", "x"]
+    a.settle()
+    assert done == ["f", "w", "x", "a"]
