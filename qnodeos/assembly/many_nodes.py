@@ -175,7 +175,8 @@ def build_network(
         handles = builder.add(
             name,
             device,
-            platform.driver_for(device.capabilities),
+            # A platform asks for what links need, and a node may have none.
+            (platform.driver_for if neighbours else platform.make_driver)(device.capabilities),
             platform.flavour,
             {ids[neighbour]: number for number, neighbour in enumerate(neighbours)},
             {ids[neighbour]: link.estimate for neighbour, link in neighbours.items()},

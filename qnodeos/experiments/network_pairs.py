@@ -7,7 +7,7 @@ states, or, if the ends measure at once, by the correlation of their outcomes in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -241,10 +241,3 @@ def _leaked(system: NetworkSystem) -> dict[str, list[int]]:
         if kept:
             leaked[name] = kept
     return leaked
-
-
-def mean_and_error(values: Sequence[float] | NDArray[np.float64]) -> tuple[float, float]:
-    """Mean of independent values, and its standard error (0 for one value)."""
-    array = np.asarray(values, dtype=np.float64)
-    error = float(array.std(ddof=1) / np.sqrt(len(array))) if len(array) > 1 else 0.0
-    return float(array.mean()), error
