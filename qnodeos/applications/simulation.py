@@ -76,8 +76,9 @@ class SimulationOptions:
         network: nodes and links; if not given, the application's own network.yaml, and if it
             has none, nodes that are all linked to each other.
         device: of the nodes of a network that is not given, one of `networks.DEVICES`.
-        backend: instead of a network, the two NV nodes of the experiments with one qubit each,
-            simulated at this depth: one of `qnodeos.assembly.BACKENDS`.
+        backend: depth of the simulation, one of `qnodeos.assembly.BACKENDS`. Instruments there
+            are for the two NV nodes of the experiments only, so these are then used instead of
+            the network: one qubit each, the published noise, and attempts back to back.
         profile: latencies, by name.
         seed: of all randomness, of the programs' own too: `random` and numpy's global generator
             are seeded before every round, and afterwards are as they were.
@@ -92,7 +93,7 @@ class SimulationOptions:
 
     network: NetworkDescription | None = None
     device: str = "generic"
-    backend: str | None = None
+    backend: str = BACKENDS[0]
     profile: str = "zero"
     seed: int | str = 0
     limits: RunLimits = field(default_factory=RunLimits)
@@ -170,8 +171,8 @@ class _Simulator:
         self._application = application
         self._options = options
         self._profile: LatencyProfile = load_profile(options.profile)
-        if options.backend is not None:
-            require_known("backend", options.backend, BACKENDS)
+        require_known("backend", options.backend, BACKENDS)
+        if options.backend != BACKENDS[0]:
             self._application = on_two_nodes(application, options.post_function)
         else:
             self._network = self._choose_network()
@@ -213,7 +214,7 @@ class _Simulator:
     def _system(self, number: int) -> NetworkSystem | TwoNodes:
         seed = f"{self._options.seed}/{number}"
         system: NetworkSystem | TwoNodes
-        if self._options.backend is not None:
+        if self._options.backend != BACKENDS[0]:
             system = TwoNodes(self._profile, seed, self._options.backend, _TRACE_CAPACITY)
         else:
             system = build_network(
@@ -288,7 +289,7 @@ class _Observer:
 
     def qubit_state(self, connection: Any, virtual: int, *, is_reduced: bool) -> Any:
         if isinstance(self.system, TwoNodes):
-            raise ProgramError("states cannot be looked at with backend; measure the qubit")
+            raise ProgramError("states of instruments cannot be looked at; measure the qubit")
         qubit = find_qubit(self.system, connection.node_name, connection.owner, virtual)
         return density_matrix(self.system, qubit, is_reduced=is_reduced)
 
