@@ -165,7 +165,7 @@ class Machine:
         """Multiply by a sum of tensor products."""
         total = np.zeros_like(self.unitary)
         for term in terms:
-            product: Unitary = np.eye(1, dtype=complex)
+            product: Any = np.eye(1)
             for qubit in range(self._qubits):
                 product = np.kron(product, term.get(qubit, _IDENTITY))
             total += product
