@@ -261,12 +261,18 @@ def make_node(
     policy: SchedulingPolicy | None = None,
     dispatch_ticks: int = 0,
     schedule: NetworkSchedule | None = None,
+    link_fidelity: dict[int, float] | None = None,
 ) -> Node:
     """A node; its neighbour is node 2 (or 1, if it is node 2), over link 0."""
     peers = {3 - node_id: 0} if peers is None else peers
     driver, trace = FakeDriver(capabilities), WatchingTrace()
     config = KernelConfig(
-        node_id, flavour, peers, dispatch_ticks, limits if limits is not None else Limits()
+        node_id,
+        flavour,
+        peers,
+        dispatch_ticks,
+        limits if limits is not None else Limits(),
+        link_fidelity or {},
     )
     kernel = Kernel(config, driver, trace, random_choice, policy)
     trace.kernel = kernel
