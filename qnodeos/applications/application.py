@@ -90,6 +90,15 @@ class Application:
         with nullcontext() if self._modules is None else self._modules.active():
             yield
 
+    def placed(self, roles: Mapping[str, str]) -> Application:
+        """The same with some roles on other nodes.
+
+        Args:
+            roles: the node by role; those that the application does not have are ignored.
+        """
+        mine = {role: node for role, node in roles.items() if role in self.programs}
+        return replace(self, allocation={**self.allocation, **mine})
+
     def with_inputs(self, inputs: Mapping[str, Mapping[str, Any]]) -> Application:
         """The same with other inputs; what is not named stays.
 

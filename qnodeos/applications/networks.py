@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict
 from typing import Final
 
@@ -86,21 +86,21 @@ def description_of(network: NetworkConfig) -> NetworkDescription:
     return parse_netqasm_network(text, "the network given")
 
 
-def check_nodes(allocation: Mapping[str, str], network: NetworkDescription, source: str) -> None:
+def check_nodes(allocation: Mapping[str, str], nodes: Collection[str], source: str) -> None:
     """See that every role has a node in the network.
 
     Args:
         allocation: the node of each role.
-        network: the network.
+        nodes: those of the network.
         source: where the allocation comes from, for messages.
 
     Raises:
         ConfigurationError: one has none.
     """
     for role, node in allocation.items():
-        if node not in network.nodes:
+        if node not in nodes:
             raise ConfigurationError(
                 f"the role {role} is to run on node {node!r}, which is not in the network; its "
-                f"nodes are {', '.join(network.nodes)} (roles.yaml says which role runs where)",
+                f"nodes are {', '.join(nodes)} (roles.yaml says which role runs where)",
                 file=source,
             )

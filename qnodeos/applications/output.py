@@ -51,7 +51,7 @@ class ProgramOutput:
             *lines, rest = (self._line + text).split("\n")
             self._line = rest[:MAX_CHARACTERS]
             for line in lines:
-                self._echo(self.name, line)
+                self._show(line)
         if self._characters > MAX_CHARACTERS:
             return
         self._characters += len(text)
@@ -61,12 +61,20 @@ class ProgramOutput:
 
     def finish(self) -> None:
         """The program has ended: what it wrote last may be no whole line."""
-        if self._echo is not None and self._line:
-            self._echo(self.name, self._line)
+        if self._line:
+            self._show(self._line)
             self._line = ""
 
+    def _show(self, line: str) -> None:
+        assert self._echo is not None
+        token = current_output.set(None)  # what is printed now is not the program's
+        try:
+            self._echo(self.name, line)
+        finally:
+            current_output.reset(token)
 
-current_output: ContextVar[ProgramOutput] = ContextVar("current_output")
+
+current_output: ContextVar[ProgramOutput | None] = ContextVar("current_output", default=None)
 """Of the running program; set in the context of each."""
 
 
@@ -97,7 +105,7 @@ class _Router(logging.Handler):
         self.setFormatter(logging.Formatter("%(levelname)s:%(name)s:%(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
-        output = current_output.get(None)
+        output = current_output.get()
         if output is not None:
             output.write(self.format(record) + "\n")
         elif record.levelno >= self._others_from:
@@ -113,7 +121,7 @@ class _Stream(TextIOBase):
         self._stream = stream
 
     def write(self, text: str) -> int:
-        output = current_output.get(None)
+        output = current_output.get()
         if output is None:
             return self._stream.write(text)
         output.write(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 
@@ -42,6 +43,8 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in value]
     if isinstance(value, complex):
         return [value.real, value.imag]
+    if isinstance(value, float) and not math.isfinite(value):
+        return repr(value)
     if value is None or isinstance(value, bool | int | float | str):
         return value
     return repr(value)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
+from qnodeos.applications.application import check_inputs
 from qnodeos.cnpu.app_network import AppNetwork
 from qnodeos.cnpu.app_session import START_TIMEOUT_S
 from qnodeos.cnpu.host import NetworkDirectory
@@ -21,6 +21,8 @@ from qnodeos.errors import ConfigurationError
 from qnodeos.service.node_file import NodeFile
 from qnodeos.transport import Address
 
+__all__ = ["build_cnpu", "check_inputs", "load_program"]
+
 DEFAULT_ENTRY: Final = "main"
 _FILE_PREFIX: Final = "app_"
 _module_numbers: Final = count()
@@ -30,6 +32,7 @@ def build_cnpu(
     node: NodeFile,
     *,
     role: str | None = None,
+    roles: Mapping[str, str] | None = None,
     api: Address | None = None,
     listen_on: Address | None = None,
     reach: Mapping[str, Address] | None = None,
@@ -43,6 +46,7 @@ def build_cnpu(
     Args:
         node: the node file.
         role: further application name that this node runs.
+        roles: nodes of further application names.
         api: where to reach the QNPU; a local one of the node file's if not given.
         listen_on: where the processes of other nodes reach this one; the node file's
             ``applications.listen`` if not given.
@@ -60,7 +64,7 @@ def build_cnpu(
     unknown = sorted(set(reach or ()) - set(nodes))
     if unknown:
         raise ConfigurationError(f"there is no node {unknown[0]!r}; there are {', '.join(nodes)}")
-    applications = {name: name for name in nodes} | dict(node.roles)
+    applications = {name: name for name in nodes} | dict(node.roles) | dict(roles or {})
     if role is not None:
         applications[role] = node.name
     peers = {name: peer.applications for name, peer in node.peers.items()} | dict(reach or {})
@@ -152,22 +156,3 @@ def _load_file(path: Path) -> Any:
     sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
-
-
-def check_inputs(name: str, function: Callable[..., Any], inputs: Mapping[str, Any]) -> None:
-    """See that a program can be called with its inputs.
-
-    Raises:
-        ConfigurationError: it cannot, and why.
-    """
-    try:
-        signature = inspect.signature(function)
-    except ValueError:
-        return  # a function without a signature takes what it takes
-    try:
-        signature.bind(**inputs)
-    except TypeError as error:
-        raise ConfigurationError(
-            f"program {name} cannot start with these inputs: {error}. It is "
-            f"{function.__name__}{signature}; give inputs with --input NAME=VALUE or --inputs FILE"
-        ) from None

@@ -1,27 +1,26 @@
-"""`qnodeos run`: programs on the CNPU of a node."""
+"""`qnodeos run`: programs on the CNPU of a node, and applications on simulated nodes."""
 
 from __future__ import annotations
 
 import gc
-import inspect
-import json as json_module
 import os
 import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
-from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from qnodeos.cli.experiment import Backend, Profile, ProfileOption, Seed
+from qnodeos.cli.run_inputs import application_tasks, build_tasks, load_on_node, read_inputs
+
 if TYPE_CHECKING:
     from qnodeos.cnpu.remote import RemoteCnpu
-    from qnodeos.cnpu.runner import ProgramRun, ProgramRunner, ProgramTask
-    from qnodeos.service.node_file import NodeFile
     from qnodeos.transport import Address
 
 MAX_PROGRAMS: Final = 100_000
@@ -32,24 +31,70 @@ SPINNING_CORES: Final = 4
 """With fewer, a program that keeps looking is in the way of a QNPU or of another program."""
 DEFAULT_REHEARSE_MS: Final = 1.0
 REHEARSING_CORES: Final = 2
-_SHOWN_CHARACTERS: Final = 200
 _SWITCH_INTERVAL_S: Final = 0.0002
 """A program that computes lets one that has got its message run after this time (assumed;
 Python's own 5 ms are longer than a qubit lives)."""
 _MAX_TRACE_EVENTS: Final = 1 << 24
+MAX_ROUNDS: Final = 1_000_000
+
+_SIMULATION: Final = frozenset(
+    ["network", "device", "backend", "profile", "seed", "rounds", "max_steps"]
+)
+"""Options that only simulated nodes have."""
+_SERVICE: Final = frozenset(
+    [
+        "role",
+        "programs",
+        "number_input",
+        "pool",
+        "peer_timeout",
+        "listen",
+        "reach",
+        "api",
+        "realtime",
+        "spin",
+        "rehearse",
+    ]
+)
+"""Options that only running services have."""
+
+
+class Device(StrEnum):
+    """Devices of simulated nodes."""
+
+    GENERIC = "generic"
+    NV = "nv"
+    NV_NOISY = "nv-noisy"
 
 
 def run(
+    context: typer.Context,
     apps: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="APP...",
             help="Programs: Python files or modules with a function main, or APP:FUNCTION.",
         ),
-    ],
+    ] = None,
     node_file: Annotated[
-        Path, typer.Option("--node", metavar="NODE.yaml", help="The node to run them on.")
-    ],
+        Path | None,
+        typer.Option("--node", metavar="NODE.yaml", help="The node to run them on."),
+    ] = None,
+    app_dir: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="An application of NetQASM, instead of APP: all its programs on simulated nodes, "
+            "or with --node those of that node.",
+        ),
+    ] = None,
+    sdk_script: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A script that calls NetQASM's simulate_application, instead of APP.",
+        ),
+    ] = None,
     role: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Application name under which other nodes know them."),
@@ -89,7 +134,11 @@ def run(
     ] = None,
     timeout: Annotated[
         float | None,
-        typer.Option(min=0, metavar="SECONDS", help="Stop what is not done by then."),
+        typer.Option(
+            min=0,
+            metavar="SECONDS",
+            help="Stop what is not done by then; in simulations virtual time, by default 1000 s.",
+        ),
     ] = None,
     peer_timeout: Annotated[
         float,
@@ -148,13 +197,67 @@ def run(
             "--prepared/--no-prepared", help="Prepare blocks that repeat, or assemble each anew."
         ),
     ] = True,
+    network: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="The network to simulate, as YAML; by default the application's network.yaml, or "
+            "nodes that are all linked.",
+        ),
+    ] = None,
+    device: Annotated[
+        Device, typer.Option(help="Device of simulated nodes, where no file names it.")
+    ] = Device.GENERIC,
+    backend: Annotated[
+        Backend | None,
+        typer.Option(
+            help="Instead of a network, simulate two NV nodes with one qubit each, at this depth."
+        ),
+    ] = None,
+    profile: ProfileOption = Profile.ZERO,
+    seed: Seed = 0,
+    rounds: Annotated[
+        int, typer.Option(min=1, max=MAX_ROUNDS, help="How often to run the application.")
+    ] = 1,
+    max_steps: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Stop a round after so many simulated events."),
+    ] = None,
 ) -> None:
-    """Run programs written with the NetQASM SDK on the CNPU of a node.
+    """Run programs written with the NetQASM SDK on the CNPU of a node, or on simulated nodes.
 
-    The node's QNPU must be running (`qnodeos serve`, `qnodeos up`).
+    On a node its QNPU must be running (`qnodeos serve`, `qnodeos up`).
     """
+    _check_options(context, apps or [], node_file, app_dir, sdk_script)
+    from qnodeos.cnpu.building import SWITCH
+
+    if not prepared:
+        os.environ[SWITCH] = "0"
+    if sdk_script is not None or (app_dir is not None and node_file is None):
+        from qnodeos.cli.app_run import Simulated, run_directory, run_script
+
+        how = Simulated(
+            network=network,
+            device=device.value,
+            backend=None if backend is None else backend.value,
+            profile=profile.value,
+            seed=seed,
+            rounds=rounds,
+            timeout_s=timeout,
+            steps=max_steps,
+            out=out,
+            json=json,
+        )
+        with terminated_as_by_ctrl_c():
+            if sdk_script is not None:
+                run_script(sdk_script, how)
+            elif app_dir is not None:
+                run_directory(app_dir, read_inputs(inputs, input_ or []), how)
+        return
+    assert node_file is not None
     from qnodeos.cli.programs import build_cnpu
-    from qnodeos.cnpu import building, external
+    from qnodeos.cli.run_results import report, write
+    from qnodeos.cnpu import external
     from qnodeos.cnpu.runner import ProgramRunner, ProgramState
     from qnodeos.cnpu.warm_up import warm_up
     from qnodeos.service.node_file import load_node
@@ -163,8 +266,6 @@ def run(
     for folder in (out, json.parent if json is not None else None):
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-    if not prepared:
-        os.environ[building.SWITCH] = "0"
     node = load_node(node_file)
     external.install()
     with ExitStack() as cleanup:
@@ -172,14 +273,22 @@ def run(
             logs = str(out)
         else:
             logs = cleanup.enter_context(tempfile.TemporaryDirectory(prefix="qnodeos-run-"))
-        given = _inputs(inputs, input_ or [])
-        tasks = _tasks(apps, node, role, given, programs, number_input, logs)
-        cleanup.enter_context(_terminated_as_by_ctrl_c())
+        given = read_inputs(inputs, input_ or [])
+        roles: dict[str, str] = {}
+        if app_dir is not None:
+            application = load_on_node(app_dir, node)
+            cleanup.enter_context(application.active())
+            roles = dict(application.allocation)
+            tasks = application_tasks(application, node, given, programs, number_input, logs)
+        else:
+            tasks = build_tasks(apps or [], node, role, given, programs, number_input, logs)
+        cleanup.enter_context(terminated_as_by_ctrl_c())
         cnpu = cleanup.enter_context(
             closing(
                 build_cnpu(
                     node,
                     role=role,
+                    roles=roles,
                     api=Address.parse(api) if api is not None else None,
                     listen_on=Address.parse(listen) if listen is not None else None,
                     reach=_reach(reach or []),
@@ -192,7 +301,7 @@ def run(
         warm_up(
             cnpu.flavour, cnpu.capabilities
         )  # and see that the QNPU is there, and the right one
-        pool = min(pool or len(apps), len(tasks))
+        pool = min(pool or len(tasks) // programs, len(tasks))
         _check_pool(pool, cnpu)
         gc.collect()
         gc.freeze()
@@ -205,7 +314,7 @@ def run(
             pool=pool,
             trace_capacity=_trace_capacity(pool),
             realtime_priority=realtime,
-            on_end=_report,
+            on_end=report,
         )
         failure: BaseException | None = None
         in_time = True
@@ -215,7 +324,7 @@ def run(
             failure = error
     if runner.lacks:
         typer.echo(f"qnodeos: {runner.lacks}", err=True)
-    _write(runner, node, out, json)
+    write(runner, node, out, json)
     if isinstance(failure, KeyboardInterrupt):
         done = sum(one.state is ProgramState.DONE for one in runner.runs)
         typer.echo(f"Interrupted: {done} of {len(runner.runs)} programs are done and kept.")
@@ -227,95 +336,40 @@ def run(
         raise typer.Exit(1)
 
 
-def _inputs(path: Path | None, pairs: list[str]) -> dict[str, Any]:
-    """Inputs from a file, and from the command line, which wins.
-
-    Raises:
-        ConfigurationError: the file is wrong.
-        typer.BadParameter: a pair is none.
-    """
-    from qnodeos.config.document import parse_document
-    from qnodeos.errors import ConfigurationError
-
-    given: dict[str, Any] = {}
-    if path is not None:
-        try:
-            data = parse_document(path.read_text("utf-8"), str(path)).data
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(f"cannot be read: {error}", file=str(path)) from error
-        if not isinstance(data, dict):
-            raise ConfigurationError("must be inputs by name, as in `pairs: 10`", file=str(path))
-        given |= data
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not (equals and name.rpartition(".")[2].isidentifier()):
-            raise typer.BadParameter(
-                f"{pair!r} is neither NAME=VALUE nor PROGRAM.NAME=VALUE", param_hint="--input"
-            )
-        given[name] = parse_document(value, f"--input {name}").data
-    return given
-
-
-def _tasks(
+def _check_options(
+    context: typer.Context,
     apps: list[str],
-    node: NodeFile,
-    role: str | None,
-    given: dict[str, Any],
-    copies: int,
-    number_input: str | None,
-    logs: str,
-) -> list[ProgramTask]:
-    from netqasm.runtime.app_config import AppConfig
-    from netqasm.sdk.config import LogConfig
-
-    from qnodeos.cli.programs import check_inputs, load_program
-    from qnodeos.cnpu.runner import ProgramTask
-
-    tasks = []
-    loaded = [load_program(spec) for spec in apps]
-    _check_programs((*given, number_input or ""), [name for name, _ in loaded])
-    for copy in range(copies):
-        for name, function in loaded:
-            inputs = _inputs_of(name, given)
-            if number_input is not None:
-                inputs |= _inputs_of(name, {number_input: copy})
-            if "app_config" not in inputs and _takes(function, "app_config"):
-                inputs["app_config"] = AppConfig(
-                    app_name=role if role is not None else name,
-                    node_name=node.name,
-                    main_func=function,
-                    log_config=LogConfig(log_subroutines_dir=logs, comm_log_dir=logs, log_dir=logs),
-                    inputs=_inputs_of(name, given),
-                )
-            check_inputs(name, function, inputs)
-            title = name if copies == 1 else f"{name} {copy}"
-            tasks.append(ProgramTask(title, function, inputs))
-    return tasks
-
-
-def _check_programs(names: Sequence[str], programs: list[str]) -> None:
-    """See that inputs are for programs that run.
+    node_file: Path | None,
+    app_dir: Path | None,
+    sdk_script: Path | None,
+) -> None:
+    """See that it is said what to run, once, and nothing that has no meaning for it.
 
     Raises:
-        ConfigurationError: one is not.
+        typer.BadParameter: it is not.
     """
-    from qnodeos.errors import ConfigurationError
-
-    for name in names:
-        program = name.rpartition(".")[0]
-        if program and program not in programs:
-            raise ConfigurationError(
-                f"input {name} is for a program {program!r}, which does not run here; there are "
-                + ", ".join(sorted(set(programs)))
+    what = [bool(apps), app_dir is not None, sdk_script is not None]
+    if sum(what) != 1:
+        raise typer.BadParameter("name one of: APP..., --app-dir DIR, --sdk-script FILE")
+    if apps and node_file is None:
+        raise typer.BadParameter(
+            "programs run on a node: name its file (NODE.yaml), or a whole application with "
+            "--app-dir to simulate",
+            param_hint="--node",
+        )
+    if sdk_script is not None and node_file is not None:
+        raise typer.BadParameter(
+            "a script simulates its own nodes; leave --node out", param_hint="--node"
+        )
+    is_simulated = node_file is None
+    for name in sorted(_SERVICE if is_simulated else _SIMULATION):
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            where = "running services (--node)" if is_simulated else "simulated nodes"
+            raise typer.BadParameter(
+                f"has a meaning only on {where}; leave it out",
+                param_hint=f"--{name.replace('_', '-')}",
             )
-
-
-def _inputs_of(program: str, given: dict[str, Any]) -> dict[str, Any]:
-    """Those for all programs, and those for this one, which win."""
-    own = f"{program}."
-    return {name: value for name, value in given.items() if "." not in name} | {
-        name.removeprefix(own): value for name, value in given.items() if name.startswith(own)
-    }
 
 
 def _check_pool(pool: int, cnpu: RemoteCnpu) -> None:
@@ -333,13 +387,6 @@ def _check_pool(pool: int, cnpu: RemoteCnpu) -> None:
             f"{most} (limits.processes and limits.connections of the node file); with "
             f"--pool {most} the others wait for their turn"
         )
-
-
-def _takes(function: Any, name: str) -> bool:
-    try:
-        return name in inspect.signature(function).parameters
-    except ValueError:
-        return False
 
 
 def _reach(pairs: list[str]) -> dict[str, Address]:
@@ -373,7 +420,7 @@ def _trace_capacity(pool: int) -> int:
 
 
 @contextmanager
-def _terminated_as_by_ctrl_c() -> Iterator[None]:
+def terminated_as_by_ctrl_c() -> Iterator[None]:
     """Let SIGTERM do what Ctrl-C does; only the main thread can arrange that."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -387,84 +434,3 @@ def _terminated_as_by_ctrl_c() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, previous)
-
-
-def _report(one: ProgramRun) -> None:
-    """One line for a program that has ended."""
-    took = ""
-    if one.started_s is not None and one.ended_s is not None:
-        took = f" after {one.ended_s - one.started_s:.3g} s"
-    line = f"{one.task.name}: {one.state}{took}"
-    if one.error is not None:
-        typer.echo(f"{line}: {type(one.error).__name__}: {one.error}", err=True)
-        return
-    result = repr(_numbers(one.result))
-    if len(result) > _SHOWN_CHARACTERS:
-        result = f"{result[:_SHOWN_CHARACTERS]}... (all of it: --json FILE)"
-    typer.echo(line if one.result is None else f"{line}: {result}")
-
-
-def _write(runner: ProgramRunner, node: NodeFile, out: Path | None, json: Path | None) -> None:
-    results = json_module.dumps(_results(runner, node), indent=1, default=_plain) + "\n"
-    if json is not None:
-        json.write_text(results, "utf-8")
-    if out is None:
-        return
-    from qnodeos.cnpu.remote import TRACE_UNIT_NS
-    from qnodeos.trace.csvformat import write_trace_csv
-
-    (out / "results.json").write_text(results, "utf-8")
-    errors = "\n".join(one.details for one in runner.runs if one.details)
-    (out / "errors.log").write_text(errors, "utf-8")
-    with (out / f"{node.name}-host.csv").open("w", encoding="utf-8") as stream:
-        write_trace_csv(
-            stream,
-            runner.trace_columns,
-            unit_ns=TRACE_UNIT_NS,
-            created=datetime.now().replace(microsecond=0),
-            description=f"Host of node {node.name}; times of its monotonic clock",
-        )
-
-
-def _results(runner: ProgramRunner, node: NodeFile) -> dict[str, Any]:
-    return {
-        "node": node.name,
-        "dropped_trace_events": runner.dropped_events,
-        "programs": [
-            {
-                "number": one.number,
-                "name": one.task.name,
-                "inputs": {k: v for k, v in one.task.inputs.items() if k != "app_config"},
-                "state": one.state.value,
-                "result": _numbers(one.result),
-                "error": None
-                if one.error is None
-                else {"kind": type(one.error).__name__, "text": str(one.error)},
-                "started_s": one.started_s,
-                "ended_s": one.ended_s,
-            }
-            for one in runner.runs
-        ],
-    }
-
-
-def _numbers(value: Any) -> Any:
-    """Futures, which are numbers to Python but not to json, as what they stand for."""
-    if isinstance(value, bool) or not isinstance(value, int | list | tuple | dict):
-        return value
-    if isinstance(value, int):
-        try:
-            return int(value)
-        except RuntimeError:  # a future whose subroutine was never flushed
-            return None
-    if isinstance(value, dict):
-        return {
-            key if isinstance(key, str) else str(key): _numbers(item) for key, item in value.items()
-        }
-    return [_numbers(item) for item in value]
-
-
-def _plain(value: Any) -> Any:
-    """What json does not know: numpy's numbers and arrays, or whatever it is as text."""
-    tolist = getattr(value, "tolist", None)
-    return tolist() if callable(tolist) else repr(value)

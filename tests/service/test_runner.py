@@ -17,7 +17,7 @@ import pytest
 
 from qnodeos import cli
 from qnodeos.api.host_wire import Netqasm
-from qnodeos.cli import run as run_module
+from qnodeos.cli import run_results
 from qnodeos.cli.programs import build_cnpu, check_inputs, load_program
 from qnodeos.cnpu import runner as runner_module
 from qnodeos.cnpu.runner import ProgramRunner, ProgramState, ProgramTask
@@ -427,7 +427,7 @@ def test_results_are_written_though_nobody_reads_the_report(run, folder, monkeyp
     def report(run: Any) -> None:
         raise BrokenPipeError
 
-    monkeypatch.setattr(run_module, "_report", report)
+    monkeypatch.setattr(run_results, "report", report)
     run(str(folder / "app_local.py"), "--json", str(folder / "r.json"))
     [program] = json.loads((folder / "r.json").read_text())["programs"]
     assert program["state"] == "done"
