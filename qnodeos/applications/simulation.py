@@ -76,9 +76,9 @@ class SimulationOptions:
         network: nodes and links; if not given, the application's own network.yaml, and if it
             has none, nodes that are all linked to each other.
         device: of the nodes of a network that is not given, one of `networks.DEVICES`.
-        backend: depth of the simulation, one of `qnodeos.assembly.BACKENDS`. Instruments there
-            are for the two NV nodes of the experiments only, so these are then used instead of
-            the network: one qubit each, the published noise, and attempts back to back.
+        backend: the two NV nodes of the experiments instead of a network, simulated at this
+            depth, one of `qnodeos.assembly.BACKENDS`: one qubit each, the published noise, and
+            attempts back to back. Instruments there are only for these.
         profile: latencies, by name.
         seed: of all randomness, of the programs' own too: `random` and numpy's global generator
             are seeded before every round, and afterwards are as they were.
@@ -93,7 +93,7 @@ class SimulationOptions:
 
     network: NetworkDescription | None = None
     device: str = "generic"
-    backend: str = BACKENDS[0]
+    backend: str | None = None
     profile: str = "zero"
     seed: int | str = 0
     limits: RunLimits = field(default_factory=RunLimits)
@@ -171,8 +171,8 @@ class _Simulator:
         self._application = application
         self._options = options
         self._profile: LatencyProfile = load_profile(options.profile)
-        require_known("backend", options.backend, BACKENDS)
-        if options.backend != BACKENDS[0]:
+        if options.backend is not None:
+            require_known("backend", options.backend, BACKENDS)
             self._application = on_two_nodes(application, options.post_function)
         else:
             self._network = self._choose_network()
@@ -214,7 +214,7 @@ class _Simulator:
     def _system(self, number: int) -> NetworkSystem | TwoNodes:
         seed = f"{self._options.seed}/{number}"
         system: NetworkSystem | TwoNodes
-        if self._options.backend != BACKENDS[0]:
+        if self._options.backend is not None:
             system = TwoNodes(self._profile, seed, self._options.backend, _TRACE_CAPACITY)
         else:
             system = build_network(
@@ -289,7 +289,7 @@ class _Observer:
 
     def qubit_state(self, connection: Any, virtual: int, *, is_reduced: bool) -> Any:
         if isinstance(self.system, TwoNodes):
-            raise ProgramError("states of instruments cannot be looked at; measure the qubit")
+            raise ProgramError("with a backend states cannot be looked at; measure the qubit")
         qubit = find_qubit(self.system, connection.node_name, connection.owner, virtual)
         return density_matrix(self.system, qubit, is_reduced=is_reduced)
 

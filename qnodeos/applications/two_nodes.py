@@ -79,11 +79,11 @@ def on_two_nodes(
     if len(roles) != len(ROLES) or len(application.nodes) != len(ROLES):
         raise ConfigurationError(
             f"{application.name} has the roles {', '.join(roles)} on {len(application.nodes)} "
-            "nodes; there are instruments for two nodes, so it needs two roles, on a node each"
+            "nodes; a backend is for two nodes, so it needs two roles, on a node each"
         )
     if post_function is not None or application.post_function is not None:
         raise ConfigurationError(
-            f"{application.name} has a post function, which looks at states; those of instruments "
-            "cannot be looked at"
+            f"{application.name} has a post function, which looks at states, which cannot be done "
+            "with a backend"
         )
     return replace(application, allocation=dict(zip(roles, ROLES, strict=True)))
