@@ -18,6 +18,7 @@ from qnodeos.cli import (
     bench,
     calibrate,
     configuration,
+    conformance,
     controller,
     doctor,
     experiment,
@@ -25,6 +26,7 @@ from qnodeos.cli import (
     install_service,
     lab,
     metrics,
+    network,
     ps,
     results,
     run,
@@ -67,11 +69,13 @@ app.add_typer(experiment.app, name="experiment")
 app.add_typer(bench.app, name="bench")
 app.add_typer(trace.app, name="trace")
 app.add_typer(results.app, name="results")
+app.add_typer(network.app, name="network")
 app.command("demo")(experiment.demo)
 app.command("figures")(figures.figures)
 app.command("config")(configuration.config)
 app.command("calibrate")(calibrate.calibrate)
 app.command("run")(run.run)
+app.command("conformance")(conformance.conformance)
 app.command("serve")(serve.serve)
 app.command("selftest")(selftest.selftest)
 app.command("sweep")(sweep.sweep)

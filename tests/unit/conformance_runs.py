@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+from itertools import pairwise
 from random import Random
 
 import numpy as np
@@ -132,9 +133,10 @@ def blind_rotation(rng, inputs):
     given = copy.deepcopy(inputs["client"])
     register = Register(rng)
     qubits, m = _cluster(register, given["theta"])
-    for one, other in zip(qubits, qubits[1:], strict=False):
+    for one, other in pairwise(qubits):
         register.apply(CPHASE, one, other)
-    s, r = [], given["r"]
+    s: list[int] = []
+    r = given["r"]
     for i in range(given["num_iter"]):
         before = s[i - 1] ^ r[i - 1] if i > 0 else 0
         further = s[i - 2] ^ r[i - 2] if i > 1 else 0

@@ -101,14 +101,14 @@ def test_teleportation_without_randomness_is_noticed():
 def test_a_state_that_more_than_the_receiver_has_is_noticed():
     runs = fresh("apps/anonymous_transmission")
     sender = next(role for role, given in runs[0].inputs.items() if given.get("sender"))
-    runs[0].results[sender] = {"qubit_state": [[1, 0], [0, 0]]}
+    results = {**runs[0].results, sender: {"qubit_state": [[1, 0], [0, 0]]}}
+    runs[0] = replace(runs[0], results=results)
     assert not BY_NAME["apps/anonymous_transmission"].judge(runs).passed
 
 
 def test_a_receiver_without_a_state_is_noticed():
     runs = fresh("apps/anonymous_transmission")
-    for role in runs[3].results:
-        runs[3].results[role] = None
+    runs[3] = replace(runs[3], results=dict.fromkeys(runs[3].results))
     assert not BY_NAME["apps/anonymous_transmission"].judge(runs).passed
 
 

@@ -77,7 +77,10 @@ def magic_square(runs: Sequence[Observation]) -> Verdict:
 
 def key_distribution(runs: Sequence[Observation]) -> Verdict:
     """Outcomes of equal bases are equal, of others independent; the error rate is 0."""
-    equal, unequal, alike, counts = [], [], [], []
+    equal: list[bool] = []
+    unequal: list[bool] = []
+    alike: list[bool] = []
+    counts: list[bool] = []
     for run in runs:
         alice, bob = run.results["alice"], run.results["bob"]
         for mine, theirs in zip(alice["table"], bob["table"], strict=True):
