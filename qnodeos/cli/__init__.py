@@ -27,11 +27,13 @@ from qnodeos.cli import (
     lab,
     metrics,
     network,
+    new_app,
     ps,
     results,
     run,
     selftest,
     serve,
+    squidasm,
     sweep,
     timing,
     trace,
@@ -74,7 +76,9 @@ app.command("demo")(experiment.demo)
 app.command("figures")(figures.figures)
 app.command("config")(configuration.config)
 app.command("calibrate")(calibrate.calibrate)
+app.command("new-app")(new_app.new_app)
 app.command("run")(run.run)
+app.command("squidasm")(squidasm.squidasm)
 app.command("conformance")(conformance.conformance)
 app.command("serve")(serve.serve)
 app.command("selftest")(selftest.selftest)
