@@ -50,7 +50,7 @@ class Attempts:
         self._table = table
         self._finish = finish
         self._tear_down = tear_down
-        self._turns = Turns(self._room)
+        self._turns = Turns(self._capacity)
         self._blocked: dict[Circuit, None] = {}  # heads whose program has no place for a qubit
         self._halves: dict[int, Half] = {}
         self.swaps = 0
@@ -66,13 +66,12 @@ class Attempts:
         circuit.part_tick = None
         if circuit.is_repeater:
             self._watch_turn(circuit)
-            self._turns.wait(circuit)
-            self.let_in()
-        elif circuit.is_head:
+        if circuit.is_head:
             self._blocked[circuit] = None
             self._unblock(circuit)
         else:
-            self._make(circuit)
+            self._turns.wait(circuit)
+        self.let_in()
         self._table.arm(circuit)
 
     def _watch_turn(self, circuit: Circuit) -> None:
@@ -103,27 +102,30 @@ class Attempts:
 
     @property
     def must_look(self) -> bool:
-        """Whether `look` may have something to do once a qubit is free."""
-        return self._turns.is_waiting or bool(self._blocked)
+        """Whether `look` may have something to do, as qubits were taken or freed."""
+        return self._turns.is_waiting or bool(self._blocked) or self._is_stuck()
 
     def look(self) -> None:
         """Go on with circuits that waited for qubits, if there are any now."""
         for circuit in list(self._blocked):
             self._unblock(circuit)
+        latest = self._turns.latest() if self._is_stuck() else None
+        if latest is not None:
+            self._stop(latest)
         self.let_in()
 
     def _unblock(self, circuit: Circuit) -> None:
-        """At the head: begin, if the program has a place for the pair."""
+        """At the head: queue for qubits, if the program has a place for the pair."""
         user = circuit.user
         assert user is not None
         if self._around.entanglement.may_take(user):
             del self._blocked[circuit]
             if user.max_ticks is not None:
                 user.deadline_tick = self._around.now() + user.max_ticks
-            self._make(circuit)
+            self._turns.wait(circuit)
 
     def let_in(self) -> None:
-        """At a repeater: serve those whose turn it is."""
+        """Serve those whose turn it is."""
         while True:
             circuit = self._turns.admit()
             if circuit is not None:
@@ -132,20 +134,33 @@ class Attempts:
             later = self._turns.must_make_room()
             if later is None:
                 return
-            self.expire(later, f"node {self._around.node_id} made room for an earlier circuit")
+            self._stop(later)
 
-    def _room(self) -> int:
-        """How many circuits can be served at once: each needs two qubits."""
+    def _stop(self, circuit: Circuit) -> None:
+        self.expire(circuit, f"node {self._around.node_id} made room for an earlier circuit")
+
+    def leave(self, circuit: Circuit) -> None:
+        """A circuit needs nothing more of this node for its attempt."""
+        self._turns.leave(circuit)
+        self.let_in()
+
+    def _capacity(self) -> int:
+        """How many qubits circuits can have: those that programs have left."""
         usable, qmmu = self._around.usable_qubits, self._around.qmmu
-        served = self._turns.served
-        elsewhere = sum(
-            (circuit.upstream is not None) + (circuit.downstream is not None)
-            for circuit in self._table
-            if circuit not in served
-        )
         owners = [qmmu.owner(physical) for physical in usable]
         of_programs = sum(owner not in (None, NETWORK_PID) for owner in owners)
-        return (len(usable) - of_programs - self._around.entanglement.kept - elsewhere) // 2
+        return len(usable) - of_programs - self._around.entanglement.kept
+
+    def _is_stuck(self) -> bool:
+        """Whether all qubits are taken, and those of circuits by halves that wait for others."""
+        served, qmmu = self._turns.served, self._around.qmmu
+        return (
+            len(served) > 1
+            and qmmu.first_free(self._around.usable_qubits) is None
+            and all(circuit.state is not _S.JOINING for circuit in served)
+            and len(qmmu.owned(NETWORK_PID)) == len(self._halves) + self._around.entanglement.kept
+            and self._capacity() < sum(circuit.qubits for circuit in served)
+        )
 
     # --- giving up --------------------------------------------------------------------
 
@@ -188,7 +203,7 @@ class Attempts:
     def is_late(self, circuit: Circuit, tick: int) -> None:
         """What a circuit waited for at a repeater or the tail has not come in time."""
         me = self._around.node_id
-        if circuit.state is _S.WAITING and self._room() < 1:
+        if circuit.state is _S.WAITING and self._capacity() < circuit.qubits:
             self.expire(circuit, f"programs keep the qubits of node {me}")
         elif circuit.state is _S.WAITING:
             self._watch_turn(circuit)
@@ -311,12 +326,11 @@ class Attempts:
             )
             return
         self.swaps += 1
-        self._turns.leave(circuit)
         circuit.handle(_E.JOINED)
         circuit.swapped = found
         if circuit.track is not None:
             self._send_track(circuit, join_states(circuit.track, found))
-        self.let_in()
+        self.leave(circuit)
 
     def _send_track(self, circuit: Circuit, bell_state: BellState) -> None:
         assert circuit.successor is not None

@@ -101,6 +101,7 @@ class Ends:
             self._attempts.begin(circuit, circuit.pair + 1, 0, turn_bin)
         else:
             circuit.handle(_E.COMPLETED)
+            self._attempts.leave(circuit)
 
     # --- the head ---------------------------------------------------------------------
 

@@ -184,6 +184,11 @@ class Circuit:
         return self.state in _ATTEMPTING
 
     @property
+    def qubits(self) -> int:
+        """How many an attempt takes here."""
+        return 2 if self.is_repeater else 1
+
+    @property
     def place(self) -> tuple[int, int]:
         """The pair and the attempt that are being made."""
         return self.pair, self.attempt

@@ -1,14 +1,17 @@
-"""Whose turn it is at a repeater: circuits are served so that they cannot block each other.
+"""Whose turn it is: circuits share the qubits of a node so that they cannot block each other.
 
-A circuit needs two qubits at a repeater, and its segments are made one after the other. If
-every qubit held the first half of another circuit, none could get its second. So only as many
-circuits are served at once as there are pairs of qubits, the others wait.
+An attempt takes two qubits at a repeater, and one at an end. They are filled one after the
+other; if every qubit held the first half of another circuit, none could get its second. So an
+attempt is let in only if all its qubits are there, the others wait.
 
-Two repeaters could still serve different circuits that both lead through both. So all nodes
-put the attempts in the same order, by their turns, and one that was let in out of order makes
-room for an earlier one: it is expired, and keeps its turn. This is wound-wait (Rosenkrantz,
-Stearns, Lewis, ACM Trans. Database Syst. 3, 178 (1978)): the first of all turns never waits for
-a later one, so somebody always gets on.
+Two nodes could still serve different circuits that both lead through both. So all nodes put the
+attempts in the same order, by their turns, and one that was let in before an earlier one makes
+room for it: it is expired, and keeps its turn. This is wound-wait (Rosenkrantz, Stearns, Lewis,
+ACM Trans. Database Syst. 3, 178 (1978)): the first of all turns does not wait for a later one,
+except for a head that has told of its half already, so somebody gets on.
+
+Qubits that programs take meanwhile are not to be foreseen. If circuits have blocked each other
+by that, the one with the latest turn makes room.
 """
 
 from __future__ import annotations
@@ -20,14 +23,17 @@ from qnodeos.qnpu.circuits import Circuit, CircuitState, Turn
 
 
 class Turns:
-    """The circuits that a repeater serves, and those that wait.
+    """The circuits that a node serves, and those that wait.
 
     Args:
-        room: how many can be served at once as things are.
+        capacity: how many qubits circuits can have as things are.
+
+    Attributes:
+        served: those whose attempts have been let in.
     """
 
-    def __init__(self, room: Callable[[], int]) -> None:
-        self._room = room
+    def __init__(self, capacity: Callable[[], int]) -> None:
+        self._capacity = capacity
         self._waiting: list[Circuit] = []
         self.served: dict[Circuit, None] = {}
 
@@ -47,20 +53,37 @@ class Turns:
             self._waiting.remove(circuit)
 
     def admit(self) -> Circuit | None:
-        """The next circuit to be served; None if there is no room, or nobody waits."""
-        if not self._waiting or len(self.served) >= self._room():
+        """The next circuit to be let in: the first for which there is room."""
+        if not self._waiting:
             return None
-        circuit = self._waiting.pop(0)
-        self.served[circuit] = None
-        return circuit
+        room = self._capacity() - sum(each.qubits for each in self.served)
+        for circuit in self._waiting:
+            if circuit.qubits <= room:
+                self._waiting.remove(circuit)
+                self.served[circuit] = None
+                return circuit
+        return None
 
     def must_make_room(self) -> Circuit | None:
-        """A circuit that is served before an earlier one, and can still be stopped."""
-        if not self._waiting or len(self.served) > self._room():
+        """A circuit that is served and can be stopped, so that an earlier one can be let in."""
+        if not self._waiting or not self.served:
             return None
-        stoppable = [each for each in self.served if each.state is CircuitState.MAKING]
-        latest = max(stoppable, key=_turn, default=None)
-        return latest if latest is not None and latest.turn > self._waiting[0].turn else None
+        capacity = self._capacity()
+        for earlier in self._waiting:
+            later = [each for each in self._stoppable() if each.turn > earlier.turn]
+            staying = sum(each.qubits for each in self.served if each not in later)
+            if later and staying + earlier.qubits <= capacity:
+                return max(later, key=_turn)
+        return None
+
+    def latest(self) -> Circuit | None:
+        """The last of those served that can be stopped, if there are more than one."""
+        if len(self.served) < 2:
+            return None
+        return max(self._stoppable(), key=_turn, default=None)
+
+    def _stoppable(self) -> list[Circuit]:
+        return [each for each in self.served if each.state is CircuitState.MAKING]
 
 
 def _turn(circuit: Circuit) -> Turn:

@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from qnodeos.api.peer import EntanglementType
 from qnodeos.limits import Limits
 from qnodeos.qdevice.capabilities import Capabilities
 from qnodeos.qdevice.instructions import Opcode, PhysicalInstruction
@@ -25,6 +26,7 @@ from qnodeos.qnpu.routes import make_routes
 from qnodeos.qnpu.schedule import NetworkSchedule
 from tests.unit.kernel_device import BELL, SUCCESS, Answer, FakeDevice, rotation
 from tests.unit.kernel_harness import Lab, Node, make_node
+from tests.unit.kernel_programs import create_epr, init_app, open_socket, recv_epr, submit
 
 BIN_TICKS: Final = 40
 BELL_STATES: Final = tuple(BellState)
@@ -252,8 +254,8 @@ class Network:
         """How many swaps succeeded."""
         return sum(node.kernel.network_layer.attempts.swaps for node in self.nodes.values())
 
-    def halves(self, node: int, virtual: int = 0, client: int = 1) -> Qubit:
-        """The physical qubit behind a virtual one of the (only) program of a client."""
+    def half(self, node: int, virtual: int = 0, client: int = 1) -> Qubit:
+        """The physical qubit behind a virtual one of the program of a client."""
         kernel = self.nodes[node].kernel
         [process] = [each for each in kernel.processes.values() if each.owner[0] == client]
         physical = kernel.qmmu.physical(process.pid, virtual)
@@ -359,3 +361,42 @@ def chain(nodes: int, **options: object) -> Network:
 def star(leaves: int, **options: object) -> Network:
     """Node 1 in the middle, nodes 2, 3, ... around it."""
     return network([(1, number) for number in range(2, leaves + 2)], **options)  # type: ignore[arg-type]
+
+
+def open_program(net: Network, node: int, remote: int, client: int = 1, socket: int = 0) -> None:
+    """Register a program, and open its ER socket to the same number at another node."""
+    net.nodes[node].post(init_app(0), client)
+    net.nodes[node].post(open_socket(0, socket, remote, socket), client)
+
+
+def ask(
+    net: Network,
+    head: int,
+    tail: int,
+    client: int = 1,
+    socket: int = 0,
+    *,
+    pairs: int = 1,
+    virtuals: Sequence[int] | None = None,
+    arguments: dict[int, int] | None = None,
+) -> tuple[int, int]:
+    """A create request of one program and the receive request for it of another.
+
+    If they are of the same client and open already, the programs are used again.
+    """
+    for node, remote in ((head, tail), (tail, head)):
+        if not any(
+            process.owner == (client, 0) for process in net.nodes[node].kernel.processes.values()
+        ):
+            open_program(net, node, remote, client, socket)
+    measured = (arguments or {}).get(0) == EntanglementType.MEASURE
+    create = create_epr(
+        remote=tail, socket=socket, pairs=pairs, virtuals=virtuals, arguments=arguments
+    )
+    receive = recv_epr(
+        remote=head, socket=socket, pairs=pairs, virtuals=virtuals, measured=measured
+    )
+    return (
+        net.nodes[head].post(submit(0, create), client),
+        net.nodes[tail].post(submit(0, receive), client),
+    )
