@@ -103,6 +103,16 @@ class Machine:
         else:
             self._swap(first, rest[0])
 
+    def rotate(self, axis: str, angle: float, qubit: int) -> None:
+        """Rotate a qubit by an angle in radians."""
+        self._apply({qubit: rotation_matrix(angle, _PAULIS[axis])})
+
+    def reduced_state(self, qubit: int) -> Unitary:
+        """Density matrix of one qubit, if all started in |0>; shape (2, 2)."""
+        state = self.unitary[:, 0].reshape((2,) * self._qubits)
+        rows = np.moveaxis(state, qubit, 0).reshape(2, -1)
+        return rows @ rows.conj().T
+
     def _step(self, instruction: Any, line: int) -> int:
         name = instruction.mnemonic
         operands = instruction.operands
@@ -146,7 +156,7 @@ class Machine:
         elif name == "meas":
             self.outcomes[qubits[0]] = self.registers[operands[1]] = self._measure(qubits[0])
         elif name.startswith("rot_"):
-            self._apply({qubits[0]: rotation_matrix(_angle(operands), _PAULIS[name[-1]])})
+            self.rotate(name[-1], _angle(operands), qubits[0])
         elif name.startswith("crot_"):
             control, target = qubits
             angle, axis = _angle(operands), _PAULIS[name[-1]]
