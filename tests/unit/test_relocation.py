@@ -367,7 +367,7 @@ def program_of(part: Part, node_id: int, number: int) -> str:
     return f"{before}{request}{waits}{after}ret_arr @0\n"
 
 
-@settings(max_examples=30)
+@settings(max_examples=60)
 @given(
     st.lists(PARTS, min_size=1, max_size=3),
     st.integers(0, 2**16),
