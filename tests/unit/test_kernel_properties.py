@@ -11,7 +11,7 @@ answered, and nothing is left of any program (`Node.check_clean`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from random import Random
 
@@ -327,6 +327,10 @@ EIGHT_QUBITS = Capabilities(
 )
 
 
+ONE_AND_MEMORIES = replace(EIGHT_QUBITS, communication_qubits=(0,), memory_qubits=(1, 2))
+"""Where qubits are moved to make room."""
+
+
 @dataclass(frozen=True)
 class Step:
     """What two programs do together: one creates, the other receives."""
@@ -363,6 +367,7 @@ class Scenario:
         closes: (tick, node, pair) at which a program's connection is lost.
         faults: probability that a device breaks its promise at an attempt or gate.
         policy: scheduling policy of both nodes.
+        capabilities: of both devices.
     """
 
     programs: list[list[Step]]
@@ -373,6 +378,7 @@ class Scenario:
     closes: list[tuple[int, int, int]]
     faults: float
     policy: str
+    capabilities: Capabilities
 
 
 def scenarios(*, faulty: bool) -> st.SearchStrategy[Scenario]:
@@ -390,6 +396,9 @@ def scenarios(*, faulty: bool) -> st.SearchStrategy[Scenario]:
             closes=closes if faulty else st.just([]),
             faults=st.sampled_from([0.0, 0.05, 0.3]) if faulty else st.just(0.0),
             policy=st.sampled_from(list(POLICIES)),
+            capabilities=st.sampled_from([EIGHT_QUBITS, ONE_AND_MEMORIES])
+            if faulty
+            else st.just(EIGHT_QUBITS),
         )
     )
 
@@ -413,7 +422,7 @@ def play(scenario: Scenario, *, every_tick: bool) -> tuple[Lab, list[tuple[Node,
         delay=lambda: delays.randint(1, scenario.delay_ticks),
         every_tick=every_tick,
         policy=POLICIES[scenario.policy],
-        capabilities=EIGHT_QUBITS,
+        capabilities=scenario.capabilities,
         device_ticks=scenario.device_ticks,
         limits=Limits(announcement_timeout_ticks=4 * BIN_TICKS),
     )

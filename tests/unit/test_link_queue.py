@@ -24,9 +24,11 @@ ME, PEER = 1, 2
 NUMBERS, SOCKETS, BINS = st.integers(0, 5), st.integers(0, 2), st.integers(0, 3)
 
 
-def request(creator: int, number: int, socket: int, start_bin: int, accepted: bool) -> LinkRequest:
+def request(
+    creator: int, number: int, socket: int, start_bin: int, accepted: bool, priority: int = 0
+) -> LinkRequest:
     mine, theirs = (socket, 9) if creator == ME else (9, socket)
-    terms = RequestTerms(mine, theirs, EntanglementType.KEEP, 1, (), 0, start_bin)
+    terms = RequestTerms(mine, theirs, EntanglementType.KEEP, 1, (), 0, start_bin, priority)
     return LinkRequest(creator, number, PEER, terms, None, accepted, 0, start_bin)
 
 
@@ -40,12 +42,25 @@ class Plain:
 
     requests: list[LinkRequest] = field(default_factory=list)
     offers: list[Offer] = field(default_factory=list)
+    begun: LinkRequest | None = None
+
+    def head(self, number: int) -> LinkRequest | None:
+        if self.begun is not None:
+            return self.begun
+        due = [r for r in self.requests if r.accepted and r.start_bin <= number]
+        return min(
+            due,
+            key=lambda r: (-r.terms.priority, r.start_bin, r.creator, r.create_id),
+            default=None,
+        )
 
     def check(self, link: Link) -> None:
         queue = sorted(self.requests, key=lambda r: (r.start_bin, r.creator, r.create_id))
         assert link.queue == queue
         assert link.first is next((r for r in queue if r.accepted), None)
         assert link.offers == self.offers
+        for number in range(5):
+            assert link.head(number) is self.head(number)
         of_neighbour = sum(r.creator == PEER for r in queue) + len(self.offers)
         assert link.of_neighbour == of_neighbour
         for socket in range(3):
@@ -65,7 +80,16 @@ class Plain:
 
 
 OPERATIONS = st.one_of(
-    st.tuples(st.just("add"), st.sampled_from((ME, PEER)), NUMBERS, SOCKETS, BINS, st.booleans()),
+    st.tuples(
+        st.just("add"),
+        st.sampled_from((ME, PEER)),
+        NUMBERS,
+        SOCKETS,
+        BINS,
+        st.booleans(),
+        st.integers(0, 2),
+    ),
+    st.tuples(st.just("begin")),
     st.tuples(st.just("remove"), st.sampled_from((ME, PEER)), NUMBERS),
     st.tuples(st.just("keep"), NUMBERS, SOCKETS),
     st.tuples(st.just("drop"), NUMBERS),
@@ -90,6 +114,10 @@ def test_a_link_is_as_plain_lists_would_be(operations):
                     assert link.remove(found)
                     assert not link.remove(found), "it is out already"
                     plain.requests.remove(found)
+                    if plain.begun is found:
+                        plain.begun = None
+            case "begin":
+                link.begun = plain.begun = plain.head(2)
             case "keep":
                 kept = offer(*arguments)
                 if kept.create_id not in plain.offer_numbers():
@@ -110,7 +138,8 @@ def test_a_link_is_as_plain_lists_would_be(operations):
         link.remove(left)
     for number in plain.offer_numbers():
         link.drop_offer(number)
-    assert not any((link._accepted, link._numbers, link._on_socket, link._offers_to))
+    assert not any((link._accepted, link._due, link._numbers, link._on_socket, link._offers_to))
+    assert link.begun is None
 
 
 def test_a_change_looks_at_few_of_many_requests(monkeypatch):
@@ -123,18 +152,34 @@ def test_a_change_looks_at_few_of_many_requests(monkeypatch):
         return each.order
 
     monkeypatch.setattr(link_queue, "_order", order)
-    requests = [request(ME, number, number, number % 50, True) for number in range(1_000)]
+
+    def rank(each: LinkRequest) -> link_queue.Rank:
+        nonlocal looked_at
+        looked_at += 1
+        return each.rank
+
+    monkeypatch.setattr(link_queue, "_rank", rank)
+    link.head(25)
+    requests = [
+        request(ME, number, number, number % 50, True, number % 7) for number in range(1_000)
+    ]
     for each in requests:
         looked_at = 0
         link.add(each)
-        assert looked_at <= 24, "two bisections of at most 1,000, and the request itself"
+        assert looked_at <= 36, "three bisections of at most 1,000, and the request itself"
+    looked_at = 0
+    for number in range(26, 50):
+        head = link.head(number)
+        assert head is not None
+        assert head.terms.priority == 6
+    assert looked_at <= 12 * 480, "a bisection for each request whose start bin has come"
     for each in requests:
         looked_at = 0
         assert link.find(ME, each.create_id) is each
         assert link.on_socket(each.socket_id) == [each]
         assert link.first is not None
         assert link.remove(each)
-        assert looked_at <= 24
+        assert looked_at <= 36
 
 
 # --- deadlines ------------------------------------------------------------------------

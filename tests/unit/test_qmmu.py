@@ -95,6 +95,20 @@ class QmmuMachine(RuleBasedStateMachine):
         self.qmmu.transfer(physical, pid, virtual, maximum)
         self.model[physical] = pid, virtual
 
+    @rule(old=PHYSICALS, new=PHYSICALS)
+    def move(self, old: int, new: int) -> None:
+        if old == new:
+            return
+        if self.model.get(new) != (NETWORK_PID, None):
+            with pytest.raises(QubitAccessError, match="does not belong to the network"):
+                self.qmmu.move(old, new)
+            return
+        name = self.model.pop(old, None)
+        assert self.qmmu.move(old, new) == (None if name is None else name[0])
+        del self.model[new]
+        if name is not None:
+            self.model[new] = name
+
     @invariant()
     def it_is_as_the_model_says(self) -> None:
         for physical in QUBITS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import product
 
 import numpy as np
@@ -22,11 +23,14 @@ from qnodeos.qnpu.requests import (
     BASIS_X,
     BASIS_Y,
     BASIS_Z,
+    BASIS_ZMINUSX,
+    BASIS_ZPLUSX,
     RANDOM_BASES,
     RESULTS_PER_PAIR,
     PairResult,
     as_phi_plus,
     can_be_phi_plus,
+    draw_basis,
     measured_basis,
     parse_create_arguments,
 )
@@ -117,6 +121,40 @@ def test_everything_given():
     assert arguments.remote_rotations == ((Axis.Z, 4), (Axis.Y, 31))
 
 
+def test_the_arguments_the_sdk_never_fills():
+    arguments = parse({2: 2, 3: 1, 4: 80, 7: 9, 8: 1, 9: 1, 10: 100, 11: 156, 12: 255})
+    assert arguments.local_weights == (100, 156)
+    assert arguments.remote_weights == (255, 0)
+    assert arguments.min_fidelity_percent == 80
+    assert arguments.priority == 9
+    assert arguments.atomic
+    assert arguments.consecutive
+
+
+@pytest.mark.parametrize(
+    ("code", "weights", "expected"),
+    [
+        (1, (1, 0), {BASIS_X: 1, BASIS_Z: 255}),
+        (1, (200, 0), {BASIS_X: 200, BASIS_Z: 56}),
+        (2, (100, 28), {BASIS_X: 100, BASIS_Y: 28, BASIS_Z: 128}),
+        (2, (0, 28), {BASIS_Y: 28, BASIS_Z: 228}),
+        (2, (156, 100), {BASIS_X: 156, BASIS_Y: 100}),
+        (3, (255, 0), {BASIS_ZPLUSX: 255, BASIS_ZMINUSX: 1}),
+    ],
+)
+def test_the_weights_are_units_of_a_256th(code, weights, expected):
+    """Over every number that may be drawn."""
+    drawn = Counter(draw_basis(code, weights, lambda below, n=n: n) for n in range(256))  # type: ignore[misc]
+    assert drawn == expected
+
+
+@pytest.mark.parametrize("code", [1, 2, 3])
+def test_without_weights_all_bases_are_as_likely(code):
+    bases = RANDOM_BASES[code]
+    drawn = [draw_basis(code, (0, 0), lambda below, n=n: n % below) for n in range(len(bases))]  # type: ignore[misc]
+    assert drawn == list(bases)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -128,6 +166,16 @@ def test_everything_given():
         ({3: -1}, r"random basis \(argument 3\) -1 is outside"),
         ({5: 3}, "time unit 3 is outside 0..2"),
         ({6: -1}, "max_time -1 is negative"),
+        ({4: 101}, r"min_fidelity 101 \(argument 4\) is outside 0..100"),
+        ({7: 101}, r"priority 101 \(argument 7\) is outside 0..highest_priority=100"),
+        ({7: -1}, "priority -1"),
+        ({8: 2}, r"atomic \(argument 8\) is 2"),
+        ({9: -1}, r"consecutive \(argument 9\) is -1"),
+        ({10: 1}, r"probabilities \(1, 0\) \(arguments 10 and 11.*random basis 0"),
+        ({2: 1, 10: 256}, r"probabilities \(256, 0\)"),
+        ({2: 1, 10: 9, 11: 1}, r"probabilities \(9, 1\) .* random basis 1"),
+        ({3: 2, 12: 200, 13: 57}, r"probabilities \(200, 57\) \(arguments 12 and 13"),
+        ({3: 3, 12: -1}, r"probabilities \(-1, 0\)"),
         ({20: 3}, "rotation axes 3 is outside 0..2"),
         ({21: -1}, "rotation axes -1 is outside"),
     ],
