@@ -35,6 +35,7 @@ from qnodeos.cnpu.qnpu_client import QnpuClient
 from qnodeos.cnpu.remote import TRACE_UNIT_NS, RemoteCnpu, RemoteHost
 from qnodeos.cnpu.sockets import AppSocket
 from qnodeos.errors import ProgramError
+from qnodeos.qdevice.capabilities import Capabilities
 from qnodeos.trace.recorder import TraceRecorder
 from qnodeos.transport import BlockingStream, Stream
 
@@ -193,6 +194,7 @@ class Stage:
 
     node_name = _HERE
     directory = NetworkDirectory({_HERE: 0, _THERE: 1}, {_HERE: _HERE, _THERE: _THERE})
+    capabilities = Capabilities("none", (0,), (), frozenset(), tick_ns=1)
     is_stopped = False
 
     def __init__(self, flavour: Flavour) -> None:
