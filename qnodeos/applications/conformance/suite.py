@@ -15,7 +15,7 @@ from typing import Any, Final
 from qnodeos.applications import Application, load_application, names, simulate
 from qnodeos.applications.conformance.catalogue import SCRIPTS, SUBJECTS, Subject, installed
 from qnodeos.applications.conformance.observation import Observation, Verdict
-from qnodeos.errors import ConfigurationError, QNodeOSError
+from qnodeos.errors import ConfigurationError
 
 DEVICES: Final = ("generic", "nv")
 """The noiseless devices: all qubits alike, and an electron with carbon memories."""
@@ -100,12 +100,10 @@ def examine(case: Case, on_run: Callable[[], None] = lambda: None) -> Finding:
     if subject is None:
         return Finding(case.name, case.device, False, NO_CRITERION, "not run")
     try:
-        verdict = subject.judge(observe(subject, case, on_run))
-    except (QNodeOSError, ImportError, OSError) as error:
-        verdict = Verdict(False, f"{type(error).__name__}: {error}")
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        # The criterion looked for a result that the programs did not return.
-        verdict = Verdict(False, f"unexpected results: {type(error).__name__}: {error}")
+        verdict = subject.judge(_observe_all(subject, case, on_run))
+    except Exception as error:
+        # Of a program, of its imports or assertions, or of a result that the criterion misses.
+        verdict = Verdict(False, f"{type(error).__name__}: {error}".strip(": "))
     remark = f" ({subject.flaw})" if subject.flaw is not None else ""
     return Finding(
         case.name, case.device, verdict.passed, subject.criterion, verdict.detail + remark
@@ -113,32 +111,41 @@ def examine(case: Case, on_run: Callable[[], None] = lambda: None) -> Finding:
 
 
 def observe(
-    subject: Subject, case: Case, on_run: Callable[[], None] = lambda: None
-) -> list[Observation]:
-    """Run an application with inputs drawn for each run.
+    subject: Subject, case: Case, inputs: Mapping[str, Mapping[str, Any]], number: int
+) -> Observation:
+    """Run an application once.
+
+    Args:
+        subject: the application.
+        case: the device, and the seed of all randomness.
+        inputs: of its programs, by role.
+        number: of the run, which has randomness of its own.
 
     Raises:
-        QNodeOSError: a run failed.
+        QNodeOSError: the run failed.
     """
-    application = _load(subject.name)
-    inputs_stream = Random(f"{case.seed}/{case.name}/{case.device}/inputs")
+    (one,) = simulate(
+        load(subject.name),
+        device=case.device,
+        inputs=deepcopy(inputs),  # some programs append to the lists they are given
+        seed=f"{case.seed}/{case.name}/{case.device}/{number}",
+        use_app_config=not subject.name.startswith(SCRIPTS),
+    )
+    if one.problem is not None:
+        raise one.problem
+    results = {role: one.results.get(f"app_{role}") for role in inputs}
+    received = {
+        role: tuple(text for _, text in messages) for role, messages in one.messages.items()
+    }
+    return Observation(inputs, results, one.output, received)
+
+
+def _observe_all(subject: Subject, case: Case, on_run: Callable[[], None]) -> list[Observation]:
+    """Run an application with inputs drawn for each run."""
+    draw = Random(f"{case.seed}/{case.name}/{case.device}/inputs")
     seen = []
     for number in range(case.total_runs):
-        inputs = subject.draw(inputs_stream, number)
-        (one,) = simulate(
-            application,
-            device=case.device,
-            inputs=deepcopy(inputs),  # some programs append to the lists they are given
-            seed=f"{case.seed}/{case.name}/{case.device}/{number}",
-            use_app_config=not subject.name.startswith(SCRIPTS),
-        )
-        if one.problem is not None:
-            raise one.problem
-        results = {role: one.results.get(f"app_{role}") for role in inputs}
-        received = {
-            role: tuple(text for _, text in messages) for role, messages in one.messages.items()
-        }
-        seen.append(Observation(inputs, results, one.output, received))
+        seen.append(observe(subject, case, subject.draw(draw, number), number))
         on_run()
     return seen
 
@@ -159,7 +166,7 @@ def report(findings: Iterable[Finding]) -> dict[str, Any]:
 
 
 @cache
-def _load(name: str) -> Application:
+def load(name: str) -> Application:
     """An application of the installed NetQASM, loaded once."""
     path = installed().get(name)
     if path is None:
