@@ -294,6 +294,8 @@ def test_the_seventeenth_condition_on_a_future_finds_no_register(kind):
         return program
 
     assert sent_by_sdk(conditions(12))
+    with pytest.raises(RuntimeError, match="no registers left"):  # for a constant
+        sent_by_sdk(conditions(16))
     with pytest.raises(RuntimeError, match="could not find an available"):
         sent_by_sdk(conditions(17))
     [raw] = sent_by(conditions(101), Flavour.VANILLA, False)
@@ -418,6 +420,24 @@ def test_what_does_not_fit_is_refused(flavour, prepared, act, message):
     assert len(sent_by_sdk(program)) == 1
     with pytest.raises(CallerError, match=message):
         sent_by(program, flavour, prepared)
+
+
+def test_what_the_sdk_makes_of_what_does_not_fit():
+    def act(connection, _):
+        for name, index, number in ((RegisterName.R, 20, 1), (RegisterName.R, 0, 2**32 + 1)):
+            operands = [Register(name, index), number]
+            connection.builder.subrt_add_pending_command(ICmd(GenericInstr.SET, operands=operands))
+
+    socket = EPRSocket("client", epr_socket_id=(1 << 32) + 7)
+    DebugConnection.node_ids = {"client": 0, "server": 1}
+    with DebugConnection("server", max_qubits=257, epr_sockets=[socket]) as connection:
+        act(connection, None)
+    registration, opening, subroutine, *_ = connection.storage
+    assert registration[8] == 1
+    assert int.from_bytes(opening[8:12], "little") == 7
+    body = subroutine[HEADER:]
+    assert body[:2] == bytes((4, 4 << 2))  # set R4
+    assert body[INSTRUCTION_BYTES + 2 :][:4] == bytes((1, 0, 0, 0))
 
 
 def test_a_subroutine_made_by_hand_is_looked_at_too():
