@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from netqasm.sdk import EPRSocket, Qubit
 from netqasm.sdk.external import NetQASMConnection, Socket, get_qubit_state
+from netqasm.sdk.toolbox import parity_meas, set_qubit_state, toffoli_gate
 
 from qnodeos.applications import Application, run_application
 from qnodeos.assembly import NetworkDescription, NVDevice
@@ -238,3 +239,111 @@ def test_s_is_no_s_dagger_on_any_qubit(device):
     plus_i = (np.eye(2) + 1j * X @ Z) / 2  # Y = iXZ
     for state in run(device, alice=main)["alice"]:
         assert np.allclose(state, plus_i)
+
+
+# --- what needs more than one qubit ---------------------------------------------------
+
+
+@pytest.mark.parametrize("style", ["routine", "context"])
+def test_every_pair_acts_on_a_qubit_that_stays(device, style):
+    """The address of a pair's qubit is loaded; the SDK's NV compiler does not see such values."""
+    number = 6
+
+    def half(name, other):
+        def main():
+            socket = EPRSocket(other)
+            with NetQASMConnection(name, epr_sockets=[socket]) as connection:
+                outcomes, parity = connection.new_array(number), Qubit(connection)
+
+                def add(_, qubit, pair):
+                    qubit.cnot(parity)
+                    qubit.measure(outcomes.get_future_index(pair))
+
+                is_creator = name == "alice"
+                if style == "routine":
+                    request = socket.create_keep if is_creator else socket.recv_keep
+                    request(number=number, sequential=True, post_routine=add)
+                else:
+                    context = socket.create_context if is_creator else socket.recv_context
+                    with context(number=number, sequential=True) as (qubit, pair):
+                        add(connection, qubit, pair)
+                total = parity.measure()
+            return [int(outcome) for outcome in outcomes], int(total)
+
+        return main
+
+    results = run(device, alice=half("alice", "bob"), bob=half("bob", "alice"))
+    outcomes, total = results["alice"]
+    assert results["bob"] == (outcomes, total)
+    assert set(outcomes) == {0, 1}
+    assert total == sum(outcomes) % 2
+
+
+def test_pairs_kept_together_in_a_context(device):
+    def half(name, other):
+        def main():
+            socket = EPRSocket(other)
+            with NetQASMConnection(name, epr_sockets=[socket]) as connection:
+                outcomes = connection.new_array(3)
+                context = socket.create_context if name == "alice" else socket.recv_context
+                with context(number=3) as (qubit, pair):
+                    qubit.H()
+                    qubit.measure(outcomes.get_future_index(pair))
+            return [int(outcome) for outcome in outcomes]
+
+        return main
+
+    results = run(device, alice=half("alice", "bob"), bob=half("bob", "alice"))
+    assert results["alice"] == results["bob"]
+
+
+def test_the_toffoli_gate_of_the_toolbox(device):
+    def main():
+        table = {}
+        with NetQASMConnection("alice") as connection:
+            for bits in np.ndindex(2, 2, 2):
+                qubits = [Qubit(connection) for _ in bits]
+                for qubit, bit in zip(qubits, bits, strict=True):
+                    if bit:
+                        qubit.X()
+                toffoli_gate(*qubits)
+                outcomes = [qubit.measure() for qubit in qubits]
+                connection.flush()
+                table[bits] = tuple(int(outcome) for outcome in outcomes)
+        return table
+
+    table = run(device, alice=main)["alice"]
+    assert table == {(a, b, c): (a, b, c ^ (a & b)) for a, b, c in table}
+
+
+@pytest.mark.parametrize(
+    ("bases", "outcome"), [("XX", 0), ("ZZ", 0), ("YY", 1), ("-XX", 1), ("-YY", 0), ("II", 0)]
+)
+def test_the_parity_measurements_of_the_toolbox(device, bases, outcome):
+    def main():
+        with NetQASMConnection("alice") as connection:
+            first, second = Qubit(connection), Qubit(connection)
+            first.H()
+            first.cnot(second)
+            found = parity_meas([first, second], bases)
+            connection.flush()
+            return int(found), get_qubit_state(first, reduced_dm=False)
+
+    found, state = run(device, alice=main)["alice"]
+    assert found == outcome
+    assert np.allclose(state, PHI_PLUS)
+
+
+def test_a_state_by_its_angles(device):
+    phi, theta = 2.0, 0.7
+
+    def main():
+        with NetQASMConnection("alice") as connection:
+            qubit = Qubit(connection)
+            set_qubit_state(qubit, phi, theta)
+            connection.flush()
+            return get_qubit_state(qubit)
+
+    state = np.array([math.cos(theta / 2), np.exp(1j * phi) * math.sin(theta / 2)])
+    found = run(device, alice=main)["alice"]
+    assert np.allclose(found, np.outer(state, state.conj()), atol=1e-4)
