@@ -14,9 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from netqasm.lang.encoding import RegisterName
 from netqasm.lang.instr import trapped_ion
+from netqasm.lang.instr.flavour import NVFlavour
 from netqasm.lang.operand import Immediate, Register
+from netqasm.lang.parsing.binary import deserialize
 from netqasm.lang.subroutine import Subroutine
 from netqasm.runtime.settings import set_is_using_hardware
+from netqasm.sdk import Qubit
 from netqasm.sdk.transpile import NVSubroutineTranspiler
 
 from qnodeos.api.netqasm import Flavour
@@ -216,3 +219,18 @@ def test_programs_of_one_qubit_are_byte_for_byte_those_of_the_sdk(prepared):
     theirs = sent_by(program, Flavour.NV, prepared, max_qubits=1, compiler=NVSubroutineTranspiler)
     assert len(ours) == 64
     assert ours == theirs
+
+
+def test_who_asks_for_the_compiler_of_the_sdk_gets_it():
+    def program(connection, socket):
+        qubit = Qubit(connection)
+        qubit.S()
+        qubit.measure(store_array=False)
+        connection.flush()
+
+    [asked] = sent_by(program, Flavour.NV, True, max_qubits=1, compiler=NVSubroutineTranspiler)
+    [default] = sent_by(program, Flavour.NV, True, max_qubits=1)
+    subroutines = [deserialize(raw[1:], flavour=NVFlavour()) for raw in (asked, default)]
+    unitaries = [Machine(1, ()).run(subroutine).unitary for subroutine in subroutines]
+    assert are_equal(unitaries[0], unitaries[1].conj().T)
+    assert not are_equal(unitaries[0], unitaries[1])
