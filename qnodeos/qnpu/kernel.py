@@ -572,6 +572,10 @@ class Kernel:
         deadline = self.link_layer.deadline_tick
         if deadline is not None and tick >= deadline:
             self.link_layer.expire(tick)
+        deadline = self.entanglement.deadline_tick
+        if deadline is not None and tick >= deadline:
+            for process, error in self.entanglement.expire(tick):
+                self.abort(process, error)
         deadline = self.network_layer.deadline_tick
         if deadline is not None and tick >= deadline:
             self.network_layer.expire(tick)
@@ -593,7 +597,11 @@ class Kernel:
     def next_tick(self, tick: int) -> int | None:
         """The next tick at which `tick` has something to do if nothing arrives before."""
         soonest = self._processor.next_tick(tick)
-        for due in (self.link_layer.deadline_tick, self.network_layer.deadline_tick):
+        for due in (
+            self.link_layer.deadline_tick,
+            self.network_layer.deadline_tick,
+            self.entanglement.deadline_tick,
+        ):
             if due is not None and (soonest is None or due < soonest):
                 soonest = due
         if self._holders:

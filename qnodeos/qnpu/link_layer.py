@@ -523,6 +523,7 @@ class LinkLayer:
                 continue
             self._send(peer, SocketClosed(socket.socket_id, socket.remote_socket_id))
             for request in link.on_socket(socket.socket_id):
+                socket.promises.pop(request.create_id, None)
                 self._withdraw(request)
                 if request.user is not None:
                     self._send(peer, Cancel(request.create_id))
@@ -531,6 +532,11 @@ class LinkLayer:
                     self._send(
                         peer, Reject(request.create_id, f"the program there has ended; {done}")
                     )
+            for promise in socket.promises.values():  # all pairs were made
+                promise.refuse(
+                    "the program there has ended and received "
+                    f"{promise.delivered} of {promise.pairs} pairs"
+                )
 
     def withdraw(self, users: Iterable[UserRequest]) -> None:
         """Withdraw create requests of our processes, and tell their peers."""

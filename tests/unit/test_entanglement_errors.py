@@ -344,6 +344,55 @@ def test_a_program_that_never_receives_and_ends():
     lab.check_clean()
 
 
+@pytest.mark.parametrize("kind", [EntanglementType.KEEP, EntanglementType.MEASURE])
+def test_pairs_that_nobody_receives_are_an_error_of_both_in_the_end(kind):
+    """The program goes on with something else; so does the creator, which has its pairs."""
+    limits = Limits(offer_timeout_ticks=10 * BIN_TICKS)
+    lab, first, second, _ = pair(Verdict, limits=limits)
+    start(first, 2)
+    start(second, 1)
+    created = first.post(submit(0, create_epr(pairs=2, arguments={0: int(kind)})))
+    lab.run(10 * BIN_TICKS)
+    assert first.replies[created].error is None
+    assert len(second.kernel.processes) == 1
+    lab.run(2 * BIN_TICKS)
+    assert not second.kernel.processes
+    assert not first.kernel.processes
+    for node in (first, second):
+        text = late_error(lab, node)
+        assert "2 of 2 pairs that the program at node 1 asked for" in text
+        assert "every create request needs a receive request" in text
+        assert node.kernel.qmmu.free_qubits() == [0, 1, 2]
+    lab.check_clean()
+
+
+def test_two_programs_that_both_create_and_never_receive():
+    limits = Limits(offer_timeout_ticks=10 * BIN_TICKS)
+    lab, first, second, _ = pair(Verdict, limits=limits)
+    start(first, 2)
+    start(second, 1)
+    for node, remote in ((first, 2), (second, 1)):
+        node.post(submit(0, create_epr(remote=remote)))
+    lab.run(15 * BIN_TICKS)
+    for node in (first, second):
+        assert "needs a receive request" in late_error(lab, node)
+    lab.check_clean()
+
+
+def test_a_program_that_ends_without_having_received_all():
+    """The creator had all its pairs; what they are half of is gone."""
+    lab, first, second, _ = pair(Verdict)
+    start(first, 2)
+    start(second, 1)
+    created = first.post(submit(0, create_epr(pairs=2)))
+    lab.run(SOON)
+    assert first.replies[created].error is None
+    second.post(stop_app(0))
+    lab.run(10)
+    assert "the program there has ended and received 0 of 2 pairs" in late_error(lab, first)
+    lab.check_clean()
+
+
 def test_an_er_socket_is_opened_twice():
     lab, first, _second, _ = pair()
     start(first, 2)

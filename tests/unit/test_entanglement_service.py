@@ -60,7 +60,8 @@ AXES = ((Axis.X, Axis.Y, Axis.X), (Axis.Y, Axis.Z, Axis.Y), (Axis.Z, Axis.X, Axi
 def halves(state: BellState, rotations: list[tuple[Axis, int]], outcome: int) -> np.ndarray:
     """The receiver's half after the creator's has been rotated and measured, shape (2,)."""
     left: np.ndarray = (rotation(rotations) @ BELL[state].reshape(2, 2))[outcome]
-    return left / np.linalg.norm(left)
+    normalised: np.ndarray = left / np.linalg.norm(left)
+    return normalised
 
 
 def fidelity_to_phi_plus(

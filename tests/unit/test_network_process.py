@@ -237,9 +237,9 @@ def test_a_communication_qubit_that_is_kept_is_taken_back_if_another_request_wai
     one_qubit = replace(CAPABILITIES, communication_qubits=(0,), memory_qubits=())
     limits = Limits(qubit_ticks=1_000)
     lab, first, second, _ = pair(Verdict, limits=limits, capabilities=one_qubit)
-    start(first, 2, sockets=2)
-    start(second, 1)
-    start(second, 1, client=2, first=1)
+    for node, remote in ((first, 2), (second, 1)):
+        start(node, remote)
+        start(node, remote, client=2, first=1)
     first.post(submit(0, create_epr()))
     if received:
         second.post(submit(0, recv_epr()))
@@ -248,7 +248,7 @@ def test_a_communication_qubit_that_is_kept_is_taken_back_if_another_request_wai
     first.post(submit(0, "set Q0 0\nmeas Q0 M0\nqfree Q0"))
     lab.run(5_000)
     assert len(second.kernel.processes) == 2, "nobody wants it"
-    created = first.post(submit(0, create_epr(socket=1, base=10)))
+    created = first.post(submit(0, create_epr(socket=1, base=10)), 2)
     other = second.post(submit(0, recv_epr(socket=1)), 2)
     lab.run(900)
     assert created not in first.replies
