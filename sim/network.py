@@ -13,6 +13,7 @@ from qnodeos.api.peer import PeerMessage
 from qnodeos.cnpu.latency import LatencyProfile
 from qnodeos.cnpu.virtual import VirtualCnpu, VirtualProgram
 from qnodeos.errors import ConfigurationError, ProgramError, StalledProgramsError
+from qnodeos.qnpu.er_sockets import UserRequest
 from sim.clock import VirtualClock
 from sim.node import VirtualNode
 
@@ -47,11 +48,11 @@ class RunLimits:
 
     Attributes:
         duration_s: virtual time, in seconds.
-        steps: events of the simulation; about 20 us of computing each.
+        steps: events of the simulation; each takes 5 to 100 us of computing.
     """
 
     duration_s: float = 1_000.0
-    steps: int = 10_000_000
+    steps: int = 5_000_000
 
 
 @dataclass(frozen=True)
@@ -211,7 +212,11 @@ class VirtualNetwork:
         waiting = {program: wait for program, wait in waits.items() if wait}
         stalled: StalledProgramsError | None = None
         if waiting:
-            stalled = StalledProgramsError(f"{reason}, but programs wait: {_listed(waiting)}")
+            ended = ", ".join(program.name for program in running if program not in waiting)
+            stalled = StalledProgramsError(
+                f"{reason}, but programs wait: {_listed(waiting)}"
+                + (f"; ended have: {ended}" if ended else "")
+            )
         problem: ProgramError | StalledProgramsError | None = stalled
         if first_failed:
             problem = _failure(first_failed[0], waiting)
@@ -230,12 +235,25 @@ class VirtualNetwork:
         """What a program waits for, in words; empty if it has ended."""
         if program.is_finished:
             return ""
-        within = [
-            process.waiting_for
-            for process in self.nodes[program.node_name].kernel.list_processes()
-            if process.client in program.clients and process.waiting_for
-        ]
+        kernel = self.nodes[program.node_name].kernel
+        within = []
+        for process in kernel.list_processes():
+            if process.client in program.clients and process.waiting_for:
+                requests = kernel.entanglement.requests_of(process.pid)
+                within += [self._words_for(request) for request in requests] or [
+                    process.waiting_for
+                ]
         return f"{program.waiting_for} ({'; '.join(within)})" if within else program.waiting_for
+
+    def _words_for(self, request: UserRequest) -> str:
+        socket = request.socket
+        what = "receives" if request.arguments is None else "creates"
+        pairs = "1 pair" if request.pairs == 1 else f"{request.pairs} pairs"
+        node = list(self.nodes)[socket.remote_node]
+        return (
+            f"it {what} {pairs} with node {node} on ER socket {socket.socket_id}, of which "
+            f"{request.delivered} came"
+        )
 
     def run_for(self, programs: Sequence[ProgramSpec], duration_ns: int) -> None:
         """Run programs for a time and stop those that have not ended by then.
@@ -329,8 +347,8 @@ class VirtualNetwork:
         if limits is None or (steps <= most_steps and clock.now_ns <= end_ns):
             return _NOTHING_MORE
         if steps > most_steps:
-            return f"{most_steps} steps of the simulation are done, the limit"
-        return f"{limits.duration_s:g} s of virtual time are over, the limit"
+            return f"{most_steps} steps of the simulation are done, the limit (--max-steps)"
+        return f"{limits.duration_s:g} s of virtual time are over, the limit (--timeout)"
 
 
 _NOTHING_MORE: Final = "nothing more can happen"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from math import ceil, inf
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, runtime_checkable
 
 from netqasm.sdk.classical_communication.broadcast_channel import BroadcastChannelBySockets
 from netqasm.sdk.classical_communication.message import StructuredMessage
@@ -39,6 +40,22 @@ class MessageService(Protocol):
         timeout_s: float | None = None,
     ) -> Any:
         """Take the next message."""
+        ...
+
+
+@runtime_checkable
+class AnyReceiver(Protocol):
+    """A CNPU whose programs can wait for messages of several applications at once."""
+
+    def receive_any(
+        self,
+        sources: Sequence[str],
+        destination: str,
+        socket_id: int,
+        *,
+        timeout_s: float | None = None,
+    ) -> tuple[str, Any]:
+        """Take the message that arrives first; raises TimeoutError if none does in time."""
         ...
 
 
@@ -151,6 +168,11 @@ class AppBroadcastChannel(BroadcastChannelBySockets):  # type: ignore[misc]
             RuntimeError: none is there (``block`` False).
             TimeoutError: none came in time.
         """
+        first = next(iter(self._sockets.values()))
+        if block and isinstance(first._host, AnyReceiver):
+            return first._host.receive_any(
+                list(self._sockets), first._app_name, first._socket_id, timeout_s=timeout
+            )
         looks = inf if timeout is None or not block else ceil(timeout / _LOOK_S)
         while True:
             for name, socket in self._sockets.items():

@@ -9,7 +9,7 @@ does is scheduled at its local time, and when it waits the two meet again.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextvars import copy_context
 from random import Random
 from typing import Any, Protocol
@@ -443,25 +443,84 @@ class VirtualProgram:
         if timeout_s is not None:
             deadline_ns = self._local_ns + round(timeout_s * _S_IN_NS)
         if arrival_ns is None:
-            wait_number = self.wait_number
-            board.wait(
-                key,
-                lambda time_ns: clock.call_at(max(time_ns, clock.now_ns), self.resume, wait_number),
-            )
-            if deadline_ns is not None:
-                clock.call_at(deadline_ns, self.resume, wait_number)
-            try:
-                self._suspend(f"a message from {source} (socket {socket_id})")
-            finally:
-                board.stop_waiting(key)
+            self._await_message([key], deadline_ns, f"a message from {source}")
             arrival_ns = board.peek(key)
         if arrival_ns is None or (deadline_ns is not None and arrival_ns > deadline_ns):
             self._local_ns = max(self._local_ns, deadline_ns or 0)
             raise RuntimeError(f"no message from {source} came within {timeout_s} s")
+        return self._take(key, arrival_ns)
+
+    def receive_any(
+        self,
+        sources: Sequence[str],
+        destination: str,
+        socket_id: int,
+        *,
+        timeout_s: float | None = None,
+    ) -> tuple[str, Any]:
+        """Take the message that arrives first of those of several applications.
+
+        Args:
+            sources: the applications.
+            destination: the program's own.
+            socket_id: of the sockets, the same for all.
+            timeout_s: how long to wait; None for ever.
+
+        Returns:
+            Who sent it, and the message.
+
+        Raises:
+            TimeoutError: none came in time.
+        """
+        board = self._cnpu.board
+        keys = [(source, destination, socket_id) for source in sources]
+        deadline_ns = None
+        if timeout_s is not None:
+            deadline_ns = self._local_ns + round(timeout_s * _S_IN_NS)
+
+        def sent() -> list[tuple[int, int]]:
+            """Arrival times of what has been sent, and whose each is."""
+            arrivals = [(board.peek(key), place) for place, key in enumerate(keys)]
+            return sorted((time_ns, place) for time_ns, place in arrivals if time_ns is not None)
+
+        if not sent():
+            self._await_message(keys, deadline_ns, f"a message from {' or '.join(sources)}")
+        first = sent()[:1]
+        if not first or (deadline_ns is not None and first[0][0] > deadline_ns):
+            self._local_ns = max(self._local_ns, deadline_ns or 0)
+            raise TimeoutError(f"no message from {' or '.join(sources)} came within {timeout_s} s")
+        arrival_ns, place = first[0]
+        return sources[place], self._take(keys[place], arrival_ns)
+
+    def _await_message(
+        self, keys: Sequence[tuple[str, str, int]], deadline_ns: int | None, reason: str
+    ) -> None:
+        """Wait until a message of one of several kinds arrives, or a time."""
+        board, clock = self._cnpu.board, self._cnpu.clock
+        wait_number = self.wait_number
+
+        def wake(time_ns: int) -> None:
+            clock.call_at(max(time_ns, clock.now_ns), self.resume, wait_number)
+
+        waiting = []
+        try:
+            for key in keys:
+                board.wait(key, wake)
+                waiting.append(key)
+            if deadline_ns is not None:
+                clock.call_at(deadline_ns, self.resume, wait_number)
+            self._suspend(f"{reason} (socket {keys[0][2]})")
+        finally:
+            for key in waiting:
+                board.stop_waiting(key)
+
+    def _take(self, key: tuple[str, str, int], arrival_ns: int) -> Any:
+        """The next message, which arrives at that time."""
+        socket_id = key[2]
         self._local_ns = max(self._local_ns, arrival_ns)
         self._record(self._local_ns, Event.CLAS_MSG_RCVD, socket_id)
         self._last_event = Event.CLAS_MSG_RCVD
-        return board.take(key)
+        return self._cnpu.board.take(key)
 
     # --- latency and trace ------------------------------------------------------------
 
