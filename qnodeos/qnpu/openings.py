@@ -18,7 +18,7 @@ from qnodeos.qnpu.attempts import Attempts
 from qnodeos.qnpu.circuit_table import CircuitTable, Surroundings, short
 from qnodeos.qnpu.circuits import Circuit, CircuitEvent, CircuitState
 from qnodeos.qnpu.er_sockets import ErSocket, UserRequest
-from qnodeos.qnpu.link_layer import are_valid
+from qnodeos.qnpu.link_terms import are_valid
 from qnodeos.qnpu.routes import Route
 
 _PATIENCE: Final = 2
@@ -159,8 +159,8 @@ class Openings:
         Raises:
             PeerProtocolError: it cannot be as the neighbour says.
         """
-        path = forward.path
-        is_known = self._table.get(forward.circuit) is not None
+        path, me = forward.path, self._around.node_id
+        is_known = me not in path and self._table.get(forward.circuit) is not None
         if path[-1] != peer or path[0] != forward.circuit.head or is_known:
             raise PeerProtocolError(f"node {peer} forwarded a circuit it cannot have: {forward}")
         next_hop, cause, why_not = self._how_to_serve(forward)
@@ -179,9 +179,8 @@ class Openings:
             if socket is not None:
                 self._accept(circuit, socket)
         else:
-            path = (*path, self._around.node_id)
             self._table.send(
-                next_hop, Forward(circuit.id, circuit.destination, path, circuit.terms)
+                next_hop, Forward(circuit.id, circuit.destination, (*path, me), circuit.terms)
             )
         self._table.arm(circuit)
 
@@ -194,9 +193,8 @@ class Openings:
             return None, TeardownCause.BUSY, self._too_many()
         if destination == me:
             return None, TeardownCause.DONE, ""
-        if me in path:  # routes may be about to change
-            loop = f"the route to node {destination} has a loop: {[*path, me]}"
-            return None, TeardownCause.BUSY, loop
+        if me in path:
+            return None, TeardownCause.BUSY, _loop(destination, *path, me)
         if len(path) >= MAX_PATH - 1:
             return (
                 None,
@@ -211,6 +209,8 @@ class Openings:
                 "takes two qubits and the instruction ESW",
             )
         next_hop, why_not = self._next_hop(destination)
+        if next_hop in path:
+            why_not = _loop(destination, *path, me, next_hop)
         return next_hop, TeardownCause.BUSY, why_not
 
     def _too_many(self) -> str:
@@ -282,3 +282,8 @@ class Openings:
     def are_pending(self) -> bool:
         """Whether a request of a program here has not been accepted yet."""
         return bool(self._created)
+
+
+def _loop(destination: int, *path: int | None) -> str:
+    """Routes that have a loop may be about to change, so it is no reason to give up."""
+    return f"the route to node {destination} has a loop: {list(path)}"
