@@ -27,7 +27,6 @@ not accepted yet are kept, and offered again.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
@@ -37,7 +36,6 @@ from qnodeos.api.peer import (
     Accept,
     Announce,
     Cancel,
-    CircuitTerms,
     EntanglementType,
     Offer,
     PairLost,
@@ -51,22 +49,17 @@ from qnodeos.api.peer import (
 from qnodeos.errors import (
     CallerError,
     EntanglementRequestError,
-    EntanglementTimeoutError,
     PeerLostError,
     PeerProtocolError,
     QNodeOSError,
 )
 from qnodeos.limits import Limits
-from qnodeos.qdevice.instructions import ANGLE_STEPS, Axis
 from qnodeos.qdevice.outcomes import BellState
 from qnodeos.qnpu.entanglement import INT32_MAX, EntanglementManager, ErSocket, UserRequest
 from qnodeos.qnpu.link_queue import Link, LinkRequest
+from qnodeos.qnpu.link_terms import are_valid, terms_of
 from qnodeos.qnpu.process import ProcessState, UserProcess
-from qnodeos.qnpu.requests import RANDOM_BASES, ROTATIONS, are_weights
-
-Deadline = tuple[int, int]
-"""A tick, and the number of one of our create requests."""
-
+from qnodeos.qnpu.request_queues import RequestQueues
 
 NO_SOCKET: Final = -1
 """Number of the ER sockets of a request that is for a segment of a circuit."""
@@ -88,7 +81,7 @@ class Segments(Protocol):
         ...
 
 
-class LinkLayer:
+class LinkLayer(RequestQueues):
     """Requests and pairs of all links of a node.
 
     Args:
@@ -98,10 +91,7 @@ class LinkLayer:
         limits: all bounds.
         send: sends a message to a peer.
         fault: aborts a process because of an error in one of its requests.
-        has_schedule: whether there are time bins.
-        next_bin: number of the time bin after the current one. Changes of the queue take
-            effect so late that the neighbour has heard of them, if a message takes less
-            than a bin; if it takes longer, a pair may be lost, which is noticed.
+        next_bin, has_schedule: see `RequestQueues`.
 
     Attributes:
         segments: looks after the segments of circuits; without it there are none.
@@ -118,24 +108,11 @@ class LinkLayer:
         next_bin: Callable[[], int],
         has_schedule: Callable[[], bool] = lambda: True,
     ) -> None:
+        super().__init__(peers, limits, fault, next_bin, has_schedule)
         self._node_id = node_id
         self._entanglement = entanglement
-        self._limits = limits
         self._send_up = send
-        self._fault = fault
-        self._next_bin = next_bin
-        self._has_schedule = has_schedule
         self.segments: Segments | None = None
-        most_ends = limits.processes * limits.er_sockets
-        self.links: Final = {peer: Link(most_ends) for peer in peers}
-        self._places = {peer: place for place, peer in enumerate(self.links)}
-        self._queued = 0
-        self._mine: dict[int, LinkRequest] = {}
-        self._deadlines: list[Deadline] = []
-        self.deadline_tick: int | None = None
-        """First tick at which `expire` has something to do."""
-        self.has_requests = False
-        """Whether any link's queue holds a request."""
 
     def _send(self, peer: int, message: PeerMessage) -> None:
         if self.links[peer].is_up:  # a neighbour that is away will be told anew, or not at all
@@ -210,30 +187,13 @@ class LinkLayer:
             raise PeerProtocolError(f"node {peer} is no neighbour of this node")
         return link
 
-    @property
-    def is_creating(self) -> bool:
-        """Whether one of our own create requests is outstanding."""
-        return bool(self._mine)
-
     # --- our own requests -------------------------------------------------------------
 
     def offer(self, user: UserRequest, start_bin: int, tick: int) -> None:
         """Offer a create request of one of our processes to the peer."""
         arguments, socket = user.arguments, user.socket
         assert arguments is not None
-        terms = RequestTerms(
-            socket_id=socket.socket_id,
-            remote_socket_id=socket.remote_socket_id,
-            kind=arguments.kind,
-            pairs=arguments.pairs,
-            remote_rotations=tuple((int(axis), n) for axis, n in arguments.remote_rotations),
-            remote_random_basis=arguments.remote_random_basis,
-            start_bin=start_bin,
-            priority=arguments.priority,
-            remote_weights=arguments.remote_weights,
-            atomic=arguments.atomic,
-            consecutive=arguments.consecutive,
-        )
+        terms = terms_of(socket, arguments, start_bin)
         request = LinkRequest(
             self._node_id,
             user.create_id,
@@ -246,40 +206,6 @@ class LinkLayer:
         )
         self._enqueue(request)
         self._send(socket.remote_node, Offer(user.create_id, terms))
-
-    def expire(self, tick: int) -> None:
-        """Fail requests whose time is up."""
-        if self.deadline_tick is None or tick < self.deadline_tick:
-            return
-        due = self._deadlines[: bisect_right(self._deadlines, (tick, INT32_MAX))]
-        requests = {self._mine[number] for _, number in due}
-        for request in sorted(requests, key=lambda r: (self._places[r.peer], r.order)):
-            error = self._expiry(request, tick)
-            if error is not None and request.user is not None:
-                self._fault(request.user.socket.process, error)
-        self._find_deadline()
-
-    def _expiry(self, request: LinkRequest, tick: int) -> EntanglementTimeoutError | None:
-        assert request.user is not None
-        if not request.accepted and tick >= request.deadline_tick:
-            return EntanglementTimeoutError(
-                f"node {request.peer} did not open ER socket {request.terms.remote_socket_id} "
-                f"within offer_timeout_ticks={self._limits.offer_timeout_ticks}; does the "
-                "program there run, and do the socket ids match?"
-            )
-        if tick >= request.deadline_tick and not self._has_schedule():
-            return EntanglementTimeoutError(
-                "no network schedule was installed within offer_timeout_ticks="
-                f"{self._limits.offer_timeout_ticks}; does the controller run, and does it know "
-                "this node?"
-            )
-        deadline = request.user.deadline_tick
-        if deadline is not None and tick >= deadline:
-            return EntanglementTimeoutError(
-                f"{request.done} of {request.terms.pairs} pairs with node {request.peer} came "
-                "within max_time; the next did not"
-            )
-        return None
 
     # --- the peer's messages ----------------------------------------------------------
 
@@ -551,15 +477,6 @@ class LinkLayer:
 
     # --- pairs ------------------------------------------------------------------------
 
-    def first_bin(self, peer: int) -> int | None:
-        """First bin in which `head` has a request, None if there is none as things are."""
-        link = self.links[peer]
-        return None if link.first is None else max(link.first.start_bin, link.quiet_before_bin)
-
-    def head(self, peer: int, number: int) -> LinkRequest | None:
-        """The request both ends attempt in a bin, None if there is none."""
-        return self.links[peer].head(number)
-
     def announce(self, request: LinkRequest, bell_state: BellState, tick: int) -> int:
         """As creator: tell the peer of a herald; returns the pair's sequence number."""
         link = self.links[request.peer]
@@ -628,80 +545,3 @@ class LinkLayer:
             self._dequeue(request)
         elif request.terms.is_uninterrupted:
             link.begun = request
-
-    # --- the queue --------------------------------------------------------------------
-
-    def _enqueue(self, request: LinkRequest) -> None:
-        self.links[request.peer].add(request)
-        self._queued += 1
-        self.has_requests = True
-        if request.user is not None:
-            self._mine[request.create_id] = request
-            if not request.accepted or not self._has_schedule():
-                insort(self._deadlines, (request.deadline_tick, request.create_id))
-            if request.user.deadline_tick is not None:
-                insort(self._deadlines, (request.user.deadline_tick, request.create_id))
-        self._find_deadline()
-
-    def _dequeue(self, request: LinkRequest) -> None:
-        if not self.links[request.peer].remove(request):
-            return
-        self._queued -= 1
-        self.has_requests = self._queued > 0
-        if request.user is not None:
-            del self._mine[request.create_id]
-            for tick in (request.deadline_tick, request.user.deadline_tick):
-                if tick is not None:
-                    self._forget_deadline((tick, request.create_id))
-        self._find_deadline()
-
-    def _postpone(self, request: LinkRequest, deadline_tick: int) -> None:
-        """A pair has come in time; the next has as long again."""
-        user = request.user
-        assert user is not None
-        assert user.deadline_tick is not None
-        self._forget_deadline((user.deadline_tick, request.create_id))
-        user.deadline_tick = deadline_tick
-        insort(self._deadlines, (deadline_tick, request.create_id))
-        self._find_deadline()
-
-    def _forget_deadline(self, deadline: Deadline) -> None:
-        place = bisect_left(self._deadlines, deadline)
-        if self._deadlines[place : place + 1] == [deadline]:
-            del self._deadlines[place]
-
-    def _withdraw(self, request: LinkRequest) -> None:
-        next_bin = self._next_bin()
-        if self.head(request.peer, next_bin - 1) is request:
-            self.links[request.peer].quiet_before_bin = next_bin + 1
-        request.cancelled = True
-        self._dequeue(request)
-
-    def _find_deadline(self) -> None:
-        deadlines = self._deadlines
-        while deadlines and not self._still_counts(*deadlines[0]):
-            del deadlines[0]
-        self.deadline_tick = deadlines[0][0] if deadlines else None
-
-    def _still_counts(self, tick: int, create_id: int) -> bool:
-        """Whether a deadline is one still: not that of a schedule that has come since."""
-        request = self._mine[create_id]
-        assert request.user is not None
-        return (
-            tick == request.user.deadline_tick or not request.accepted or not self._has_schedule()
-        )
-
-
-def are_valid(terms: RequestTerms | CircuitTerms, limits: Limits) -> bool:
-    """Whether a request can be served, whoever wrote its terms."""
-    return (
-        1 <= terms.pairs <= limits.pairs_per_request
-        and 0 <= terms.remote_random_basis < len(RANDOM_BASES)
-        and are_weights(terms.remote_random_basis, terms.remote_weights)
-        and 0 <= terms.priority <= limits.highest_priority
-        and len(terms.remote_rotations) <= ROTATIONS
-        and all(
-            axis in list(Axis) and 0 <= steps < ANGLE_STEPS
-            for axis, steps in terms.remote_rotations
-        )
-    )
