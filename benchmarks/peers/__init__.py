@@ -3,7 +3,7 @@
 =======================  ==================================================================
 `peers.programs`         the programs; the same file runs on both
 `peers.environment`      SimulaQron in an environment of its own
-`peers.simulaqron`       running a program there
+`peers.theirs`           running a program there
 `peers.worker`           what runs inside that environment
 `peers.ours`             running a program here
 `peers.comparison`       both in turn, and the ratios

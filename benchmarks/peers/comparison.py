@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any, Final, NamedTuple
 
 from benchmarks.measure import Effort, Figure, Outcome, Timing
-from benchmarks.peers import ours, simulaqron
+from benchmarks.peers import ours, theirs
 from benchmarks.peers.environment import ensure
 from benchmarks.peers.ours import PROGRAMS
 from qnodeos.errors import ChildProcessFailedError
@@ -33,7 +33,7 @@ class System(NamedTuple):
         name: of it.
         circuits: that a round times.
         run: runs a program with so many circuits in a round of a number; returns what alice
-            returned, and how often it had to be tried again.
+            returned, and how often it failed before.
     """
 
     name: str
@@ -55,7 +55,7 @@ def run(effort: Effort) -> Outcome:
 def _there(
     python: Path, *, is_tuned: bool
 ) -> Callable[[str, int, int], tuple[dict[str, Any], int]]:
-    return lambda program, circuits, _number: simulaqron.run(
+    return lambda program, circuits, _number: theirs.run(
         python, program, circuits, is_tuned=is_tuned
     )
 
@@ -70,19 +70,21 @@ def compare(systems: Sequence[System], rounds: int) -> Outcome:
     Raises:
         ChildProcessFailedError: outcomes are not what the program must give.
     """
-    figures, notes, hung = [], [], dict.fromkeys((system.name for system in systems), 0)
+    figures, notes, failed = [], [], dict.fromkeys((system.name for system in systems), 0)
     for program in PROGRAMS:
         times_ns: dict[str, list[float]] = {system.name: [] for system in systems}
         for number in range(rounds):
             for system in systems:
-                result, tries = system.run(program, system.circuits, number)
+                result, failures = system.run(program, system.circuits, number)
                 check(program, result["outcomes"], system)
-                hung[system.name] += tries
+                failed[system.name] += failures
                 times_ns[system.name].append(result["seconds"] / system.circuits * _S_IN_NS)
         figures += figures_of(program, times_ns)
         notes.append(speeds_of(program, times_ns))
     notes += [
-        f"{name} hung {count} times and was started again" for name, count in hung.items() if count
+        f"{name} hung or failed {count} times and was started again"
+        for name, count in failed.items()
+        if count
     ]
     return Outcome(figures, GC, notes=notes)
 
@@ -97,10 +99,10 @@ def check(program: str, outcomes: Sequence[Sequence[int]], system: System) -> No
         raise ChildProcessFailedError(
             f"{system.name}: {len(outcomes)} circuits of {program}, not {system.circuits}"
         )
-    for number, (mine, theirs) in enumerate(outcomes, start=1):
-        if not PROGRAMS[program].is_right(number, mine, theirs):
+    for number, (of_alice, of_bob) in enumerate(outcomes, start=1):
+        if not PROGRAMS[program].is_right(number, of_alice, of_bob):
             raise ChildProcessFailedError(
-                f"{system.name}: circuit {number} of {program} gave {mine} and {theirs}, which "
+                f"{system.name}: circuit {number} of {program} gave {of_alice} and {of_bob}, which "
                 "cannot be without noise"
             )
 
@@ -119,7 +121,7 @@ def figures_of(program: str, times_ns: dict[str, list[float]]) -> list[Figure]:
             "times as fast as",
             Timing(our_name, "circuit", median(our_times)),
             Timing(name, "circuit", median(times)),
-            tuple(theirs / mine for mine, theirs in zip(our_times, times, strict=True)),
+            tuple(other / our for our, other in zip(our_times, times, strict=True)),
         )
         for name, times in others
     ]

@@ -1,6 +1,6 @@
 """Runs one of the programs on SimulaQron: `python worker.py PROGRAM CIRCUITS [--tuned]`.
 
-Started by `benchmarks.peers.simulaqron` with the interpreter of the environment that has
+Started by `benchmarks.peers.theirs` with the interpreter of the environment that has
 SimulaQron, in a directory of its own, which is the home directory too: that is where
 SimulaQron keeps its settings. Prints one line of JSON: what alice returned.
 
@@ -8,7 +8,8 @@ SimulaQron's servers listen on all interfaces of the machine and ask nobody who 
 setting changes that. So they are made to listen on the loopback interface here.
 
 `--tuned` takes three waits out: the pause of 0.1 s before a client reads a reply, the time
-between two looks for a pair (0.1 s, here 1 ms), and Nagle's algorithm.
+between two looks for a pair (0.1 s, here 1 ms), and Nagle's algorithm. Other pauses of 0.1 s
+stay: without them it locks itself up more often.
 """
 
 from __future__ import annotations
