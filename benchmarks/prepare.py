@@ -21,6 +21,7 @@ from netqasm.lang.operand import Template
 from netqasm.sdk import Qubit
 
 from benchmarks.measure import GC_OFF, Effort, Figure, Outcome, Work, compare
+from drivers.nv import NV_CAPABILITIES
 from qnodeos.api.host import HostReply, RegisterResult
 from qnodeos.api.netqasm import Flavour
 from qnodeos.cnpu.backend import QNodeOSConnection
@@ -44,6 +45,7 @@ class AnsweringHost:
 
     node_name = "server"
     flavour = Flavour.NV
+    capabilities = NV_CAPABILITIES
     directory = NetworkDirectory({"server": 1}, {"server": "server"})
 
     def __init__(self) -> None:
