@@ -34,6 +34,7 @@ QUICK_ATTEMPTS: Final = 10
 QUICK_SUCCESS_PROBABILITY: Final = 0.5
 MIXED_FIDELITY: Final = 0.25
 """Of two spins that have nothing to do with each other, if both are fully mixed."""
+_DECIDED: Final = frozenset({"communication_qubits", "memory_qubits", "star"})
 _MS_IN_NS: Final = 1_000_000
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 _SHOWN: Final = 8
@@ -100,6 +101,11 @@ class _Device(BaseModel):
             ConfigurationError: ``physics`` names what there is not.
         """
         base = self._base()
+        for name in _DECIDED & self.physics.keys():
+            raise ConfigurationError(
+                f"physics.{name} follows from the kind of the device and the number of its "
+                "qubits; leave it out"
+            )
         return changed(base, self.physics, "physics") if self.physics else base
 
     def _base(self) -> RegisterPhysics:
@@ -131,7 +137,7 @@ class NVDevice(_Device):
     memories: int = Field(
         4, ge=0, le=MAX_GENERIC_QUBITS - 1, description="carbon-13 spins beside the electron"
     )
-    noiseless: bool = Field(False, description="no errors and no decay; durations as ever")
+    noiseless: bool = Field(False, description="no errors, no decay, and every operation takes one tick")
 
     def _base(self) -> RegisterPhysics:
         if self.noiseless:

@@ -30,6 +30,7 @@ _TYPE_NAMES: Final = {
     Path: "path",
     Address: "address",
     types.NoneType: "null",
+    Any: "value",
 }
 _UNITS: Final = {
     "ns": "ns",
@@ -89,6 +90,13 @@ _CONTROLLER_FILES: Final = """\
 
 The network as a whole: who is in it, which nodes are neighbours, and the time bins.
 """
+_NETWORK_FILES: Final = """\
+## Network files: `qnodeos network`, `qnodeos run --network`
+
+Networks of many simulated nodes; [networks.md](networks.md) shows them by example. A `schedule` has
+the fields of the one above, but its bins are short; a `link` has the fields of the one above, and
+what it does not name is as in the default link here.
+"""
 
 
 def config(
@@ -124,6 +132,7 @@ def reference() -> str:
         _section("`Spikes`", {"": Spikes()}),
         *_node_sections(),
         *_system_sections(),
+        *_network_sections(),
     ]
     return "\n".join(sections)
 
@@ -191,6 +200,25 @@ def _system_sections() -> Iterator[str]:
     yield _section("`synchronisation`", _defaults(controller_file.SynchronisationConfig))
 
 
+def _network_sections() -> Iterator[str]:
+    """The reference of network files."""
+    from qnodeos.assembly import description
+    from sim.register_physics import QubitPhysics, RegisterPhysics
+
+    yield _NETWORK_FILES
+    yield _table(description.NetworkDescription, _defaults(description.NetworkDescription))
+    parts: dict[str, type[BaseModel]] = {
+        "`nodes.NAME`": description.NodeDescription,
+        "`nodes.NAME.device` with `kind: generic`": description.GenericDevice,
+        "`nodes.NAME.device` with `kind: nv`": description.NVDevice,
+        "`links[N]`": description.LinkDescription,
+    }
+    for title, model in parts.items():
+        yield _section(title, _defaults(model))
+    yield _section("`physics` of a device (generic)", {"": RegisterPhysics.generic()})
+    yield _section("`physics.communication` and `physics.memory` (generic)", {"": QubitPhysics()})
+
+
 def _defaults(model: type[BaseModel]) -> Values:
     """An instance that has only the fields with a default; the others are not asked for."""
     return {"": model.model_construct()}
@@ -233,7 +261,7 @@ def _type_name(annotation: Any) -> str:
         return f"list of {_type_name(arguments[0])}"
     if origin is dict:
         return f"{_type_name(arguments[1])} by {_type_name(arguments[0])}"
-    if issubclass(annotation, enum.Enum):
+    if annotation is not Any and issubclass(annotation, enum.Enum):
         return ", ".join(f"{each.value} ({each.name})" for each in annotation)
     return _TYPE_NAMES.get(annotation, f"`{annotation.__name__}`")
 

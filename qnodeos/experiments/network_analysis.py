@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qnodeos.experiments.network_pairs import SIGNS, FlowData, PairsData, PairsSettings
-from qnodeos.experiments.network_prediction import Prediction
+from qnodeos.experiments.network_prediction import Prediction, find_path
 from sim.noise import NS_PER_MS
 
 Z_95: Final = 1.96
@@ -35,6 +35,7 @@ def analyse_pairs(
     flows = []
     for place, flow in enumerate(data.flows):
         prediction = None if predictions is None else predictions[place]
+        path = find_path(settings.network, *flow.flow)
         fidelity, error = _fidelity(flow, measured=settings.measured)
         spacing_ms, spacing_error = _mean_and_error(np.diff(flow.times_ns) / NS_PER_MS)
         rate = 1e3 / spacing_ms
@@ -42,8 +43,8 @@ def analyse_pairs(
             {
                 "from": flow.flow[0],
                 "to": flow.flow[1],
-                "hops": None if prediction is None else len(prediction.path) - 1,
-                "path": None if prediction is None else list(prediction.path),
+                "path": list(path),
+                "hops": len(path) - 1,
                 "delivered": len(flow.times_ns),
                 "ids_agreed": flow.ids[0] == flow.ids[1],
                 "fidelity": _beside(

@@ -109,7 +109,7 @@ def predict(
             flows wait for each other at more than one node.
     """
     paths = [find_path(network, source, destination) for source, destination in flows]
-    for name in {name for path in paths for name in path}:
+    for name in dict.fromkeys(name for path in paths for name in path):
         if not isinstance(network.nodes[name].device, GenericDevice):
             raise ConfigurationError(
                 f"nothing is predicted for paths over node {name}: its device is no generic one"

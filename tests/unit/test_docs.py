@@ -10,7 +10,19 @@ from pydantic import BaseModel
 from typer.testing import CliRunner
 
 from qnodeos import cli
-from qnodeos.assembly import LINKS, NetworkConfig, NodeConfig, ScheduleConfig, load_network
+from qnodeos.assembly import (
+    LINKS,
+    GenericDevice,
+    LinkDescription,
+    NetworkConfig,
+    NetworkDescription,
+    NodeConfig,
+    NodeDescription,
+    NVDevice,
+    ScheduleConfig,
+    load_description,
+    load_network,
+)
 from qnodeos.assembly.ion import IonNodeConfig
 from qnodeos.cli.configuration import reference
 from qnodeos.cli.lab_file import LabFile
@@ -25,6 +37,7 @@ from sim.ion_timing import IonTiming
 from sim.link import LinkParameters
 from sim.noise import NVNoise
 from sim.nv_timing import NVTiming
+from sim.register_physics import QubitPhysics, RegisterPhysics
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -72,6 +85,23 @@ def test_example_configurations_load(path, link):
     assert load_network(path, link) != NetworkConfig.preset(link)
 
 
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "examples" / "networks").glob("*.yaml")), ids=lambda path: path.name
+)
+def test_example_networks_load(path):
+    assert load_description(path).bins
+
+
+def test_the_networks_in_the_text_load(tmp_path):
+    text = (ROOT / "docs" / "networks.md").read_text("utf-8")
+    blocks = re.findall(r"```yml\n(nodes:\n.*?)```", text, re.S)
+    assert blocks
+    for number, block in enumerate(blocks):
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(block, "utf-8")
+        assert load_description(path).links
+
+
 def test_the_noiseless_example_is_the_noiseless_network():
     assert load_network(ROOT / "examples" / "noiseless.yaml", "fast") == NetworkConfig.noiseless()
 
@@ -103,6 +133,8 @@ def test_the_reference_describes_every_field():
         *(node_file.TraceConfig, LabFile, controller_file.ControllerFile),
         *(IonNodeConfig, IonPhysics, IonTiming),
         *(controller_file.ControlledNode, controller_file.SynchronisationConfig),
+        *(NetworkDescription, NodeDescription, GenericDevice, NVDevice, LinkDescription),
+        *(RegisterPhysics, QubitPhysics),
     )
     assert described == {name for model in models for name in model.model_fields}
 

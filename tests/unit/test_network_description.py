@@ -147,6 +147,10 @@ NODES = "nodes: {a: {}, b: {}, c: {device: {kind: nv}}}\n"
             "nodes:\n  a: {device: {kind: generic, physics: {memory: {gate_tics: 3}}}}",
             "net.yaml:2: nodes.a.device: physics: memory.gate_tics: is not a known field; did you",
         ),
+        (
+            "nodes: {a: {device: {kind: generic, physics: {communication_qubits: 9}}}}",
+            "physics.communication_qubits follows from the kind of the device",
+        ),
         ("nodes:\n  a: {}\n  2b: {}", "net.yaml:3: nodes.2b: a node's name has up to 64 letters"),
         ("nodes: {a: {device: {kind: nv, memories: 16}}}", "less than or equal to 15, not 16"),
         ("nodes: {a: {device: {qubits: 3}}}", "nodes.a.device: needs the field 'kind'"),
