@@ -315,7 +315,7 @@ def test_readouts_due_together_are_done_in_the_order_of_their_readers():
 
 
 def test_a_readout_of_two_states_waits_for_what_comes_first_in_either():
-    done = []
+    done: list[str] = []
     pairs = [PauliState.from_pure(BELL_VECTORS[BellState.PHI_PLUS]) for _ in range(3)]
     (a, b), (c, d), (e, f) = (pair.qubits for pair in pairs)
     for reader, qubits in (("x", (b, c)), ("w", (d, e))):
