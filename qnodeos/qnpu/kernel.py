@@ -150,7 +150,7 @@ class Kernel:
             config.limits,
             self._send_peer,
             self.abort,
-            lambda: self.network.start_bin(self._tick),
+            lambda: self.network.bins.start_bin(self._tick),
             lambda: self.network.schedule is not None,
         )
         self._manager = ProcessManager(config.limits)
@@ -177,7 +177,7 @@ class Kernel:
                 link_layer=self.link_layer,
                 limits=config.limits,
                 now=lambda: self._tick,
-                next_bin=lambda: self.network.start_bin(self._tick),
+                next_bin=lambda: self.network.bins.start_bin(self._tick),
                 send=self._send_peer,
                 add_job=self._add_job,
                 fault=self.abort,
@@ -239,7 +239,7 @@ class Kernel:
             self.network.install(schedule, None)
             return False
         if schedule.has_bins_of(present):
-            following = self.network.start_bin(self._tick)
+            following = self.network.bins.start_bin(self._tick)
             self.network.install(
                 schedule, following if from_bin is None else max(from_bin, following)
             )
@@ -517,7 +517,7 @@ class Kernel:
             PeerProtocolError: it is no neighbour.
         """
         self._tick = tick
-        self.link_layer.connected(peer, self.network.start_bin(tick))
+        self.link_layer.connected(peer, self.network.bins.start_bin(tick))
         self.network_layer.peer_connected(peer)
 
     def _wake_network(self) -> None:
@@ -666,10 +666,12 @@ class Kernel:
             subroutines_done=self._done,
             subroutines_failed=self._failed,
             physical_instructions=self._processor.instructions,
-            pairs={peer: self.network.pairs[peer] for peer in links},
+            pairs=dict.fromkeys(links, 0) | self.network.pairs,
+            swaps=self.network_layer.attempts.swaps,
             bins_used=self.network.bins_used,
             bins_missed=self.network.bins_missed,
             bins_blocked=self.network.bins_blocked,
+            circuits=self.network_layer.circuits,
             processes=len(self.processes),
             free_qubits=len(self.qmmu.free_qubits()),
             link_requests={peer: len(link.queue) for peer, link in links.items()},
@@ -682,7 +684,7 @@ class Kernel:
         """Offer a new create request to its peer."""
         self._record(self._tick, Event.EGPD_CREATE, request.socket.process.pid, request.create_id)
         if request.socket.remote_node in self._config.peers:
-            self.link_layer.offer(request, self.network.start_bin(self._tick), self._tick)
+            self.link_layer.offer(request, self.network.bins.start_bin(self._tick), self._tick)
         else:
             self.network_layer.create(request)
 

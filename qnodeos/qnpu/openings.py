@@ -276,13 +276,6 @@ class Openings:
             circuit.is_withdrawn = True
             self._tear_down(circuit, TeardownCause.REFUSED, reason)
 
-    # --- how things are ---------------------------------------------------------------
-
-    @property
-    def are_pending(self) -> bool:
-        """Whether a request of a program here has not been accepted yet."""
-        return bool(self._created)
-
 
 def _loop(destination: int, *path: int | None) -> str:
     """Routes that have a loop may be about to change, so it is no reason to give up."""

@@ -50,11 +50,13 @@ class KernelStatistics:
         subroutines_failed: ended with an error, or were never begun because their process
             ended.
         physical_instructions: sent to the device.
-        pairs: entangled pairs handed over, by peer.
+        pairs: entangled pairs handed over, by the node at the other end.
+        swaps: pairs joined with others, for nodes that are no neighbours.
         bins_used: time bins in which at least one batch of attempts was started.
         bins_missed: time bins that had something to do, but the QNPU was in use, or the kernel
             was not run in time.
         bins_blocked: time bins that had something to do, but a program kept the qubit.
+        circuits: requests of nodes that are no neighbours this node takes part in.
         processes: user processes alive.
         free_qubits: physical qubits nobody owns.
         link_requests: entanglement requests in the queue of the link, by peer.
@@ -65,9 +67,11 @@ class KernelStatistics:
     subroutines_failed: int
     physical_instructions: int
     pairs: Mapping[int, int]
+    swaps: int
     bins_used: int
     bins_missed: int
     bins_blocked: int
+    circuits: int
     processes: int
     free_qubits: int
     link_requests: Mapping[int, int]

@@ -67,6 +67,7 @@ COUNTERS: Final[Mapping[str, Mapping[str, str]]] = {
         "subroutines_done": "Subroutines that ended well",
         "subroutines_failed": "Subroutines that failed",
         "physical_instructions": "Physical instructions given by processes",
+        "swaps": "Pairs joined with others, for nodes that are no neighbours",
         "bins_used": "Time bins in which a batch of attempts was started",
         "bins_missed": "Time bins that had something to do while the QNPU was in use",
         "bins_blocked": "Time bins that had something to do while a program kept the qubit",
@@ -91,6 +92,7 @@ GAUGES: Final[Mapping[str, Mapping[str, str]]] = {
         "tick": "Device tick now",
     },
     "kernel": {
+        "circuits": "Requests of nodes that are no neighbours that this node takes part in",
         "processes": "User processes alive",
         "free_qubits": "Physical qubits nobody owns",
     },

@@ -355,3 +355,16 @@ def test_nothing_is_due_while_circuits_are_done_or_idle():
         assert node.kernel.network_layer.deadline_tick is None
         assert node.kernel.next_tick(net.lab.tick) is None
     assert not [m for _, _, m in net.lab.sent if isinstance(m, Expire)]
+
+
+def test_pairs_swaps_and_circuits_are_counted():
+    net = chain(3, heralds=0.2)
+    ask(net, 1, 3)
+    net.lab.run(60)
+    counted = [node.kernel.statistics() for node in net.nodes.values()]
+    assert [each.circuits for each in counted] == [1, 1, 1]
+    net.lab.run(3_000)
+    counted = [node.kernel.statistics() for node in net.nodes.values()]
+    assert [each.pairs for each in counted] == [{2: 0, 3: 1}, {1: 0, 3: 0}, {2: 0, 1: 1}]
+    assert [each.swaps for each in counted] == [0, 1, 0]
+    assert [each.circuits for each in counted] == [0, 0, 0]
