@@ -1,4 +1,4 @@
-"""One half of a circuit's pair at an end: corrected, measured, and told of."""
+"""One half of a pair at an end: how it is measured; of a circuit's: corrected, and told of."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from qnodeos.api.peer import CircuitTerms
+from qnodeos.api.peer import CircuitTerms, RequestTerms
 from qnodeos.errors import DeviceFailureError
 from qnodeos.qdevice.instructions import Axis, Opcode, PhysicalInstruction
 from qnodeos.qdevice.outcomes import BellState, Outcome
@@ -45,7 +45,9 @@ def creator_basis(user: UserRequest, random_choice: Callable[[int], int]) -> Bas
     )
 
 
-def receiver_basis(terms: CircuitTerms, random_choice: Callable[[int], int]) -> Basis | None:
+def receiver_basis(
+    terms: CircuitTerms | RequestTerms, random_choice: Callable[[int], int]
+) -> Basis | None:
     """How the receiver's half is measured, None if it is kept; drawn anew for every pair."""
     if not terms.kind.receiver_measures:
         return None

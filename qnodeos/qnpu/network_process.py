@@ -24,6 +24,7 @@ from qnodeos.limits import Limits
 from qnodeos.qdevice.instructions import Axis, PhysicalInstruction
 from qnodeos.qdevice.outcomes import HERALDS, BellState, Outcome
 from qnodeos.qdevice.protocols import QDriver
+from qnodeos.qnpu.attempt_basis import AttemptBasis
 from qnodeos.qnpu.entanglement import EntanglementManager, ErSocket, Pair
 from qnodeos.qnpu.execution import DEVICE, FINISHED, WAIT
 from qnodeos.qnpu.link_layer import LinkLayer
@@ -31,14 +32,9 @@ from qnodeos.qnpu.link_queue import LinkRequest
 from qnodeos.qnpu.process import NETWORK_PID, Process, UserProcess
 from qnodeos.qnpu.qmmu import QMMU
 from qnodeos.qnpu.relocation import Relocation
-from qnodeos.qnpu.requests import (
-    BASIS_ROTATIONS,
-    Rotations,
-    can_be_phi_plus,
-    draw_basis,
-    measured_basis,
-)
+from qnodeos.qnpu.requests import can_be_phi_plus
 from qnodeos.qnpu.schedule import NetworkSchedule
+from qnodeos.qnpu.time_bins import TimeBins
 from qnodeos.trace.events import Event
 
 NETWORK_PRIORITY: Final = 1_000
@@ -99,6 +95,7 @@ class NetworkProcess(Process):
         bins_missed: bins that had something to do, but the QNPU was in use, or the kernel was
             not run in time.
         bins_blocked: bins that had something to do, but a program kept the qubit.
+        bins: the time bins.
         relocation: makes room when no communication qubit is free.
     """
 
@@ -106,7 +103,6 @@ class NetworkProcess(Process):
         "_alone_since",
         "_attempt_tick",
         "_basis",
-        "_basis_of",
         "_bin",
         "_bin_due",
         "_bin_used",
@@ -114,7 +110,6 @@ class NetworkProcess(Process):
         "_driver",
         "_entanglement",
         "_fault",
-        "_following",
         "_herald",
         "_job",
         "_job_outcomes",
@@ -124,14 +119,11 @@ class NetworkProcess(Process):
         "_peers",
         "_phase",
         "_physical",
-        "_programmed",
         "_qmmu",
-        "_random_choice",
         "_record",
         "_request",
-        "_rotations",
         "_running_pid",
-        "_schedule",
+        "bins",
         "bins_blocked",
         "bins_missed",
         "bins_used",
@@ -162,10 +154,8 @@ class NetworkProcess(Process):
         self._qmmu = qmmu
         self._entanglement = entanglement
         self._link_layer = link_layer
-        self._schedule: NetworkSchedule | None = None
-        self._following: tuple[int, NetworkSchedule] | None = None
+        self.bins = TimeBins(peers, link_layer)
         self._limits = limits
-        self._random_choice = random_choice
         self._record = record
         self._fault = fault
         self._running_pid = running_pid
@@ -177,10 +167,7 @@ class NetworkProcess(Process):
         self._bin = -1  # the last bin in which we were active
         self._bin_used = -1
         self._bin_due: int | None = None  # the bin for which we became ready
-        self._basis: int | None = None
-        self._rotations: Rotations = ()
-        self._basis_of: tuple[LinkRequest, int] | None = None
-        self._programmed: tuple[int, Rotations] | None = None  # the qubit, and its basis
+        self._basis = AttemptBasis(driver, random_choice)
         self._attempt_tick = 0
         self._alone_since: int | None = None  # first of the attempts the peer took no part in
         self._jobs: deque[Job] = deque()
@@ -197,27 +184,13 @@ class NetworkProcess(Process):
     @property
     def schedule(self) -> NetworkSchedule | None:
         """The schedule in use."""
-        return self._schedule
+        return self.bins.schedule
 
     def install(self, schedule: NetworkSchedule, from_bin: int | None) -> None:
         """Use a network schedule, from a bin on (of the same length and number as now) or now."""
+        self.bins.install(schedule, from_bin)
         if from_bin is None:
-            self._schedule, self._following, self._bin = schedule, None, -1
-        else:
-            self._following = from_bin, schedule
-
-    def _schedule_of(self, tick: int) -> NetworkSchedule | None:
-        schedule = self._schedule
-        if self._following is not None and schedule is not None:
-            from_bin, following = self._following
-            if schedule.bin_at(tick) >= from_bin:
-                schedule = self._schedule = following
-                self._following = None
-        return schedule
-
-    def start_bin(self, tick: int) -> int:
-        """First bin for a request made now: the next one, so that the peer hears of it."""
-        return 0 if self._schedule is None else max(self._schedule.bin_at(tick) + 1, 0)
+            self._bin = -1
 
     def is_due(self, tick: int) -> bool:
         """Whether there is a job, or a bin has begun in which there is something to do."""
@@ -225,7 +198,7 @@ class NetworkProcess(Process):
             return True
         if not self._link_layer.has_requests:
             return False
-        schedule = self._schedule_of(tick)
+        schedule = self.bins.at(tick)
         if schedule is None:
             return False
         number = schedule.bin_at(tick)
@@ -271,31 +244,7 @@ class NetworkProcess(Process):
         """The next tick at which `is_due` may become true, None if nothing is pending."""
         if self._jobs:
             return tick + 1
-        if not self._link_layer.has_requests:
-            return None
-        schedule = self._schedule_of(tick)
-        if schedule is None:
-            return None
-        now = schedule.bin_at(tick)
-        if schedule.attempts_from(now) <= tick:
-            now += 1
-        due = self._next_start(schedule, now)
-        if self._following is not None:
-            from_bin, following = self._following
-            if due is None or due >= following.attempts_from(from_bin):
-                due = self._next_start(following, max(now, from_bin))
-        return due
-
-    def _next_start(self, schedule: NetworkSchedule, number: int) -> int | None:
-        """First attempt of the first bin, not before a number, that has something to do."""
-        soonest: int | None = None
-        for peer in self._peers:
-            first = self._link_layer.first_bin(peer)
-            if first is not None:
-                found = schedule.next_bin(peer, max(first, number))
-                if found is not None and (soonest is None or found < soonest):
-                    soonest = found
-        return None if soonest is None else schedule.attempts_from(soonest)
+        return self.bins.next_due(tick)
 
     def timeout_tick(self) -> int | None:
         """When the wait for an announcement ends, None if there is no such wait."""
@@ -361,7 +310,7 @@ class NetworkProcess(Process):
 
     def _pull(self, tick: int) -> bool:
         """Start a batch for the head of the queue; False if this bin has no more."""
-        schedule = self._schedule_of(tick)
+        schedule = self.bins.at(tick)
         if schedule is None:
             return False  # there was a job only
         number = schedule.bin_at(tick)
@@ -369,9 +318,7 @@ class NetworkProcess(Process):
         if due is not None and (due != number or tick > schedule.last_start(number)):
             self._count_missed(schedule, due, tick)  # the QNPU was in use until now
         if number < 0 or tick < schedule.attempts_from(number):
-            return (
-                False  # a job, or a wait for an announcement has led into the guard of the next bin
-            )
+            return False  # a job or a wait has led into the guard of the next bin
         if number != self._bin:
             self._alone_since = None
         self._bin = number
@@ -391,10 +338,7 @@ class NetworkProcess(Process):
         link = self._peers[peer]
         if request.is_measured:
             self._record(tick, Event.QNETWORK_ENM_PULL, NETWORK_PID, request.create_id)
-            self._choose_basis(request)
-            if self._programmed != (physical, self._rotations):
-                self._programmed = physical, self._rotations
-                self.queue.extend(self._driver.measurement_basis(self._rotations, physical))
+            self.queue.extend(self._basis.prepare(request, physical))
             self.queue.append(self._driver.entangle_and_measure(link, physical))
         else:
             self._record(tick, Event.QNETWORK_ENT_PULL, NETWORK_PID, request.create_id)
@@ -409,27 +353,6 @@ class NetworkProcess(Process):
         number = schedule.bin_at(tick)
         end = number + (tick > schedule.last_start(number))
         self.bins_missed += sum(schedule.peer(bin_) is not None for bin_ in range(first, end))
-
-    def _choose_basis(self, request: LinkRequest) -> None:
-        """Rotations before the measurement, chosen anew for every pair if random."""
-        if self._basis_of == (request, request.done):
-            return
-        self._basis_of = request, request.done
-        if request.user is not None:
-            arguments = request.user.arguments
-            assert arguments is not None
-            random_basis, rotations = arguments.local_random_basis, arguments.local_rotations
-            weights = arguments.local_weights
-        else:
-            random_basis = request.terms.remote_random_basis
-            weights = request.terms.remote_weights
-            rotations = tuple((Axis(axis), n) for axis, n in request.terms.remote_rotations)
-        if random_basis:
-            self._basis = draw_basis(random_basis, weights, self._random_choice)
-            self._rotations = BASIS_ROTATIONS[self._basis]
-        else:
-            self._rotations = rotations
-            self._basis = measured_basis(rotations)
 
     # --- outcomes ---------------------------------------------------------------------
 
@@ -510,18 +433,17 @@ class NetworkProcess(Process):
             tuple((Axis(axis), steps) for axis, steps in terms.remote_rotations),
             terms.remote_random_basis,
         )
-        schedule = self._schedule
-        assert schedule is not None
+        assert self.schedule is not None
         return Pair(
             request.create_id,
             sequence,
             kept,
             measured,
-            self._basis,
+            self._basis.code,
             bell_state,
             tick,
             is_phi_plus,
-            schedule.begins(request.start_bin),
+            self.schedule.begins(request.start_bin),
         )
 
     def _attempt_failed(self, request: LinkRequest, outcome: Outcome, tick: int) -> int:
@@ -533,7 +455,7 @@ class NetworkProcess(Process):
             return self.run(tick)
         if outcome is Outcome.ENTANGLEMENT_SYNC_FAILURE:
             return self._attempted_alone(tick)
-        self._programmed = None  # a device that restarted has forgotten its basis
+        self._basis.forget()  # a device that restarted has forgotten its basis
         reason = (
             f"the device answered {outcome.name} to an entanglement attempt with node "
             f"{request.peer}"

@@ -249,7 +249,7 @@ def test_the_next_tick_is_that_of_the_offers_deadline():
 
 def test_without_a_schedule_there_is_no_entanglement():
     node = make_node()
-    node.kernel.network._schedule = None
+    node.kernel.network.bins.schedule = None
     lab = solo(node)
     node.post(init_app(0))
     node.post(open_socket(0, 0, 2, 0))

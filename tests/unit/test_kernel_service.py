@@ -750,7 +750,7 @@ def test_a_schedule_with_the_same_bins_takes_over_at_a_bin_and_keeps_all_request
 def test_a_request_without_any_schedule_fails_in_time():
     lab, first, second, _ = pair(Verdict, limits=Limits(offer_timeout_ticks=400))
     for node in (first, second):
-        node.kernel.network._schedule = None
+        node.kernel.network.bins.schedule = None
     created, received = agree(lab, first, second)
     lab.run(300)
     assert created not in first.replies
@@ -764,7 +764,7 @@ def test_a_request_without_any_schedule_fails_in_time():
 def test_a_request_may_wait_for_the_first_schedule():
     lab, first, second, _ = pair(Verdict, limits=Limits(offer_timeout_ticks=400))
     for node in (first, second):
-        node.kernel.network._schedule = None
+        node.kernel.network.bins.schedule = None
     created, received = agree(lab, first, second)
     lab.run(100)
     for node, peer in ((first, 2), (second, 1)):
