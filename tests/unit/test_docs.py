@@ -28,6 +28,8 @@ from qnodeos.cli.configuration import reference
 from qnodeos.cli.lab_file import LabFile
 from qnodeos.cnpu.latency import Delay, LatencyProfile, Spikes
 from qnodeos.errors import ConfigurationError
+from qnodeos.limits import Limits
+from qnodeos.qnpu import circuits
 from qnodeos.qnpu.process import state_diagram
 from qnodeos.service import controller_file, node_file
 from qnodeos.transport import TlsFiles
@@ -48,6 +50,15 @@ if not (ROOT / "docs").is_dir():
 
 def test_the_state_diagram_is_the_table():
     assert state_diagram() in (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    assert circuits.state_diagram() in (ROOT / "docs" / "network-layer.md").read_text("utf-8")
+
+
+def test_the_limits_of_circuits_are_those_of_the_kernel():
+    text = (ROOT / "docs" / "network-layer.md").read_text("utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([\d,]+) \|", text, re.M))
+    assert len(rows) == 6
+    for name, value in rows.items():
+        assert getattr(Limits(), name) == int(value.replace(",", "")), name
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
