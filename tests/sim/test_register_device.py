@@ -492,7 +492,7 @@ def test_a_long_chain_is_swapped_at_once():
     length = 16
     bench = chain(RegisterPhysics.generic(2), [certain()] * length, seed=1)
     for place in range(length):
-        requests = [None] * (length + 1)
+        requests: list[PhysicalInstruction | None] = [None] * (length + 1)
         requests[place] = ent(0 if place == 0 else 1, 1)
         requests[place + 1] = ent(0, 0)
         bench.run(*requests)
