@@ -43,6 +43,7 @@ from qnodeos.qdevice.protocols import QDriver
 from qnodeos.qnpu.circuit_table import Surroundings
 from qnodeos.qnpu.decoder import check_version
 from qnodeos.qnpu.entanglement import EntanglementManager, Pair, UserRequest
+from qnodeos.qnpu.holders import Holders
 from qnodeos.qnpu.link_layer import LinkLayer
 from qnodeos.qnpu.network_layer import NetworkLayer
 from qnodeos.qnpu.network_process import NETWORK_PRIORITY, Job, NetworkProcess
@@ -203,7 +204,7 @@ class Kernel:
         )
         self.wait_for_qubit = self._processor.wait_for_qubit
         self.should_pause = self._processor.should_pause
-        self._holders: dict[int, int] = {}  # with qubits that are wanted, and since when
+        self._holders = Holders(self.qmmu, self.entanglement, driver.capabilities, config.limits)
         self._done = self._failed = 0
 
     def install_schedule(self, schedule: NetworkSchedule, from_bin: int | None = None) -> bool:
@@ -560,7 +561,7 @@ class Kernel:
         if self.network_layer.attempts.must_look:
             self.network_layer.attempts.look()
         if self._limits.qubit_ticks:
-            self._watch_holders()
+            self._end_late_holders()
         return instruction
 
     def _do_due(
@@ -601,12 +602,10 @@ class Kernel:
             self.link_layer.deadline_tick,
             self.network_layer.deadline_tick,
             self.entanglement.deadline_tick,
+            self._holders.next_tick(),
         ):
             if due is not None and (soonest is None or due < soonest):
                 soonest = due
-        if self._holders:
-            kept = min(self._holders.values()) + self._limits.qubit_ticks
-            soonest = kept if soonest is None else min(kept, soonest)
         due = None
         if self.network.state is ProcessState.IDLE:
             due = self.network.next_due(tick)
@@ -616,28 +615,20 @@ class Kernel:
             soonest = due
         return soonest if soonest is None else max(soonest, tick + 1)
 
-    def _watch_holders(self) -> None:
+    def _end_late_holders(self) -> None:
         """End programs that have kept a qubit for too long while it was wanted."""
-        capabilities = self._driver.capabilities
-        if self._processor.qubit_queue:
-            wanted = capabilities.qubits
-        elif self.link_layer.has_requests and capabilities.memory_qubits:
-            wanted = () if self.network.relocation.is_possible else capabilities.qubits
-        elif self.link_layer.has_requests:
-            wanted = capabilities.communication_qubits
-        else:
-            self._holders.clear()
-            return
-        tick, before, most = self._tick, self._holders, self._limits.qubit_ticks
-        holders = self.qmmu.holders(wanted) | self.entanglement.holders(wanted)
-        self._holders = {pid: before.get(pid, tick) for pid in holders}
-        late = [pid for pid, since in self._holders.items() if tick - since >= most]
+        late = self._holders.late(
+            self._tick,
+            program_waits=bool(self._processor.qubit_queue),
+            link_waits=self.link_layer.has_requests,
+            has_room=self.network.relocation.is_possible,
+        )
         for process in [self.processes[pid] for pid in late]:
             self.abort(
                 process,
                 LimitError(
-                    f"a qubit that others wait for was kept for qubit_ticks={most} ticks; "
-                    "measure or free it"
+                    f"a qubit that others wait for was kept for qubit_ticks="
+                    f"{self._limits.qubit_ticks} ticks; measure or free it"
                 ),
             )
 
