@@ -59,7 +59,9 @@ def run_and_report(settings: PairsSettings, json_path: Path | None, *, quiet: bo
     predictions: list[Prediction] | None = None
     why_not = ""
     try:
-        predictions = predict(settings.network, settings.flows, measured=settings.measured)
+        predictions = predict(
+            settings.network, settings.flows, settings.pairs, measured=settings.measured
+        )
     except ConfigurationError as error:
         why_not = str(error)
     started_s = time.perf_counter()

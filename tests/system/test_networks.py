@@ -63,7 +63,9 @@ def compared(settings: PairsSettings) -> dict[str, Any]:
     """Run, and check what must hold whatever the noise."""
     data = run_pairs(settings)
     result = analyse_pairs(
-        settings, data, predict(settings.network, settings.flows, measured=settings.measured)
+        settings,
+        data,
+        predict(settings.network, settings.flows, settings.pairs, measured=settings.measured),
     )
     for flow in result["flows"]:
         assert flow["delivered"] == settings.pairs
@@ -301,7 +303,7 @@ def test_a_certain_herald_takes_one_bin_of_each_link():
     certain = werner(1, 1)
     for nodes, bins in ((2, 1), (3, 2), (9, 2)):
         network = NetworkDescription.chain(nodes, None, certain)
-        (prediction,) = predict(network, ends_of_chain(network))
+        (prediction,) = predict(network, ends_of_chain(network), 100)
         assert prediction.spacing_ms == pytest.approx(bins)
         assert prediction.fidelity == pytest.approx(1)
 
@@ -311,13 +313,13 @@ def test_waiting_is_averaged_over_the_geometric_distribution():
     # the herald to the other end's correction three ticks pass, and the halves wait together.
     physics = {"communication": {"coherence_time_ms": 10}}
     network = NetworkDescription.chain(2, GenericDevice(physics=physics), werner(1, 0.001))
-    (prediction,) = predict(network, ends_of_chain(network))
+    (prediction,) = predict(network, ends_of_chain(network), 100)
     assert prediction.fidelity == pytest.approx((1 + math.exp(-2 * 0.03 / 10)) / 2, abs=1e-6)
 
 
 def test_nothing_is_predicted_where_flows_share_a_link():
     network = NetworkDescription.chain(4)
     with pytest.raises(ConfigurationError, match="share a link, as that of n1 and n2"):
-        predict(network, [("n0", "n2"), ("n1", "n3")])
+        predict(network, [("n0", "n2"), ("n1", "n3")], 1)
     with pytest.raises(ConfigurationError, match="no path leads from node a to node b"):
-        predict(NetworkDescription.joined("ab", []), [("a", "b")])
+        predict(NetworkDescription.joined("ab", []), [("a", "b")], 1)
