@@ -11,7 +11,6 @@
 `applications.output`           what programs print and log
 `applications.messages`         what programs tell each other
 `applications.logs`             log files as NetQASM lays them out
-`applications.results`          what programs return
 `applications.scripts`          scripts that simulate themselves
 ==============================  ============================================================
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import inspect
 import runpy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -20,6 +19,7 @@ from typing import Any, Final
 
 from qnodeos.applications import names
 from qnodeos.applications.modules import ApplicationModules
+from qnodeos.cnpu.inputs import check_inputs, parameters_of, takes
 from qnodeos.config.document import parse_document
 from qnodeos.config.loader import read_text
 from qnodeos.errors import ConfigurationError
@@ -195,32 +195,6 @@ def load_application(
     )
 
 
-def takes(function: Callable[..., Any], name: str) -> bool:
-    """Whether a function has a parameter of this name, or takes any."""
-    return name in (parameters := _parameters(function)) or any(
-        parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()
-    )
-
-
-def check_inputs(name: str, function: Callable[..., Any], inputs: Mapping[str, Any]) -> None:
-    """See that a program can be called with its inputs.
-
-    Raises:
-        ConfigurationError: it cannot, and why.
-    """
-    try:
-        signature = inspect.signature(function)
-    except ValueError:
-        return  # a function without a signature takes what it takes
-    try:
-        signature.bind(**inputs)
-    except TypeError as error:
-        raise ConfigurationError(
-            f"program {name} cannot start with these inputs: {error}. It is "
-            f"{function.__name__}{signature}; give inputs with --input NAME=VALUE or --inputs FILE"
-        ) from None
-
-
 # --- the files ------------------------------------------------------------------------
 
 
@@ -280,7 +254,7 @@ def _post_function(path: Path) -> Callable[[Any], object] | None:
 
 
 def _check_names(path: Path, entry: Callable[..., Any], inputs: Mapping[str, Any]) -> None:
-    parameters = [name for name in _parameters(entry) if name != CONFIG_PARAMETER]
+    parameters = [name for name in parameters_of(entry) if name != CONFIG_PARAMETER]
     for name in inputs:
         if not takes(entry, name):
             raise ConfigurationError(
@@ -288,13 +262,6 @@ def _check_names(path: Path, entry: Callable[..., Any], inputs: Mapping[str, Any
                 f"{_listed(parameters)}{_meant(name, parameters)}",
                 file=str(path),
             )
-
-
-def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    try:
-        return inspect.signature(function).parameters
-    except ValueError:
-        return {}
 
 
 def _check_number(roles: Iterable[str], source: str) -> None:

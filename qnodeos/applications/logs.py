@@ -24,7 +24,7 @@ from netqasm.sdk.config import LogConfig
 from netqasm.util.yaml import dump_yaml
 
 from qnodeos.applications.messages import Messages
-from qnodeos.applications.results import settled
+from qnodeos.cnpu.results import settled
 from qnodeos.files import MAKE_ROOM, check_directory, reporting, write_whole
 
 

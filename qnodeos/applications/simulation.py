@@ -15,12 +15,11 @@ from netqasm.runtime.app_config import AppConfig
 from netqasm.sdk.config import LogConfig
 
 from qnodeos.applications import names
-from qnodeos.applications.application import CONFIG_PARAMETER, Application, takes
+from qnodeos.applications.application import CONFIG_PARAMETER, Application
 from qnodeos.applications.logs import RunLogs
 from qnodeos.applications.messages import Messages
 from qnodeos.applications.networks import check_nodes, default_network, read_network
 from qnodeos.applications.output import Echo, ProgramOutput, capturing, current_output
-from qnodeos.applications.results import settled
 from qnodeos.applications.states import Backend, density_matrix, find_qubit
 from qnodeos.applications.two_nodes import TwoNodes, on_two_nodes
 from qnodeos.assembly import (
@@ -33,7 +32,9 @@ from qnodeos.assembly import (
 from qnodeos.assembly.common import require_known
 from qnodeos.cnpu import external
 from qnodeos.cnpu.host import NetworkDirectory
+from qnodeos.cnpu.inputs import takes
 from qnodeos.cnpu.latency import LatencyProfile
+from qnodeos.cnpu.results import settled
 from qnodeos.errors import ProgramError, StalledProgramsError
 from sim.network import ProgramSpec, RunLimits
 

@@ -17,11 +17,11 @@ from rich.console import Console
 
 from qnodeos.applications import RunLimits, load_application, names, read_network, simulate
 from qnodeos.applications.modules import ApplicationModules
-from qnodeos.applications.results import plain
 from qnodeos.applications.scripts import script_options, simulate_application
 from qnodeos.applications.simulation import Round
 from qnodeos.cli.run_inputs import role_inputs
 from qnodeos.cli.run_support import check_destinations, progress_bar, write_json
+from qnodeos.cnpu.results import plain
 from qnodeos.errors import ConfigurationError
 
 _SHOWN_RESULTS: Final = 8

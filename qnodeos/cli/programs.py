@@ -10,10 +10,10 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
-from qnodeos.applications.application import check_inputs
 from qnodeos.cnpu.app_network import AppNetwork
 from qnodeos.cnpu.app_session import START_TIMEOUT_S
 from qnodeos.cnpu.host import NetworkDirectory
+from qnodeos.cnpu.inputs import check_inputs
 from qnodeos.cnpu.qnpu_client import QnpuClient
 from qnodeos.cnpu.rehearsal import Rehearsals
 from qnodeos.cnpu.remote import RemoteCnpu
@@ -21,7 +21,7 @@ from qnodeos.errors import ConfigurationError
 from qnodeos.service.node_file import NodeFile
 from qnodeos.transport import Address
 
-__all__ = ["build_cnpu", "check_inputs", "load_program"]
+__all__ = ["build_cnpu", "check_inputs", "hardware_names", "load_program"]
 
 DEFAULT_ENTRY: Final = "main"
 _FILE_PREFIX: Final = "app_"
@@ -96,6 +96,15 @@ def build_cnpu(
         network=network,
         rehearsals=rehearsals,
     )
+
+
+def hardware_names() -> dict[str, Any]:
+    """What programs import from NetQASM to make their connections themselves."""
+    from qnodeos import connection
+    from qnodeos import socket as sockets
+
+    public = {**vars(connection), **vars(sockets)}
+    return {name: public[name] for name in (*connection.__all__, *sockets.__all__)}
 
 
 def _best(addresses: tuple[Address, ...]) -> Address:

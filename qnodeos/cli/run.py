@@ -255,7 +255,7 @@ def run(
                 run_directory(app_dir, read_inputs(inputs, input_ or []), how)
         return
     assert node_file is not None
-    from qnodeos.cli.programs import build_cnpu
+    from qnodeos.cli.programs import build_cnpu, hardware_names
     from qnodeos.cli.run_results import report, write
     from qnodeos.cnpu import external
     from qnodeos.cnpu.runner import ProgramRunner, ProgramState
@@ -267,7 +267,7 @@ def run(
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
     node = load_node(node_file)
-    external.install()
+    external.install(hardware_names())
     with ExitStack() as cleanup:
         if out is not None:
             logs = str(out)

@@ -62,7 +62,7 @@ def role_inputs(application: Application, given: Mapping[str, Any]) -> dict[str,
     Raises:
         ConfigurationError: an input is for no role.
     """
-    from qnodeos.applications.application import takes
+    from qnodeos.cnpu.inputs import takes
 
     general = {}
     own: dict[str, dict[str, Any]] = {role: {} for role in application.programs}
@@ -102,8 +102,8 @@ def build_tasks(
     Raises:
         ConfigurationError: there is no such program, or it does not take its inputs.
     """
-    from qnodeos.applications.application import check_inputs, takes
     from qnodeos.cli.programs import load_program
+    from qnodeos.cnpu.inputs import check_inputs, takes
     from qnodeos.cnpu.runner import ProgramTask
 
     tasks = []
@@ -154,7 +154,7 @@ def application_tasks(
     Raises:
         ConfigurationError: none of its roles is there, or one does not take its inputs.
     """
-    from qnodeos.applications.application import check_inputs, takes
+    from qnodeos.cnpu.inputs import check_inputs, takes
     from qnodeos.cnpu.runner import ProgramTask
 
     here = [role for role, place in application.allocation.items() if place == node.name]

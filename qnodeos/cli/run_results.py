@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import typer
 
-from qnodeos.applications.results import plain
 from qnodeos.cnpu.remote import TRACE_UNIT_NS
+from qnodeos.cnpu.results import plain
 from qnodeos.cnpu.runner import ProgramRun, ProgramRunner
 from qnodeos.service.node_file import NodeFile
 from qnodeos.trace.csvformat import write_trace_csv

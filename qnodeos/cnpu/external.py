@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from functools import cache
 from types import ModuleType
@@ -45,12 +45,19 @@ simulation: ContextVar[Simulation] = ContextVar("simulation")
 """The simulation that the programs run in; set by whoever simulates them."""
 
 
-def install() -> None:
-    """Make `netqasm.sdk.external` mean this system. Call it before importing a program."""
+def install(others: Mapping[str, Any] | None = None) -> None:
+    """Make `netqasm.sdk.external` mean this system. Call it before importing a program.
+
+    Args:
+        others: further names to be found there, with what they mean.
+    """
     # netqasm reads this when its other modules ask which simulator is in use; "debug" is
     # the only choice that needs nothing else installed.
     os.environ.setdefault("NETQASM_SIMULATOR", "debug")
-    put(build_module())
+    module = build_module()
+    for name, meaning in (others or {}).items():
+        setattr(module, name, meaning)
+    put(module)
 
 
 def build_module(start: Callable[..., Any] | None = None) -> ModuleType:

@@ -13,7 +13,7 @@ from netqasm.logging.glob import get_netqasm_logger
 
 from qnodeos.applications import names, output
 from qnodeos.applications.output import ProgramOutput, capturing, current_output
-from qnodeos.applications.results import plain, settled
+from qnodeos.cnpu.results import plain, settled
 
 
 class Future(int):
@@ -117,7 +117,7 @@ def test_names_mean_what_they_did_afterwards(monkeypatch):
 
 
 def test_states_are_compared_as_netsquid_does():
-    mixed = np.eye(2, dtype=complex) / 2
+    mixed = np.eye(2).astype(np.complex128) / 2
     zero, plus = names.qubit_from(0, 0), names.qubit_from(0, np.pi / 2)
     assert np.allclose(
         names.to_dm(names.qubit_from(np.pi / 2, np.pi / 2)), [[0.5, -0.5j], [0.5j, 0.5]]
