@@ -43,7 +43,7 @@ class Limits:
         unclaimed_pairs: pairs an ER socket keeps for receive requests still to come.
         result_entries: registers and array entries one subroutine may return in all.
         offer_timeout_ticks: how long a create request waits for the peer to open the ER
-            socket it names (10 s at 10 us per tick).
+            socket it names, and a pair for somebody who receives it (10 s at 10 us per tick).
         lone_attempt_ticks: how long a node attempts entanglement in a time bin without its
             peer, before it leaves the rest of the bin to programs (3 ms at 10 us: more than
             one subroutine of the published experiments takes at a peer).

@@ -31,6 +31,7 @@ from qnodeos.errors import ConfigurationError
 from qnodeos.limits import Limits
 from qnodeos.qnpu import circuits
 from qnodeos.qnpu.process import state_diagram
+from qnodeos.qnpu.requests import ARGUMENTS
 from qnodeos.service import controller_file, node_file
 from qnodeos.transport import TlsFiles
 from sim.entangled_state import PerfectProtocol, SinglePhotonProtocol, WernerProtocol
@@ -59,6 +60,20 @@ def test_the_limits_of_circuits_are_those_of_the_kernel():
     assert len(rows) == 6
     for name, value in rows.items():
         assert getattr(Limits(), name) == int(value.replace(",", "")), name
+
+
+def test_the_page_on_entanglement_says_what_becomes_of_every_argument():
+    text = (ROOT / "docs" / "entanglement.md").read_text("utf-8")
+    rows = re.findall(r"^\| (\d+)(?: to (\d+)|, (\d+))? \| [\w`]", text, re.M)
+    told = [
+        number
+        for first, last, second in rows
+        for number in range(int(first), int(last or second or first) + 1)
+    ]
+    assert told == list(range(ARGUMENTS))
+    names = {name for name in re.findall(r"`(\w+_(?:ticks|pairs|request|priority))`", text)}
+    assert {"offer_timeout_ticks", "pairs_per_request", "qubit_ticks"} <= names
+    assert all(hasattr(Limits(), name) for name in names)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
