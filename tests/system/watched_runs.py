@@ -11,6 +11,7 @@ import pytest
 from qnodeos.applications import Application, load_application, simulate, simulation, states
 from qnodeos.applications.conformance.catalogue import installed
 from qnodeos.assembly import NetworkDescription, NVDevice, many_nodes
+from qnodeos.assembly.description import quick_link
 from sim import register_device
 from sim.entangled_state import SinglePhotonProtocol
 from sim.link import LinkParameters
@@ -19,6 +20,8 @@ from tests.system.density_replay import Key, Tape, final_state, record
 QUICK = SinglePhotonProtocol(p_det_a=0.2, p_det_b=0.2)
 """The published state (F = 0.72), from photons that are lost less often: pairs come quickly."""
 LINK = LinkParameters(attempt_period_ns=10_000, attempts_per_batch=10, protocol=QUICK)
+PERFECT = quick_link()
+"""Exact Bell states."""
 READOUT = {"readout_fidelity_0": 1.0, "readout_fidelity_1": 1.0}
 
 
@@ -31,7 +34,8 @@ def nv(memories: int = 3, *, reads_perfectly: bool = False) -> NVDevice:
     return NVDevice(memories=memories, physics=physics)
 
 
-def network(roles: list[str], device: Any, link: LinkParameters = LINK) -> NetworkDescription:
+def network(roles: list[str], device: Any, link: LinkParameters) -> NetworkDescription:
+    """Nodes that are all linked with each other."""
     return NetworkDescription.fully_connected(roles, device, link)
 
 
