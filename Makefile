@@ -15,13 +15,14 @@ RUN := $(VENV)/bin/python
 BUILT_FROM := pyproject.toml setup.py $(wildcard qnodeos/engine/csrc/*.[ch])
 PIP := $(RUN) -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint bench bench-peers clean
 
 help:
 	@echo "make demo    install, and run a simulated delegated quantum computation on two nodes"
 	@echo "make test    install with the development tools, and run all tests"
 	@echo "make lint    style, types and layers"
 	@echo "make bench   benchmarks"
+	@echo "make bench-peers  the same programs here and on SimulaQron, installed in .venv-peers"
 	@echo "make clean   remove caches and build products (not .venv: remove that by hand)"
 	@echo
 	@echo "Another interpreter: make PYTHON=python3.12 demo (before .venv exists)"
@@ -40,6 +41,9 @@ lint: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	$(RUN) -m benchmarks
+
+bench-peers: $(VENV)/.installed-dev
+	$(RUN) -m benchmarks peers
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis \
