@@ -71,7 +71,8 @@ class RunLogs:
     def config(self, number: int) -> LogConfig:
         """NetQASM's configuration for the programs of a round."""
         place = self._place(number)
-        place.mkdir(exist_ok=True)
+        if self._rounds > 1 and self.directory is not None:
+            place.mkdir()
         reset_struct_loggers()
         return LogConfig(
             log_subroutines_dir=str(place),

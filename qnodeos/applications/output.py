@@ -84,9 +84,10 @@ def capturing() -> Iterator[None]:
     netqasm = get_netqasm_logger()
     others = logging.getLogger()
     before = netqasm.level, list(netqasm.handlers), list(others.handlers)
-    if netqasm.getEffectiveLevel() > logging.INFO:
+    others_from = netqasm.getEffectiveLevel()
+    if others_from > logging.INFO:
         netqasm.setLevel(logging.INFO)
-    netqasm.handlers = [_Router(before[1], logging.WARNING)]
+    netqasm.handlers = [_Router(before[1], others_from)]
     others.handlers = [_Router(before[2], logging.NOTSET)]
     try:
         with redirect_stdout(_Stream(sys.stdout)):

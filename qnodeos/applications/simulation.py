@@ -235,7 +235,9 @@ class _Simulator:
         messages = Messages(application.programs)
         for handles in system.nodes.values():
             handles.cnpu.board.on_message = messages.note
-        token = external.simulation.set(_Observer(system, self._options.on_close))
+        token = external.simulation.set(
+            _Observer(system, self._options.on_close, self._options.log_dir is not None)
+        )
         try:
             with seeded(f"{self._options.seed}/{number}/programs"):
                 outcome = network.attempt(specs, limits=self._options.limits)
@@ -287,6 +289,7 @@ class _Observer:
 
     system: NetworkSystem | TwoNodes
     closing: OnClose | None
+    keeps_logs: bool
 
     def qubit_state(self, connection: Any, virtual: int, *, is_reduced: bool) -> Any:
         if isinstance(self.system, TwoNodes):

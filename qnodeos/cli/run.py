@@ -35,7 +35,7 @@ _SWITCH_INTERVAL_S: Final = 0.0002
 """A program that computes lets one that has got its message run after this time (assumed;
 Python's own 5 ms are longer than a qubit lives)."""
 _MAX_TRACE_EVENTS: Final = 1 << 24
-MAX_ROUNDS: Final = 1_000_000
+MAX_ROUNDS: Final = 100_000
 
 _SIMULATION: Final = frozenset(
     ["network", "device", "backend", "profile", "seed", "rounds", "max_steps"]
@@ -362,14 +362,24 @@ def _check_options(
             "a script simulates its own nodes; leave --node out", param_hint="--node"
         )
     is_simulated = node_file is None
+    network = [name for name in ("network", "device", "backend") if _is_given(context, name)]
+    if len(network) > 1:
+        raise typer.BadParameter(
+            "each of them says which nodes there are; name one",
+            param_hint=" ".join(f"--{name}" for name in network),
+        )
     for name in sorted(_SERVICE if is_simulated else _SIMULATION):
-        source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE":
+        if _is_given(context, name):
             where = "running services (--node)" if is_simulated else "simulated nodes"
             raise typer.BadParameter(
                 f"has a meaning only on {where}; leave it out",
                 param_hint=f"--{name.replace('_', '-')}",
             )
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _check_pool(pool: int, cnpu: RemoteCnpu) -> None:

@@ -344,6 +344,17 @@ def test_inputs_of_the_command_line(pair, tmp_path):
     assert [len(result["outcomes"]) for result in one["results"].values()] == [2, 2]
 
 
+def test_networks_of_the_command_line(pair, tmp_path):
+    links = "links: [{between: [bob, hub]}, {between: [hub, alice]}]"
+    (tmp_path / "ours.yaml").write_text(f"nodes: {{alice: {{}}, hub: {{}}, bob: {{}}}}\n{links}")
+    names = NETWORK.replace("%s", "Generic").replace("delft", "alice").replace("paris", "bob")
+    (tmp_path / "theirs.yaml").write_text(names)
+    for name in ("ours", "theirs"):
+        command("--app-dir", pair, "--network", tmp_path / f"{name}.yaml", "--json", tmp_path / "r")
+        [one] = json.loads((tmp_path / "r").read_text())["rounds"]
+        assert one["results"]["app_alice"] == one["results"]["app_bob"]
+
+
 def test_many_rounds(pair):
     said = command("--app-dir", pair, "--rounds", 20, "--device", "nv")
     assert "alice: " in said
@@ -413,6 +424,7 @@ def test_a_script_that_raises(tmp_path):
         (["--app-dir", ".", "--pool", "3"], "only on running services"),
         (["app.py", "--node", "n.yaml", "--seed", "3"], "only on simulated nodes"),
         (["--sdk-script", "s.py", "--node", "n.yaml"], "simulates its own nodes"),
+        (["--app-dir", ".", "--network", "n.yaml", "--device", "nv"], "name one"),
     ],
 )
 def test_what_has_no_meaning_is_refused(arguments, words):
