@@ -19,7 +19,7 @@ from qnodeos.qdevice.instructions import Axis, Opcode
 from qnodeos.qdevice.outcomes import BellState
 from tests.system.watched_runs import Watcher
 
-FEW = 4
+FEW = 6
 FIELDS = {"name", "device", "passed", "criterion", "detail"}
 
 
