@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from qnodeos.assembly import (
     load_profile,
 )
 from qnodeos.cnpu.external import install
-from qnodeos.errors import ConfigurationError, ProgramError
+from qnodeos.errors import ConfigurationError, ProgramError, QNodeOSError
 from qnodeos.experiments.network_analysis import analyse_pairs
 from qnodeos.experiments.network_pairs import (
     PairsSettings,
@@ -158,28 +159,23 @@ def ring() -> NetworkSystem:
     return build_network(network, load_profile("zero"), 1, trace_capacity=1 << 14)
 
 
-def ask(system: NetworkSystem, source: str, destination: str, pairs: int = 3) -> list[list[int]]:
-    """Pairs that are measured at both ends."""
+def both_ends(source: str, destination: str, pairs: int) -> list[ProgramSpec]:
+    """The programs of two nodes that keep pairs and measure them then."""
     install()
     from qnodeos.experiments.programs import pair_ends
 
-    both = {"pairs": pairs, "on_pair": lambda number: None}
-    return system.network.run(
-        [
-            ProgramSpec(
-                source,
-                "create",
-                pair_ends.create,
-                {"node": source, "peer": destination, "bases": (), **both},
-            ),
-            ProgramSpec(
-                destination,
-                "receive",
-                pair_ends.receive,
-                {"node": destination, "peer": source, "measured": False, **both},
-            ),
-        ]
-    )
+    both: dict[str, Any] = {"pairs": pairs, "on_pair": lambda number: None}
+    ours = both | {"node": source, "peer": destination, "bases": ()}
+    theirs = both | {"node": destination, "peer": source, "measured": False}
+    return [
+        ProgramSpec(source, "create", pair_ends.create, ours),
+        ProgramSpec(destination, "receive", pair_ends.receive, theirs),
+    ]
+
+
+def ask(system: NetworkSystem, source: str, destination: str, pairs: int = 3) -> list[list[int]]:
+    """Pairs between two nodes; returns what both ends measured."""
+    return system.network.run(both_ends(source, destination, pairs))
 
 
 def swaps(system: NetworkSystem) -> dict[str, int]:
@@ -234,6 +230,44 @@ def test_a_node_leaves_once_and_comes_back_once():
             system.remove("a")
         with pytest.raises(ConfigurationError, match="no node 'x' is there"):
             system.remove("x")
+
+
+HEXAGON = ["a", "b", "c", "d", "e", "f"]
+CHORDS = [("a", "d"), ("b", "e")]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whoever_comes_and_goes_nothing_is_left_over(seed):
+    rng = Random(seed)
+    links = [(HEXAGON[n], HEXAGON[(n + 1) % 6]) for n in range(6)]
+    network = NetworkDescription.joined(
+        HEXAGON, links + CHORDS, GenericDevice(qubits=2 + seed), werner(0.95, 0.05)
+    )
+    with build_network(network, load_profile("zero"), seed, trace_capacity=1 << 10) as system:
+        clock = system.network.clock
+
+        def come_or_go(name: str) -> None:
+            (system.add_back if name in system.absent else system.remove)(name)
+
+        for _ in range(4):
+            after_ns = round(rng.uniform(0, 20e6))
+            clock.call_at(clock.now_ns + after_ns, come_or_go, rng.choice(HEXAGON))
+        ends = rng.sample(HEXAGON, 6)
+        specs = [
+            spec
+            for source, destination in zip(ends[:3], ends[3:], strict=True)
+            for spec in both_ends(source, destination, pairs=5)
+        ]
+        for program in system.network.attempt(specs).programs:
+            assert program.error is None or isinstance(program.error, QNodeOSError)
+        for name in list(system.absent):
+            system.add_back(name)
+        system.network.settle()
+        for handles in system.nodes.values():
+            kernel = handles.node.kernel
+            assert len(kernel.qmmu.free_qubits()) == 2 + seed
+            assert not kernel.network_layer.circuits
+            assert not kernel.processes
 
 
 # --- the commands -----------------------------------------------------------------------
