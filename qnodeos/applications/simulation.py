@@ -271,6 +271,10 @@ class _Simulator:
             current_output.set(output)  # in the context of this program alone
             try:
                 return entry(**arguments)
+            except SystemExit as request:  # it may end itself, but not the simulation
+                raise ProgramError(
+                    f"it called sys.exit({request.code!r}); return instead"
+                ) from None
             finally:
                 output.finish()
 

@@ -37,7 +37,8 @@ def check_inputs(name: str, function: Callable[..., Any], inputs: Mapping[str, A
     try:
         signature.bind(**inputs)
     except TypeError as error:
+        title = getattr(function, "__name__", name)
         raise ConfigurationError(
-            f"program {name} cannot start with these inputs: {error}. It is "
-            f"{function.__name__}{signature}; give inputs with --input NAME=VALUE or --inputs FILE"
+            f"program {name} cannot start with these inputs: {error}. It is {title}{signature}; "
+            "give inputs with --input NAME=VALUE or --inputs FILE"
         ) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -173,6 +174,12 @@ def test_the_other_program_is_told_of_too():
     assert isinstance(one.errors["bob"], ValueError)
     assert "program bob failed: ValueError: out of luck" in str(one.problem)
     assert "alice for a message from bob" in str(one.problem)
+
+
+def test_a_program_cannot_end_the_simulation():
+    one = run(nothing, lambda: sys.exit(3))
+    assert one.results == {"app_alice": "done"}
+    assert "program bob failed: ProgramError: it called sys.exit(3)" in str(one.problem)
 
 
 def test_what_a_program_raised_is_the_cause():

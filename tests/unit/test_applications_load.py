@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from textwrap import dedent
 
@@ -115,6 +116,12 @@ def test_inputs_of_one_role_leave_those_of_others(folder):
 def test_a_program_without_its_argument_is_refused():
     application = Application.from_functions({"alice": lambda needed: needed})
     with pytest.raises(ConfigurationError, match="needed"):
+        application.check_inputs()
+
+
+def test_a_callable_without_a_name_is_a_program_too():
+    application = Application.from_functions({"alice": partial(lambda needed: needed)})
+    with pytest.raises(ConfigurationError, match="program alice cannot start"):
         application.check_inputs()
 
 
