@@ -22,6 +22,8 @@ from qnodeos.experiments.network_times import FlowTimes, places_of, success_in_a
 from qnodeos.qnpu.routes import make_routes
 from sim.noise import NS_PER_MS
 
+NO_LATENCIES: Final = "zero"
+"""The latency profile for which something is predicted."""
 QUBITS_EACH: Final = 2
 """Qubits of a repeater that a circuit needs."""
 
@@ -60,9 +62,14 @@ def predict(
         measured: whether both ends measure at once, in X, Y and Z in turn.
 
     Raises:
-        ConfigurationError: there is no path, nothing is predicted for the devices on it, or
-            flows wait for each other at more than one node.
+        ConfigurationError: there is no path, nothing is predicted for the devices on it or for
+            the software, or flows wait for each other at more than one node.
     """
+    if network.latencies != NO_LATENCIES:
+        raise ConfigurationError(
+            f"nothing is predicted for software with the latencies of the profile "
+            f"{network.latencies}"
+        )
     paths = [find_path(network, source, destination) for source, destination in flows]
     for name in dict.fromkeys(name for path in paths for name in path):
         if not isinstance(network.nodes[name].device, GenericDevice):

@@ -30,8 +30,9 @@ from qnodeos.experiments.network_pairs import (
     run_pairs,
 )
 from qnodeos.experiments.network_prediction import predict
+from qnodeos.experiments.network_sharing import Hop, shared_turns
 from qnodeos.trace.events import Event
-from sim.entangled_state import WernerProtocol
+from sim.entangled_state import BitFlipProtocol, WernerProtocol
 from sim.link import LinkParameters
 from sim.network import ProgramSpec
 from tests.system.bench import Z_LIMIT
@@ -127,6 +128,18 @@ def test_all_leaves_of_a_star_of_32_get_pairs_at_once_as_predicted():
     result = compared(PairsSettings(network, flows, 12))
     assert_as_predicted(result["mean"]["fidelity"])
     assert_as_predicted(result["mean"]["rate_hz"])
+
+
+def test_flips_of_two_links_cancel_as_often_as_predicted():
+    flips = LinkParameters(
+        attempt_period_ns=10_000,
+        attempts_per_batch=10,
+        protocol=BitFlipProtocol(fidelity=0.9, success_probability=0.5),
+    )
+    network = NetworkDescription.chain(3, None, flips)
+    result = compared(PairsSettings(network, ends_of_chain(network), 5))
+    assert_as_predicted(result["mean"]["fidelity"])
+    assert result["mean"]["fidelity"]["predicted"] == pytest.approx(0.9**2 + 0.1**2)
 
 
 def test_the_same_seed_gives_the_same_pairs_and_another_one_others():
@@ -349,6 +362,21 @@ def test_waiting_is_averaged_over_the_geometric_distribution():
     network = NetworkDescription.chain(2, GenericDevice(physics=physics), werner(1, 0.001))
     (prediction,) = predict(network, ends_of_chain(network), 100)
     assert prediction.fidelity == pytest.approx((1 + math.exp(-2 * 0.03 / 10)) / 2, abs=1e-6)
+
+
+def test_a_hub_without_enough_qubits_serves_circuits_one_after_the_other():
+    # Each flow has every second bin. One at a time, it takes three, and the next can begin at once.
+    flows = [[Hop(frozenset({place}), 1.0), Hop(frozenset({place + 2}), 1.0)] for place in (0, 1)]
+    assert [bins for _, bins in shared_turns(flows, room=2, period=4)] == pytest.approx([4, 4])
+    found = shared_turns(flows, room=1, period=4)
+    assert [bins for _, bins in found] == pytest.approx([6, 6], rel=0.01)
+    for phases, _ in found:
+        assert phases.sum() == pytest.approx(1)
+
+
+def test_nothing_is_predicted_of_software_with_latencies():
+    with pytest.raises(ConfigurationError, match="latencies of the profile paper"):
+        predict(NetworkDescription.chain(3, latencies="paper"), [("n0", "n2")], 10)
 
 
 def test_nothing_is_predicted_where_flows_share_a_link():
