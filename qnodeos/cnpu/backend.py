@@ -235,12 +235,13 @@ class QNodeOSConnection(BaseNetQASMConnection):  # type: ignore[misc]
 
         The table of branch labels, which the SDK scans linearly and never empties, is
         renewed: labels need only be unique within a subroutine. So are the registers in use,
-        of which the SDK loses one at every condition on a future: none carries a value from
-        one subroutine to the next.
+        for none carries a value from one subroutine to the next. Of the list of all addresses
+        that arrays have ever had, the SDK looks at the last.
         """
-        builder = self._builder
+        builder, memory = self._builder, self._builder._mem_mgr
         builder._label_mgr = LabelManager()
-        builder._mem_mgr._active_registers.clear()
+        memory._active_registers.clear()
+        del memory._used_array_addresses[:-1]
         builder._reset()
 
     def _commit_message(

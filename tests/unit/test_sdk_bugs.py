@@ -336,6 +336,24 @@ def test_labels_are_never_forgotten():
     assert [labels.new_label("LOOP") for _ in range(3)] == ["LOOP", "LOOP1", "LOOP2"]
 
 
+def test_addresses_of_arrays_are_never_forgotten():
+    def program(connection, socket):
+        for _ in range(30):
+            addresses.append(connection.new_array(1).address)
+            connection.flush()
+            known.append(len(connection.builder._mem_mgr._used_array_addresses))
+
+    addresses: list[int] = []
+    known: list[int] = []
+    sent_by_sdk(program)
+    assert known == list(range(1, 31))
+    known.clear()
+    sent_by(program, Flavour.VANILLA, False)
+    assert known == [1] * 30
+    # Nor used again: the kernel keeps the arrays made last.
+    assert addresses == [*range(30), *range(30)]
+
+
 def test_undefined_entries_of_a_returned_array_become_0():
     message = deserialize_return_msg(bytes(ReturnArrayMessage(address=3, values=[5, None])))
     assert message.values == [5, 0]
