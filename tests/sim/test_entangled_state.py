@@ -12,6 +12,7 @@ from qnodeos.errors import CallerError
 from qnodeos.qdevice.outcomes import BellState
 from sim.entangled_state import (
     BELL_VECTORS,
+    BitFlipProtocol,
     PerfectProtocol,
     SinglePhotonProtocol,
     WernerProtocol,
@@ -170,6 +171,24 @@ def test_a_werner_state_has_its_fidelity_and_white_noise(bell):
     assert protocol.state(bell).fidelity(BELL_VECTORS[bell]) == pytest.approx(0.85)  # a copy
     with pytest.raises(CallerError, match="never heralds"):
         protocol.state(next(iter(set(BellState) - {bell})))
+
+
+_FLIPPED = {
+    BellState.PHI_PLUS: BellState.PSI_PLUS,
+    BellState.PSI_PLUS: BellState.PHI_PLUS,
+    BellState.PHI_MINUS: BellState.PSI_MINUS,
+    BellState.PSI_MINUS: BellState.PHI_MINUS,
+}
+
+
+@pytest.mark.parametrize("bell", BellState)
+def test_a_flipped_spin_makes_the_other_bell_state_of_the_same_phase(bell):
+    protocol = BitFlipProtocol(fidelity=0.85, heralds=(bell,))
+    state = protocol.state(bell)
+    assert state.fidelity(BELL_VECTORS[bell]) == pytest.approx(0.85, abs=1e-12)
+    assert state.fidelity(BELL_VECTORS[_FLIPPED[bell]]) == pytest.approx(0.15, abs=1e-12)
+    state.qubits[0].discard()
+    assert protocol.state(bell).fidelity(BELL_VECTORS[bell]) == pytest.approx(0.85)  # a copy
 
 
 def test_the_kind_in_a_configuration_chooses_the_protocol():
