@@ -19,49 +19,35 @@ what `compile()` returns.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy, deepcopy
 from dataclasses import dataclass
 from functools import partial
 from threading import Lock
 from typing import Any, Final, TypeAlias
 
-from netqasm.lang.ir import GenericInstr, ICmd, ProtoSubroutine
+from netqasm.lang.ir import ICmd, ProtoSubroutine
 from netqasm.lang.operand import Address, ArrayEntry, ArraySlice, Register, Template
-from netqasm.lang.parsing import text as assembler
 from netqasm.lang.subroutine import Subroutine
 from netqasm.runtime.settings import get_is_using_hardware
 from netqasm.sdk.transpile import NVSubroutineTranspiler
 
-from qnodeos.api.netqasm import INSTRUCTION_BYTES
+from qnodeos.cnpu.markers import (
+    IN_PLACE,
+    INT32,
+    MAX_ANGLES,
+    ROTATIONS,
+    find_angles,
+    find_markers,
+    is_fillable,
+    mark,
+)
 from qnodeos.cnpu.nv_compiler import NVCompiler
 from qnodeos.cnpu.ranges import check_subroutine
 from qnodeos.errors import CallerError
 
-HEADER_BYTES: Final = 4
 MAX_SHAPES: Final = 1024
 """Shapes remembered per transpiler; the oldest are forgotten."""
-
-_MARKER: Final = 0x5EED0000
-_INT32: Final = struct.Struct("<i")
-_IN_PLACE: Final = frozenset(
-    (instruction.value, position)
-    for instruction, position in assembler._REPLACE_CONSTANTS_EXCEPTION
-)
-"""(instruction, operand) pairs whose constants stay in the instruction."""
-_ROTATIONS: Final = frozenset(
-    instruction.value
-    for instruction in (GenericInstr.ROT_X, GenericInstr.ROT_Y, GenericInstr.ROT_Z)
-)
-_ROTATION_OPCODES: Final = frozenset((27, 28, 29))
-"""rot_x, rot_y and rot_z, in every flavour: opcode, register, numerator, exponent."""
-_NUMERATOR_OFFSET: Final = 2
-_EXPONENT: Final = 4
-"""Of angles in units of pi/16, which every step to the bytes leaves alone."""
-_ANGLE_MARKER: Final = 0x80
-"""Above every numerator that a transpiler puts there itself (at most 31)."""
-MAX_ANGLES: Final = 0x100 - _ANGLE_MARKER
-"""Angles of a block that can be filled in."""
 
 # What follows in a shape. An instruction is its number and that of its operands.
 _VALUE, _FIXED, _ADDRESS, _ENTRY, _SLICE, _ANGLE, _OTHER, _LABEL = range(-8, 0)
@@ -97,7 +83,7 @@ class Prepared:
         filled = bytearray(self.template)
         try:
             for offset, value in zip(self.offsets, values, strict=True):
-                _INT32.pack_into(filled, offset, value)
+                INT32.pack_into(filled, offset, value)
         except struct.error:
             raise CallerError(
                 f"the program uses the number {value}, which is no 32-bit integer"
@@ -229,10 +215,10 @@ class SubroutineCache:
         numerators: Sequence[Numerator],
     ) -> Prepared | None:
         """Keep a template for a shape, or None if its values cannot simply be filled in."""
-        _mark(marked, len(numerators))
+        mark(marked, len(numerators))
         template = self._assemble(marked)
-        offsets = _find_markers(template, len(values))
-        angles = _find_angles(template, len(numerators))
+        offsets = find_markers(template, len(values))
+        angles = find_angles(template, len(numerators))
         prepared = None
         if offsets is not None and angles is not None:
             prepared = Prepared(template, offsets, angles)
@@ -258,9 +244,9 @@ class SubroutineCache:
             if command.args:
                 note(tuple(command.args))
             if (
-                instruction in _ROTATIONS
+                instruction in ROTATIONS
                 and len(numerators) < self._max_angles
-                and _is_fillable(operands)
+                and is_fillable(operands)
             ):
                 register = operands[0]
                 note(_ANGLE)
@@ -272,7 +258,7 @@ class SubroutineCache:
                 if kind is Register:
                     note(_REGISTER + (operand.index << 2 | operand.name._value_))
                 elif kind is int:
-                    if (instruction, position) in _IN_PLACE:
+                    if (instruction, position) in IN_PLACE:
                         note(_FIXED)
                         note(operand)
                     else:
@@ -404,19 +390,6 @@ def _templates_left(block: ProtoSubroutine | Subroutine) -> CallerError:
     )
 
 
-def _is_fillable(operands: Sequence[Any]) -> bool:
-    """Whether a rotation's numerator is carried through to the bytes."""
-    if len(operands) != 3:
-        return False
-    register, numerator, exponent = operands
-    kind = type(numerator)
-    return (
-        exponent == _EXPONENT
-        and type(register) is Register
-        and ((kind is int and 0 <= numerator <= 0xFF) or kind is Template)
-    )
-
-
 def _note_index(index: Any, shape: list[Any], values: list[int]) -> None:
     if type(index) is int:
         shape.append(_VALUE)
@@ -454,69 +427,3 @@ def _replace_templates(block: ProtoSubroutine) -> None:
                 0 if isinstance(operand, Template) else operand for operand in command.operands
             ]
     block._arguments = []
-
-
-def _markers() -> Iterator[int]:
-    number = _MARKER
-    while True:
-        yield number
-        number += 1
-
-
-def _mark(block: ProtoSubroutine, angles: int) -> None:
-    """Replace the values, in the order in which a shape lists them, by markers."""
-    markers = _markers()
-    numerators = iter(range(_ANGLE_MARKER, _ANGLE_MARKER + angles))
-    for command in block.commands:
-        if not isinstance(command, ICmd):
-            continue
-        instruction = command.instruction.value
-        if instruction in _ROTATIONS and _is_fillable(command.operands):
-            numerator = next(numerators, None)
-            if numerator is not None:
-                command.operands[1] = numerator
-                continue
-        for position, operand in enumerate(command.operands):
-            if type(operand) is int:
-                if (instruction, position) not in _IN_PLACE:
-                    command.operands[position] = next(markers)
-            elif isinstance(operand, Address):
-                command.operands[position] = Address(next(markers))
-            elif isinstance(operand, ArrayEntry | ArraySlice):
-                operand.address = Address(next(markers))
-                names = ("index",) if isinstance(operand, ArrayEntry) else ("start", "stop")
-                for name in names:
-                    if type(getattr(operand, name)) is int:
-                        setattr(operand, name, next(markers))
-    block._arguments = []
-
-
-def _find_markers(template: bytes, count: int) -> tuple[int, ...] | None:
-    """Where each marker is in the template; None unless each is there exactly once."""
-    found: dict[int, int] = {}
-    for start in range(HEADER_BYTES, len(template), INSTRUCTION_BYTES):
-        for offset in range(start + 1, start + INSTRUCTION_BYTES - _INT32.size + 1):
-            marker = _INT32.unpack_from(template, offset)[0] - _MARKER
-            if 0 <= marker < count:
-                if marker in found:
-                    return None
-                found[marker] = offset
-    if len(found) != count:
-        return None
-    return tuple(found[marker] for marker in range(count))
-
-
-def _find_angles(template: bytes, count: int) -> tuple[int, ...] | None:
-    """Where each marker of an angle is; None unless each is there exactly once."""
-    found: dict[int, int] = {}
-    for start in range(HEADER_BYTES, len(template), INSTRUCTION_BYTES):
-        offset = start + _NUMERATOR_OFFSET
-        marker = template[offset] - _ANGLE_MARKER
-        is_angle = template[start] in _ROTATION_OPCODES and template[offset + 1] == _EXPONENT
-        if is_angle and 0 <= marker < count:
-            if marker in found:
-                return None
-            found[marker] = offset
-    if len(found) != count:
-        return None
-    return tuple(found[marker] for marker in range(count))
