@@ -19,39 +19,41 @@ class Messages:
 
     Args:
         roles: of the application.
+        keeps_log: whether they are to be logged as well.
 
     Attributes:
         received: by role, in order: the role it came from, and its text.
         log: by role, in order: what was sent and received, as NetQASM logs it.
     """
 
-    def __init__(self, roles: Iterable[str]) -> None:
+    def __init__(self, roles: Iterable[str], *, keeps_log: bool) -> None:
         self.received: dict[str, list[tuple[str, str]]] = {role: [] for role in roles}
         self.log: dict[str, list[dict[str, Any]]] = {role: [] for role in self.received}
+        self._keeps_log = keeps_log
 
     def note(self, key: tuple[str, str, int], message: Any, is_sent: bool) -> None:
         """A message was sent or received; see `qnodeos.cnpu.virtual.MessageBoard`."""
         source, destination, socket_id = key
-        owner = source if is_sent else destination
-        if len(self.log.get(owner, ())) >= MAX_MESSAGES:
+        received = self.received.get(destination)
+        if not is_sent and received is not None and len(received) < MAX_MESSAGES:
+            received.append((source, _text(message)))
+        log = self.log.get(source if is_sent else destination)
+        if not self._keeps_log or log is None or len(log) >= MAX_MESSAGES:
             return
         text = _text(message)
-        if not is_sent and destination in self.received:
-            self.received[destination].append((source, text))
-        if owner in self.log:
-            did = f"to {destination} was sent" if is_sent else f"from {source} was received"
-            entry = ClassCommLogEntry(
-                WCT=str(datetime.now()),
-                HLN=None,
-                HFL=None,
-                INS="SEND" if is_sent else "RECV",
-                MSG=text,
-                SEN=source,
-                REC=destination,
-                SOD=socket_id,
-                LOG=f"a message {did}: {text}",
-            )
-            self.log[owner].append(asdict(entry))
+        did = f"to {destination} was sent" if is_sent else f"from {source} was received"
+        entry = ClassCommLogEntry(
+            WCT=str(datetime.now()),
+            HLN=None,
+            HFL=None,
+            INS="SEND" if is_sent else "RECV",
+            MSG=text,
+            SEN=source,
+            REC=destination,
+            SOD=socket_id,
+            LOG=f"a message {did}: {text}",
+        )
+        log.append(asdict(entry))
 
 
 def _text(message: Any) -> str:

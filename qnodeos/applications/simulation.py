@@ -232,7 +232,7 @@ class _Simulator:
         outputs = {role: ProgramOutput(role, self._options.echo) for role in application.programs}
         log_config = logs.config(number)
         specs = [self._spec(role, output, log_config) for role, output in outputs.items()]
-        messages = Messages(application.programs)
+        messages = Messages(application.programs, keeps_log=self._options.log_dir is not None)
         for handles in system.nodes.values():
             handles.cnpu.board.on_message = messages.note
         token = external.simulation.set(

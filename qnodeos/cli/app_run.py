@@ -199,7 +199,9 @@ def _complain(one: Round) -> None:
 def _write(name: str, how: Simulated, *, complete: bool) -> None:
     summary = {
         "application": name,
-        "backend": "behavioural (simulated)",
+        "backend": f"{how.backend or 'behavioural'} (simulated)",
+        "network": None if how.network is None else str(how.network),
+        "device": how.device,
         "seed": how.seed,
         "profile": how.profile,
         "complete": complete,

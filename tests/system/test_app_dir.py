@@ -329,6 +329,7 @@ def test_run_app_dir(pair, tmp_path):
     assert "1 round in" in said
     written = json.loads((tmp_path / "r.json").read_text())
     assert written["application"] == "pair"
+    assert written["backend"] == "behavioural (simulated)"
     assert written["complete"] is True
     [one] = written["rounds"]
     assert one["results"]["app_alice"] == one["results"]["app_bob"]
