@@ -17,8 +17,7 @@ talking in between; the creator's announcement afterwards confirms it.
 Both ends also tell when a program opens an ER socket and when it has ended, so that a receive
 request for which nothing was asked does not wait for a program that is gone.
 
-A request may also be for a segment of a circuit (`qnodeos.qnpu.network_layer`). It names no
-ER sockets; the network layer makes, accepts and drops it, and takes its pair, at both ends.
+A request may also be for a segment of a circuit: `qnodeos.qnpu.segment_requests`.
 
 When the connection to a neighbour is lost, both ends drop what they had agreed, with an
 error for the programs it was for, and start afresh when it is back: only requests that were
@@ -27,22 +26,18 @@ not accepted yet are kept, and offered again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
-from typing import Final, Protocol
 
 from qnodeos.api.peer import (
     Accept,
     Announce,
     Cancel,
-    EntanglementType,
     Offer,
     PairLost,
     PeerMessage,
     Reject,
-    RequestTerms,
-    Segment,
     SocketClosed,
     SocketOpened,
 )
@@ -53,70 +48,16 @@ from qnodeos.errors import (
     PeerProtocolError,
     QNodeOSError,
 )
-from qnodeos.limits import Limits
 from qnodeos.qdevice.outcomes import BellState
-from qnodeos.qnpu.entanglement import INT32_MAX, EntanglementManager, ErSocket, UserRequest
+from qnodeos.qnpu.entanglement import INT32_MAX, ErSocket, UserRequest
 from qnodeos.qnpu.link_queue import Link, LinkRequest
 from qnodeos.qnpu.link_terms import are_valid, terms_of
-from qnodeos.qnpu.process import ProcessState, UserProcess
-from qnodeos.qnpu.request_queues import RequestQueues
-
-NO_SOCKET: Final = -1
-"""Number of the ER sockets of a request that is for a segment of a circuit."""
+from qnodeos.qnpu.process import ProcessState
+from qnodeos.qnpu.segment_requests import SegmentRequests
 
 
-class Segments(Protocol):
-    """Who looks after the segments of circuits: the network layer."""
-
-    def offered(self, peer: int, offer: Offer) -> None:
-        """A neighbour offers a segment; it waits until it is accepted, or given up there."""
-        ...
-
-    def made(self, request: LinkRequest, physical: int, tick: int) -> None:
-        """Our half of a segment's pair, as that of Phi+, is in a physical qubit."""
-        ...
-
-    def failed(self, segment: Segment, reason: str) -> None:
-        """A segment cannot be made."""
-        ...
-
-
-class LinkLayer(RequestQueues):
-    """Requests and pairs of all links of a node.
-
-    Args:
-        node_id: of this node.
-        peers: ids of its neighbours.
-        entanglement: knows the ER sockets.
-        limits: all bounds.
-        send: sends a message to a peer.
-        fault: aborts a process because of an error in one of its requests.
-        next_bin, has_schedule: see `RequestQueues`.
-
-    Attributes:
-        segments: looks after the segments of circuits; without it there are none.
-    """
-
-    def __init__(
-        self,
-        node_id: int,
-        peers: Iterable[int],
-        entanglement: EntanglementManager,
-        limits: Limits,
-        send: Callable[[int, PeerMessage], None],
-        fault: Callable[[UserProcess, QNodeOSError], None],
-        next_bin: Callable[[], int],
-        has_schedule: Callable[[], bool] = lambda: True,
-    ) -> None:
-        super().__init__(peers, limits, fault, next_bin, has_schedule)
-        self._node_id = node_id
-        self._entanglement = entanglement
-        self._send_up = send
-        self.segments: Segments | None = None
-
-    def _send(self, peer: int, message: PeerMessage) -> None:
-        if self.links[peer].is_up:  # a neighbour that is away will be told anew, or not at all
-            self._send_up(peer, message)
+class LinkLayer(SegmentRequests):
+    """Requests and pairs of all links of a node; arguments as for `SegmentRequests`."""
 
     # --- connections ------------------------------------------------------------------
 
@@ -354,16 +295,6 @@ class LinkLayer(RequestQueues):
         if process is not None:
             self._fault(process, error)
 
-    def _accept(self, peer: int, offer: Offer) -> LinkRequest:
-        # The creator may be attempting anything in the queue, so it needs a whole bin to hear
-        # of the acceptance; if there is nothing, it cannot but wait for it.
-        earliest_bin = self._next_bin() + bool(self.links[peer].queue)
-        start_bin = max(offer.terms.start_bin, earliest_bin)
-        request = LinkRequest(peer, offer.create_id, peer, offer.terms, None, True, 0, start_bin)
-        self._enqueue(request)
-        self._send(peer, Accept(offer.create_id, start_bin))
-        return request
-
     def _on_pair_lost(self, peer: int, link: Link, create_id: int, index: int) -> None:
         if create_id in link.segments_made:
             self._segment_failed(
@@ -382,51 +313,6 @@ class LinkLayer(RequestQueues):
             if delivered_id == create_id and process.state is not ProcessState.ENDED:
                 self._fault(process, EntanglementRequestError(reason))
                 return
-
-    # --- segments of circuits ---------------------------------------------------------
-
-    def offer_segment(self, peer: int, segment: Segment, priority: int) -> LinkRequest:
-        """Offer to make one pair for a segment with a neighbour that comes after us."""
-        start_bin = self._next_bin()
-        terms = RequestTerms(
-            socket_id=NO_SOCKET,
-            remote_socket_id=NO_SOCKET,
-            kind=EntanglementType.KEEP,
-            pairs=1,
-            remote_rotations=(),
-            remote_random_basis=0,
-            start_bin=start_bin,
-            priority=priority,
-            segment=segment,
-        )
-        create_id = self._entanglement.take_create_id()
-        request = LinkRequest(self._node_id, create_id, peer, terms, None, False, 0, start_bin)
-        self._enqueue(request)
-        self._send(peer, Offer(create_id, terms))
-        return request
-
-    def accept_segment(self, peer: int, offer: Offer) -> LinkRequest:
-        """Accept the segment a neighbour offered that comes before us."""
-        return self._accept(peer, offer)
-
-    def drop_segment(self, request: LinkRequest) -> None:
-        """Forget a segment's request, if it is not done; the neighbour does so by itself."""
-        self._withdraw(request)
-
-    def segment_made(self, request: LinkRequest, physical: int, tick: int) -> None:
-        """Hand our half of a segment's pair to the network layer."""
-        assert self.segments is not None
-        self.segments.made(request, physical, tick)
-
-    def segment_lost(self, request: LinkRequest, reason: str) -> None:
-        """Our device could not make a segment's pair, or has lost our half of it."""
-        self._withdraw(request)
-        assert request.segment is not None
-        self._segment_failed(request.segment, reason)
-
-    def _segment_failed(self, segment: Segment, reason: str) -> None:
-        assert self.segments is not None
-        self.segments.failed(segment, reason)
 
     # --- sockets and processes --------------------------------------------------------
 
