@@ -15,7 +15,7 @@ from qnodeos.errors import ChildProcessFailedError
 
 WORKER: Final = Path(__file__).with_name("worker.py")
 TRIES: Final = 5
-START_S: Final = 20.0
+START_S: Final = 60.0
 CIRCUIT_S: Final = 1.0
 """Much longer than a circuit takes: SimulaQron then hangs, as it does now and then."""
 

@@ -11,6 +11,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from typer.testing import CliRunner
+
+from qnodeos import cli
 from qnodeos.applications.template import write_application
 from qnodeos.cli.two_nodes import write_two_nodes
 from tests.service.test_two_nodes import LAB, NODE
@@ -74,19 +77,30 @@ SIMULATED = [step for step in steps() if TWO_NODES not in step.command]
 SERVICES = [step for step in steps() if TWO_NODES in step.command]
 
 
-def test_commands_in_virtual_time(tmp_path):
+def run(command: str, place: Path) -> tuple[str, int]:
+    """Run a command to its end; in this process if it is ours, which is quicker."""
+    program, *others = shlex.split(command)
+    if program == "qnodeos":
+        done = CliRunner().invoke(cli.app, others)
+        return done.output, done.exit_code
+    process = start(command, place)
+    printed, _ = process.communicate(timeout=PATIENCE_S)
+    return printed, process.returncode
+
+
+def test_commands_in_virtual_time(tmp_path, monkeypatch):
     assert len(SIMULATED) > 10
+    monkeypatch.chdir(tmp_path)
     for step in SIMULATED:
         if step.path:
             (tmp_path / step.path).write_text(step.expected, "utf-8")
             continue
-        process = start(step.command, tmp_path)
-        printed, _ = process.communicate(timeout=PATIENCE_S)
+        printed, code = run(step.command, tmp_path)
         if "pytest" in step.command:  # which prints the time it took
             assert without_numbers(printed) == without_numbers(step.expected), step.command
         else:
             assert printed == step.expected, step.command
-        assert process.returncode == 0, step.command
+        assert code == 0, step.command
 
 
 def test_commands_on_services(tmp_path):

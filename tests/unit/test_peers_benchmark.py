@@ -14,6 +14,7 @@ pytest.importorskip("benchmarks", reason="needs the source tree")
 from typer.testing import CliRunner
 
 from benchmarks import __main__ as command
+from benchmarks.measure import Effort
 from benchmarks.peers import comparison, environment, ours, theirs
 from benchmarks.peers.comparison import System, check, compare, figures_of, speeds_of
 from benchmarks.peers.programs import PROGRAMS
@@ -114,7 +115,7 @@ def test_it_is_given_up_in_the_end(tmp_path, monkeypatch):
 def test_an_environment_that_is_there_is_used(tmp_path, monkeypatch):
     stamp = hashlib.sha256(environment.CONSTRAINTS.read_bytes()).hexdigest()
     (tmp_path / "installed").write_text(stamp, "utf-8")
-    monkeypatch.setattr(environment.venv, "create", None)
+    monkeypatch.setattr("venv.create", None)
     assert environment.ensure(tmp_path) == tmp_path / "bin" / "python"
 
 
@@ -126,7 +127,7 @@ def test_the_back_end_is_among_the_pins():
 def test_the_whole_comparison_uses_both(monkeypatch):
     monkeypatch.setattr(comparison, "ensure", lambda: "python")
     monkeypatch.setattr(
-        comparison.theirs,
+        theirs,
         "run",
         lambda python, program, circuits, is_tuned: (
             {
@@ -137,5 +138,5 @@ def test_the_whole_comparison_uses_both(monkeypatch):
             0,
         ),
     )  # fmt: skip
-    outcome = comparison.run(comparison.Effort(rounds=1, fraction=0.01))
+    outcome = comparison.run(Effort(rounds=1, fraction=0.01))
     assert len(outcome.figures) == 2 * len(PROGRAMS)

@@ -18,6 +18,7 @@ class Observer:
     """Sees the qubits of a network; see `qnodeos.cnpu.external.Simulation`."""
 
     system: NetworkSystem
+    keeps_logs: bool = False
 
     def qubit_state(self, connection: Any, virtual: int, *, is_reduced: bool) -> NDArray[Any]:
         """See `qnodeos.cnpu.external.Simulation`."""
