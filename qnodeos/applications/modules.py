@@ -64,7 +64,7 @@ class ApplicationModules:
         for entry in Path(self._directory).iterdir():
             name = entry.stem if entry.suffix == ".py" else entry.name
             is_module = entry.suffix == ".py" or any(entry.glob("*.py"))
-            if is_module and name.isidentifier():
+            if is_module and "." not in name:
                 names.add(name)
         return frozenset(names - _SHARED)
 

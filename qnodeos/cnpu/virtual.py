@@ -478,14 +478,18 @@ class VirtualProgram:
         if timeout_s is not None:
             deadline_ns = self._local_ns + round(timeout_s * _S_IN_NS)
 
-        def sent() -> list[tuple[int, int]]:
-            """Arrival times of what has been sent, and whose each is."""
-            arrivals = [(board.peek(key), place) for place, key in enumerate(keys)]
-            return sorted((time_ns, place) for time_ns, place in arrivals if time_ns is not None)
-
-        if not sent():
-            self._await_message(keys, deadline_ns, f"a message from {' or '.join(sources)}")
-        first = sent()[:1]
+        clock = self._cnpu.clock
+        reason = f"a message from {' or '.join(sources)}"
+        while True:
+            sent = [(board.peek(key), place) for place, key in enumerate(keys)]
+            first = sorted((time_ns, place) for time_ns, place in sent if time_ns is not None)[:1]
+            until_ns = min((time_ns for time_ns, _ in first), default=deadline_ns)
+            if deadline_ns is not None and until_ns is not None:
+                until_ns = min(until_ns, deadline_ns)
+            if until_ns is not None and until_ns <= clock.now_ns:
+                break
+            # What was sent is still on the way, and another may overtake it.
+            self._await_message(keys, until_ns, reason)
         if not first or (deadline_ns is not None and first[0][0] > deadline_ns):
             self._local_ns = max(self._local_ns, deadline_ns or 0)
             raise TimeoutError(f"no message from {' or '.join(sources)} came within {timeout_s} s")

@@ -35,6 +35,7 @@ def folder(tmp_path: Path) -> Path:
 def test_roles_are_the_files_and_run_on_nodes_of_their_names(folder):
     application = load_application(folder)
     assert application.name == "game"
+    assert not any(name.startswith("app_") for name in sys.modules)
     assert application.allocation == {"alice": "alice", "bob": "bob"}
     assert application.nodes == ["alice", "bob"]
     assert application.inputs == {"alice": {}, "bob": {}}
@@ -76,6 +77,12 @@ def test_a_wrong_file_is_named(folder, files, words):
     write(folder, **files)
     with pytest.raises(ConfigurationError, match=words):
         load_application(folder)
+
+
+def test_a_role_of_any_name(tmp_path):
+    folder = write(tmp_path / "odd", **{"app_node-1_py": ALICE})
+    assert list(load_application(folder).programs) == ["node-1"]
+    assert "app_node-1" not in sys.modules
 
 
 def test_what_is_no_application(tmp_path):

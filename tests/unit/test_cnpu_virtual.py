@@ -413,6 +413,44 @@ def test_looking_for_a_message_takes_a_little_time():
     assert bench.run(program)[0].result == (3, 40_000)
 
 
+def test_of_several_senders_the_message_that_arrives_first_is_first():
+    """One that is sent later, but not so far, overtakes one that is under way."""
+
+    def receiver() -> list[tuple[str, str, int]]:
+        taken = []
+        for _ in range(2):
+            source, message = find_host().receive_any(["alice", "bob"], "carol", 3)
+            taken.append((source, message, bench.clock.now_ns))
+        return taken
+
+    bench = Bench()
+    bench.board.post(("alice", "carol", 3), 9 * MS, "slow")
+    bench.clock.call_at(2 * MS, bench.board.post, ("bob", "carol", 3), 5 * MS, "quick")
+    [program] = bench.run(receiver)
+    assert program.result == [("bob", "quick", 5 * MS), ("alice", "slow", 9 * MS)]
+
+
+def test_waiting_for_several_senders_has_an_end():
+    def receiver() -> int:
+        with pytest.raises(TimeoutError, match=r"alice or bob came within 0.004 s"):
+            find_host().receive_any(["alice", "bob"], "carol", 3, timeout_s=0.004)
+        return bench.clock.now_ns
+
+    bench = Bench()
+    bench.board.post(("alice", "carol", 3), 5 * MS, "late")
+    [program] = bench.run(receiver)
+    assert program.result == 4 * MS
+    assert bench.board.take(("alice", "carol", 3)) == "late"
+
+
+def test_the_board_tells_of_messages_when_they_are_sent_and_received():
+    board, seen = MessageBoard(), []
+    board.on_message = lambda *what: seen.append(what)
+    board.post(KEY, 3, "x")
+    board.take(KEY)
+    assert seen == [(KEY, "x", True), (KEY, "x", False)]
+
+
 def test_two_programs_cannot_wait_for_the_same_message():
     def program() -> Any:
         return find_host().receive("alice", "bob", 0)
