@@ -229,9 +229,10 @@ def test_what_a_state_shares_with_a_third_qubit_survives(other):
     assert device.entangled_with(0) == [(device, 0), (device, 2)]
 
 
-def test_an_initialised_qubit_leaves_its_partner_mixed():
-    bench = alone(RegisterPhysics.generic(2))
-    bench.do([ini(0), ini(1), sqg(Axis.X, 8, 0), tqg(Axis.X, 8, 0, 1), ini(0)])
+@pytest.mark.parametrize("overwriting", [ini(0), mov(2, 0)])
+def test_an_overwritten_qubit_leaves_its_partner_mixed_and_alone(overwriting):
+    bench = alone(RegisterPhysics.generic(3))
+    bench.do([ini(0), ini(1), ini(2), sqg(Axis.X, 8, 0), tqg(Axis.X, 8, 0, 1), overwriting])
     np.testing.assert_allclose(bench.nodes[0].device.state_of(1), np.eye(2) / 2, atol=1e-12)
     assert len(bench.nodes[0].device.entangled_with(1)) == 1
 

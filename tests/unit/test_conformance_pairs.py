@@ -68,7 +68,7 @@ def test_wrong_names_of_bell_states_are_caught():
     class Misnames(RegisterDevice):
         def _read_at(self, done, qubits, read_out, herald=None) -> None:
             def misnamed() -> Outcome:
-                outcome = read_out()
+                outcome: Outcome = read_out()
                 return swaps.get(outcome, outcome)
 
             super()._read_at(done, qubits, misnamed, herald)
