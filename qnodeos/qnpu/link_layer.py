@@ -82,7 +82,6 @@ class LinkLayer(SegmentRequests):
         link.announced.clear()
         link.delivered.clear()
         link.segments_made.clear()
-        link.partners.clear()
         link.sequence = link.quiet_before_bin = 0
         for request in agreed:
             request.cancelled = True
@@ -113,6 +112,8 @@ class LinkLayer(SegmentRequests):
         """
         link = self._link(peer)
         link.is_up = True
+        while link.closed_meanwhile:
+            self._send(peer, link.closed_meanwhile.popleft())
         for request in list(link.queue):
             self._dequeue(request)
             request.start_bin = start_bin
@@ -333,7 +334,11 @@ class LinkLayer(SegmentRequests):
             link = self.links.get(peer)
             if link is None:
                 continue
-            self._send(peer, SocketClosed(socket.socket_id, socket.remote_socket_id))
+            closed = SocketClosed(socket.socket_id, socket.remote_socket_id)
+            if link.is_up:
+                self._send(peer, closed)
+            else:
+                link.closed_meanwhile.append(closed)
             for request in link.on_socket(socket.socket_id):
                 socket.promises.pop(request.create_id, None)
                 self._withdraw(request)

@@ -16,7 +16,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
-from qnodeos.api.peer import Announce, Offer, RequestTerms, Segment
+from qnodeos.api.peer import Announce, Offer, RequestTerms, Segment, SocketClosed
 from qnodeos.qnpu.er_sockets import UserRequest
 from qnodeos.qnpu.partners import Partners
 from qnodeos.qnpu.process import UserProcess
@@ -107,6 +107,7 @@ class Link:
             and until the neighbour has heard of it, it may still attempt that one.
         begun: the request that has its first pair and is not to be interrupted, if any.
         partners: the neighbour's ER sockets.
+        closed_meanwhile: of our ER sockets, what the neighbour has to be told when it is back.
     """
 
     def __init__(self, most_ends: int = 64) -> None:
@@ -119,6 +120,7 @@ class Link:
         self.segments_made: dict[int, Segment] = {}
         self.begun: LinkRequest | None = None
         self.partners = Partners(most_ends)
+        self.closed_meanwhile: deque[SocketClosed] = deque(maxlen=most_ends)
         self._accepted: list[LinkRequest] = []
         self._due: list[LinkRequest] = []  # accepted, and to start in a bin up to the horizon
         self._horizon = -1

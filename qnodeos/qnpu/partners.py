@@ -9,6 +9,9 @@ was open together with it, and of no later one.
     our socket opens             they are partners, if the end has had none
     our socket closes            the end is spent
     SocketClosed    the end is gone: it matters to its partner only
+
+When the connection to the neighbour is back, both say again what is open, and what has closed
+meanwhile.
 """
 
 from __future__ import annotations
@@ -43,11 +46,19 @@ class Partners:
         self._ends: dict[int, _End] = {}
 
     def end_opened(self, socket_id: int, connects_to: int, ours: ErSocket | None) -> None:
-        """The neighbour has opened a socket; ``ours`` is the open one that it names."""
-        self._ends.pop(socket_id, None)
-        if len(self._ends) >= self._most:
-            del self._ends[next(iter(self._ends))]
-        self._ends[socket_id] = _End(connects_to)
+        """The neighbour has opened a socket, or says again that it is open.
+
+        Args:
+            socket_id: the neighbour's number of it.
+            connects_to: number of the socket here that it names.
+            ours: that socket, if it is open.
+        """
+        end = self._ends.get(socket_id)
+        if end is None or end.connects_to != connects_to:
+            self._ends.pop(socket_id, None)
+            if len(self._ends) >= self._most:
+                del self._ends[next(iter(self._ends))]
+            self._ends[socket_id] = _End(connects_to)
         if ours is not None:
             self.opened(ours)
 
@@ -61,7 +72,3 @@ class Partners:
         """The neighbour has closed a socket; returns its partner, which may have closed, too."""
         end = self._ends.pop(socket_id, None)
         return None if end is None else end.partner
-
-    def clear(self) -> None:
-        """The neighbour is away; it will tell anew what is open."""
-        self._ends.clear()

@@ -239,6 +239,34 @@ def test_a_program_that_ends_right_after_its_last_pair_takes_nothing(delay, kind
     lab.check_clean()
 
 
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_program_that_ends_while_the_connection_is_lost(ends):
+    lab, first, second, _ = pair(Verdict)
+    start(first, 2)
+    start(second, 1)
+    received = second.post(submit(0, recv_epr()))
+    lab.run(BIN_TICKS)
+    lab.cut()
+    lab.run(10)
+    if ends:
+        first.post(stop_app(0))
+    lab.run(10)
+    lab.mend()
+    lab.run(10)
+    if ends:
+        assert "has ended; 0 pairs came" in second.error(received).text
+    else:
+        assert received not in second.replies
+        created = first.post(submit(0, create_epr()))
+        lab.run(SOON)
+        assert first.array(created)[4] == second.array(received)[4] == 0
+        first.post(stop_app(0))
+        again = second.post(submit(0, recv_epr(base=10, virtuals=[1])))
+        lab.run(10)
+        assert "has ended; 0 pairs came" in second.error(again).text
+    lab.check_clean()
+
+
 def test_other_sockets_and_requests_go_on():
     """Two programs at each node; one of them ends."""
     lab, first, second, _ = pair(verdicts(then=Verdict()))

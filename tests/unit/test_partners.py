@@ -43,11 +43,19 @@ def test_an_end_that_names_another_socket_is_no_partner():
     assert partners.end_closed(4) is None
 
 
-def test_a_neighbour_that_is_away_has_no_ends():
-    partners, ours = Partners(8), socket()
-    partners.end_opened(0, 0, ours)
-    partners.clear()
-    assert partners.end_closed(0) is None
+def test_what_is_said_again_changes_nothing():
+    """After the connection was lost: the end is still that of the first socket."""
+    partners, first, second = Partners(8), socket(), socket()
+    partners.end_opened(0, 0, first)
+    partners.end_opened(0, 0, second)
+    assert partners.end_closed(0) is first
+
+
+def test_an_end_that_now_names_another_socket_is_another():
+    partners, first, second = Partners(8), socket(0, 0), socket(1, 0)
+    partners.end_opened(0, 0, first)
+    partners.end_opened(0, 1, second)
+    assert partners.end_closed(0) is second
 
 
 def test_so_many_ends_are_known_at_once():
