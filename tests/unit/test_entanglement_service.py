@@ -17,7 +17,7 @@ from netqasm.sdk.connection import DebugConnection
 from netqasm.sdk.epr_socket import EPRSocket
 
 from qnodeos.api.host import ArrayResult
-from qnodeos.api.peer import Announce
+from qnodeos.api.peer import Announce, EntanglementType
 from qnodeos.errors import ErrorCode
 from qnodeos.qdevice.instructions import Axis, Opcode
 from qnodeos.qdevice.outcomes import BellState
@@ -29,7 +29,7 @@ from qnodeos.qnpu.requests import (
     BASIS_ZMINUSX,
     BASIS_ZPLUSX,
 )
-from tests.unit.kernel_device import BELL, FAILED, Verdict, rotation
+from tests.unit.kernel_device import BELL, FAILED, Answer, Verdict, rotation
 from tests.unit.kernel_harness import BIN_TICKS, Lab, Node, make_node, pair, verdicts
 from tests.unit.kernel_programs import (
     create_epr,
@@ -321,6 +321,40 @@ def test_the_next_pair_waits_until_the_program_has_freed_the_qubit_of_the_last()
     received = second.post(submit(0, recv_epr(**options) + loop + "ret_arr @0\n"))  # type: ignore[arg-type]
     lab.run(2_000)
     assert first.array(created)[4::10] == second.array(received)[4::10] == (0, 1, 2)
+    lab.check_clean()
+
+
+@pytest.mark.parametrize("late", [1, 2])
+@pytest.mark.parametrize("kind", list(EntanglementType))
+def test_both_ends_are_told_the_same_though_one_device_answers_later(late, kind):
+    lab, first, second, _ = pair(Verdict, delay=lambda: 7)
+    node = (first, second)[late - 1]
+    poll, waited = node.device.poll, 0
+
+    def late_poll(tick: int) -> Answer | None:
+        nonlocal waited
+        busy = node.device.busy
+        heralds = busy is not None and busy.opcode in (Opcode.ENT, Opcode.ENM)
+        if heralds and node.device.due_tick == tick and waited < 4:
+            waited += 1
+            node.device.due_tick = tick + 1
+        return poll(tick)
+
+    node.device.poll = late_poll  # type: ignore[method-assign]
+    start(first, 2)
+    start(second, 1)
+    created = first.post(submit(0, create_epr(pairs=2, arguments={0: int(kind)})))
+    received = second.post(submit(0, recv_epr(pairs=2, measured=kind.receiver_measures)))
+    lab.run(8 * BIN_TICKS)
+    assert waited == 4
+    durations = [
+        node.array(request)[8 if measures else 7 :: 10]
+        for node, request, measures in (
+            (first, created, kind.creator_measures),
+            (second, received, kind.receiver_measures),
+        )
+    ]
+    assert durations[0] == durations[1]
     lab.check_clean()
 
 
