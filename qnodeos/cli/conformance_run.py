@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -67,15 +68,22 @@ def run_and_report(
 
 
 def _table(found: dict[str, Any]) -> Table:
-    table = Table(title="Applications that come with NetQASM (simulated)", title_justify="left")
-    for name in ("application", "device", "", "criterion", "detail"):
+    table = Table(
+        title="Applications that come with NetQASM (simulated)",
+        title_justify="left",
+        box=box.SIMPLE,
+    )
+    for name in ("application", "has to show", "device", "", "detail"):
         table.add_column(name, overflow="fold")
+    previous = None
     for entry in found["applications"]:
+        is_same = entry["name"] == previous
+        previous = entry["name"]
         table.add_row(
-            entry["name"],
+            "" if is_same else entry["name"],
+            "" if is_same else entry["criterion"],
             entry["device"],
             "passed" if entry["passed"] else "FAILED",
-            entry["criterion"],
             entry["detail"],
         )
     return table

@@ -355,10 +355,10 @@ def test_a_distribution_is_compared_group_by_group():
     assert distribution([([0, 0], [1.0, 0.0])], "bits").passed
 
 
-def test_the_details_of_what_failed_come_first():
-    verdict = all_hold([Verdict(True, "right"), Verdict(False, "wrong")])
-    assert not verdict.passed
-    assert verdict.detail.startswith("wrong")
+def test_details_are_of_what_failed_or_else_the_first_ones():
+    right = [Verdict(True, name) for name in ("one", "two", "three")]
+    assert all_hold(right) == Verdict(True, "one; two")
+    assert all_hold([*right, Verdict(False, "wrong")]) == Verdict(False, "wrong")
 
 
 # --- what the ideal states rest on ----------------------------------------------------

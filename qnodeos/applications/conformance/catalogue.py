@@ -181,7 +181,7 @@ SUBJECTS: Final = (
         outcomes.bb84,
         _key,
         runs=12,
-        flaw="a bug of its own: the raw key is not sifted, so the two ends' differ",
+        flaw="own bug: raw keys not sifted",
     ),
     Subject(
         "apps/blind_grover",
@@ -288,7 +288,7 @@ SUBJECTS: Final = (
         outcomes.remote_preparation,
         _remote_preparation,
         runs=240,
-        flaw="a bug of its own: it takes the integer part of angles; run with those it takes right",
+        flaw="own bug: truncates angles",
     ),
 )
 """All of them, by name."""

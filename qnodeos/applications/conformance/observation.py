@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,10 +47,15 @@ Judge: TypeAlias = Callable[[Sequence[Observation]], Verdict]
 """A criterion: looks at all runs of an application."""
 
 
+HEADLINES: Final = 2
+"""Details that are told of what has passed."""
+
+
 def all_hold(verdicts: Sequence[Verdict]) -> Verdict:
-    """One verdict of several: passed if all are, with the details of those that are not first."""
-    ordered = sorted(verdicts, key=lambda verdict: verdict.passed)
-    return Verdict(
-        all(verdict.passed for verdict in verdicts),
-        "; ".join(verdict.detail for verdict in ordered),
-    )
+    """One verdict of several: passed if all are.
+
+    Its details are those of the verdicts that are not or, if there are none, of the first ones.
+    """
+    failed = [verdict for verdict in verdicts if not verdict.passed]
+    told = failed or verdicts[:HEADLINES]
+    return Verdict(not failed, "; ".join(verdict.detail for verdict in told))

@@ -99,9 +99,9 @@ def key_distribution(runs: Sequence[Observation]) -> Verdict:
     return all_hold(
         [
             always(equal, "same bit in the same basis"),
+            evenly(unequal, "in other bases"),
             always(alike, "bases compared rightly"),
             always(counts, "error rate 0 at both ends"),
-            evenly(unequal, "same bit in other bases"),
             share(len(equal), len(alike), 0.5, "same basis"),
         ]
     )
@@ -114,7 +114,7 @@ def bb84(runs: Sequence[Observation]) -> Verdict:
         for result in run.results.values():
             kept = [row[3] for row in result["table"] if row[4] == "-"]
             lengths.append(result["raw_key"] == kept)
-    return all_hold([key_distribution(runs), always(lengths, "raw key of the bits not compared")])
+    return all_hold([key_distribution(runs), always(lengths, "raw key right")])
 
 
 def qkd(runs: Sequence[Observation]) -> Verdict:
@@ -124,7 +124,7 @@ def qkd(runs: Sequence[Observation]) -> Verdict:
         alice, bob = run.results["alice"], run.results["bob"]
         length = alice["same_basis_count"] - alice["outcome_comparison_count"]
         keys.append(alice["raw_key"] == bob["raw_key"] and len(_key(alice["raw_key"])) == length)
-    return all_hold([key_distribution(runs), always(keys, "equal keys of the right length")])
+    return all_hold([key_distribution(runs), always(keys, "equal keys")])
 
 
 def _key(text: str) -> list[int]:

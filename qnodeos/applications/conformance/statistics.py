@@ -35,7 +35,7 @@ def share(successes: int, trials: int, expected: float, what: str, rare: float =
     p_value = float(binomtest(successes, trials, expected).pvalue)
     return Verdict(
         p_value >= rare,
-        f"{what}: {successes} of {trials} ({expected:.4g} expected, p = {p_value:.2g})",
+        f"{what}: {successes} of {trials}, {expected:.4g} expected (p = {p_value:.2g})",
     )
 
 
@@ -79,5 +79,5 @@ def distribution(
     p_value = float(chi2.sf(statistic, freedom)) if freedom else 1.0
     return Verdict(
         p_value >= rare,
-        f"{what}: chi-square {statistic:.3g} for {freedom} degrees of freedom (p = {p_value:.2g})",
+        f"{what}: chi-square {statistic:.3g} of {freedom} (p = {p_value:.2g})",
     )
