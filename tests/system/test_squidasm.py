@@ -107,14 +107,16 @@ def test_results_come_by_node_in_the_order_of_the_configuration():
     def alice(connection, csocket, epr_socket, context):
         outcome = epr_socket.create_keep()[0].measure()
         yield from connection.flush()
-        return int(outcome)
+        return "Alice", int(outcome)
 
     def bob(connection, csocket, epr_socket, context):
         outcome = epr_socket.recv_keep()[0].measure()
         yield from connection.flush()
-        return int(outcome)
+        return "Bob", int(outcome)
 
-    of_alice, of_bob = run_both(alice, bob, num_times=12)
+    results = run_both(alice, bob, num_times=12)  # which names Bob's program first
+    assert [{name for name, _ in of_node} for of_node in results] == [{"Alice"}, {"Bob"}]
+    of_alice, of_bob = ([outcome for _, outcome in of_node] for of_node in results)
     assert of_alice == of_bob
     assert set(of_alice) == {0, 1}
 

@@ -8,6 +8,7 @@ from qnodeos.applications import Application, load_application, run_application
 from qnodeos.applications.template import write_application
 from qnodeos.assembly import BACKENDS
 from qnodeos.cnpu.external import get_qubit_state
+from qnodeos.cnpu.host import find_host
 from qnodeos.errors import ConfigurationError, ProgramError
 
 
@@ -25,6 +26,17 @@ def test_an_application_runs_at_both_depths(tmp_path, backend, pairs):
     )
     assert set(results["app_alice"]) == {"X", "Y", "Z", "fidelity"}
     assert results["app_bob"]["of"] == 3 * pairs
+
+
+def test_the_first_role_is_at_the_client_wherever_it_was_to_run():
+    def where():
+        return find_host().node_name
+
+    application = Application.from_functions(
+        {"one": where, "two": where}, allocation={"one": "delft", "two": "leiden"}
+    )
+    (results,) = run_application(application, backend=BACKENDS[0])
+    assert results == {"app_one": "client", "app_two": "server"}
 
 
 @pytest.mark.parametrize(
