@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 from typing import Annotated
 
@@ -30,8 +31,18 @@ def squidasm(
     """Run a script written for the simulator SquidASM, unmodified, on simulated nodes.
 
     The names it imports mean qnodeos: programs, sockets, network configurations, routines. What
-    is not to be had is refused by name. Neither SquidASM nor NetSquid is needed.
+    is not to be had is refused by name. Neither SquidASM nor NetSquid is needed. Exit codes: 0 the
+    script ran to its end; 1 it raised, or a program of its simulations did; 2 there is no such
+    file.
     """
     from qnodeos.applications.squidasm.script import run_script
+    from qnodeos.errors import QNodeOSError
 
-    run_script(script, arguments or [], seed=seed, limit_s=limit)
+    try:
+        run_script(script, arguments or [], seed=seed, limit_s=limit)
+    except QNodeOSError:
+        raise
+    except Exception:
+        # The script's own: a module it lacks, say, is nothing that we could tell it to install.
+        traceback.print_exc()
+        raise typer.Exit(1) from None

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from netqasm.sdk import Qubit
 from netqasm.sdk.classical_communication.message import StructuredMessage
+from typer.testing import CliRunner
 
+from qnodeos import cli
 from qnodeos.applications.squidasm import simulation
 from qnodeos.applications.squidasm.config import LinkConfig, StackConfig, StackNetworkConfig
 from qnodeos.applications.squidasm.inspection import get_qubit_state
@@ -346,3 +348,74 @@ def test_a_peer_that_is_not_there():
 def test_a_script_that_is_not_there(tmp_path):
     with pytest.raises(ConfigurationError, match="is no file"):
         run_script(tmp_path / "missing.py")
+
+
+# --- the command --------------------------------------------------------------------------
+
+
+def command(*arguments):
+    return CliRunner().invoke(cli.app, ["squidasm", *arguments])
+
+
+def test_the_command_runs_a_script_with_its_arguments(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import random, sys\n"
+        "import helper\n"
+        "from squidasm.util import create_two_node_network\n"
+        "second = create_two_node_network().stacks[1].name\n"
+        "print(helper.WORD, sys.argv[1:], random.random(), second)\n",
+        "utf-8",
+    )
+    (tmp_path / "helper.py").write_text("WORD = 'beside'", "utf-8")
+    first, second = (command(str(script), "--seed", "4", "--", "1", "--x") for _ in range(2))
+    assert first.exit_code == 0
+    assert first.output == second.output
+    assert first.output.startswith("beside ['1', '--x'] 0.")
+    assert first.output.endswith(" Bob\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("import netsquid.components", "UnavailableNameError"),
+        ("from squidasm.util.util import create_two_node_network as c\nc(['a'])", "Configuration"),
+    ],
+)
+def test_the_command_leaves_refusals_to_the_front(tmp_path, text, kind):
+    (tmp_path / "script.py").write_text(text, "utf-8")
+    done = command(str(tmp_path / "script.py"))
+    assert kind in type(done.exception).__name__
+
+
+def test_the_command_shows_what_the_script_itself_raised(tmp_path, capfd):
+    (tmp_path / "script.py").write_text("import a_module_that_is_not_there", "utf-8")
+    done = command(str(tmp_path / "script.py"))
+    assert done.exit_code == 1
+    assert "a_module_that_is_not_there" in done.output + capfd.readouterr().err
+
+
+def test_the_command_stops_what_takes_too_long(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from squidasm.run.stack.run import run\n"
+        "from squidasm.sim.stack.program import Program, ProgramMeta\n"
+        "from squidasm.util import create_two_node_network\n"
+        "class Forever(Program):\n"
+        "    meta = ProgramMeta('forever', [], ['Bob'], 1)\n"
+        "    def run(self, context):\n"
+        "        while True:\n"
+        "            context.epr_sockets['Bob'].create_keep()[0].measure()\n"
+        "            yield from context.connection.flush()\n"
+        "class Other(Forever):\n"
+        "    meta = ProgramMeta('other', [], ['Alice'], 1)\n"
+        "    def run(self, context):\n"
+        "        while True:\n"
+        "            context.epr_sockets['Alice'].recv_keep()[0].measure()\n"
+        "            yield from context.connection.flush()\n"
+        "run(create_two_node_network(), {'Alice': Forever(), 'Bob': Other()})\n",
+        "utf-8",
+    )
+    done = command(str(script), "--limit", "0.01")
+    assert isinstance(done.exception, StalledProgramsError)
+    assert "0.01 s of virtual time are over, the limit" in str(done.exception)
