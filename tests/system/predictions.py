@@ -1,6 +1,6 @@
 """Applications on noisy nodes, and what density matrices predict of them.
 
-``python -m tests.system.predictions`` prints a table of all of them.
+``python -m tests.system.predictions [PROCESSES]`` prints a table of all of them.
 
 Two kinds of prediction. *Closed*: a formula with the populations of the link's state, on nodes
 that are perfect otherwise. *Replayed*: the physical instructions of each run, in the order in
@@ -17,8 +17,12 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
+import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -26,6 +30,9 @@ import pytest
 from netqasm.sdk import EPRSocket
 from netqasm.sdk.qubit import QubitMeasureAxes
 from netqasm.sdk.toolbox import create_ghz
+from rich import box
+from rich.console import Console
+from rich.table import Table
 
 from qnodeos.applications import Application
 from qnodeos.applications.conformance import ideal
@@ -555,44 +562,49 @@ def anonymous_on_nv(watcher: Watcher, runs: int) -> Prediction:
 
 # --- all of them ----------------------------------------------------------------------
 
-ALL: list[tuple[Callable[..., Prediction], int, tuple[Any, ...]]] = [
+ALL: list[tuple[Callable[..., Prediction], int, tuple[str, ...]]] = [
     (chsh_repeated, 3400, ()),
-    (chsh_repeated_on_published_links, 1000, ()),
-    (chsh_repeated_on_nv, 1000, ()),
+    (chsh_repeated_on_published_links, 400, ()),
+    (chsh_repeated_on_nv, 400, ()),
     (chsh_swapped, 3400, ()),
     (chsh_swapped_on_published_links, 3400, ()),
-    (chsh_swapped_on_nv, 1000, ()),
-    *((bb84_noiseless, 2000, (basis,)) for basis in "XZ"),
-    *((bb84_on_published_link, 2000, (basis,)) for basis in "XZ"),
-    *((bb84_with_readout_errors, 2000, (basis,)) for basis in "XZ"),
-    (bb84_on_nv, 1000, ()),
+    (chsh_swapped_on_nv, 400, ()),
+    *((bb84_noiseless, 1000, (basis,)) for basis in "XZ"),
+    *((bb84_on_published_link, 1000, (basis,)) for basis in "XZ"),
+    *((bb84_with_readout_errors, 1000, (basis,)) for basis in "XZ"),
+    (bb84_on_nv, 400, ()),
     (teleport_noiseless, 100, ()),
-    (teleport_on_published_link, 1000, ()),
-    (teleport_on_nv, 1000, ()),
+    (teleport_on_published_link, 400, ()),
+    (teleport_on_nv, 400, ()),
     (square_noiseless, 180, ()),
-    (square_on_nv, 400, ()),
-    (ghz_noiseless, 50, ()),
-    (ghz_on_nv, 400, ()),
+    (square_on_nv, 180, ()),
+    (ghz_noiseless, 20, ()),
+    (ghz_on_nv, 200, ()),
     (anonymous_noiseless, 24, ()),
-    (anonymous_on_nv, 200, ()),
+    (anonymous_on_nv, 48, ()),
 ]
 """What to compare, how often, and further arguments."""
 
 
-def main() -> None:
-    """Print all predictions beside what the applications gave."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title="Predicted and measured (simulated)", title_justify="left")
-    for name in ("what", "nodes", "prediction", "runs", "predicted", "measured", "deviate"):
-        table.add_column(
-            name, justify="left" if name in ("what", "nodes", "prediction") else "right"
-        )
+def _compare(number: int) -> Prediction:
+    compare, runs, arguments = ALL[number]
     with pytest.MonkeyPatch.context() as monkeypatch:
-        watcher = Watcher(monkeypatch)
-        for compare, runs, arguments in ALL:
-            one = compare(watcher, runs, *arguments)
+        return compare(Watcher(monkeypatch), runs, *arguments)
+
+
+def main(workers: int) -> None:
+    """Print all predictions beside what the applications gave.
+
+    Args:
+        workers: processes.
+    """
+    table = Table(title="Predicted and measured (simulated)", title_justify="left", box=box.SIMPLE)
+    for name in ("what", "nodes", "prediction"):
+        table.add_column(name)
+    for name in ("runs", "predicted", "measured", "deviate"):
+        table.add_column(name, justify="right")
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        for one in pool.map(_compare, range(len(ALL))):
             table.add_row(
                 one.what,
                 one.nodes,
@@ -606,4 +618,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else os.cpu_count() or 1)
