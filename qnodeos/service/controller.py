@@ -567,7 +567,9 @@ class ControllerCore:
     @property
     def due_ns(self) -> int | None:
         """When `poll` has something to do."""
-        due = [] if self._grid is not None or self._lengths is None else [self._first_round_ns]
+        # Only a node whose ticks are known lets a schedule be made; until then nothing is due.
+        is_first = self._grid is None and any(node.fix is not None for node in self.nodes.values())
+        due = [self._first_round_ns] if is_first else []
         for node in self.nodes.values():
             due += [at for at in (node.dial_at_ns, node.next_round_ns) if at is not None]
             if node.session is not None:
