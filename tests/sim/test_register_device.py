@@ -419,6 +419,26 @@ def test_pairs_measured_at_once_are_measured_in_the_basis_set_for_their_qubit(ax
     bench.run(ent(0, 1), enm(0, 1))
 
 
+def test_a_basis_takes_time_in_which_the_qubit_decays():
+    """One rotation about Z changes no bit; but while it lasts the populations relax."""
+    qubit = QubitPhysics(
+        gate_ticks=50, measure_ticks=7, relaxation_time_ms=0.05, coherence_time_ms=0.05
+    )
+    bench = chain(RegisterPhysics(communication=qubit), [certain()], seed=4)
+    bench.run(enm(), enm())  # which opens the sessions
+    start = bench.tick
+    pairs = [bench.run(enm(), enm()) for _ in range(30)]
+    ticks = bench.tick - start
+    assert all(first.outcome == second.outcome for first, second in pairs)
+    for node in range(2):
+        bench.do([pmg(Axis.Z, 8)], node)
+    start = bench.tick
+    pairs = [bench.run(enm(), enm()) for _ in range(30)]
+    assert bench.tick - start == ticks + 30 * 50
+    equal = sum(first.outcome == second.outcome for first, second in pairs)
+    assert within(equal, 30, (1 + math.exp(-2 * 50 * TICK_NS / 50_000)) / 2)
+
+
 def test_a_basis_has_a_bound():
     bench = Bench([Node(RegisterPhysics.generic(2), [link_of(certain())])])
     for _ in range(8):

@@ -59,7 +59,13 @@ def test_rotations_are_exact(axis, numerator, exponent, qubit):
     assert len(instructions) <= 4
 
 
-@given(st.sampled_from(list(Axis)), st.integers(0, 255), st.integers(20, 255))
+@pytest.mark.parametrize(("numerator", "exponent"), [(3, 21), (1, 20), (255, 27), (5, 22)])
+def test_more_than_half_a_unit_is_rounded_up(numerator, exponent):
+    assert DRIVER.rotate(Axis.Z, numerator, exponent, 0) == (sqg(Axis.Z, 1, 0, 15),)
+    assert DRIVER.rotate(Axis.Z, 1, exponent + 1, 0) == ()
+
+
+@given(st.sampled_from(list(Axis)), st.integers(0, 255), st.integers(20, 28))
 def test_finer_rotations_are_the_nearest(axis, numerator, exponent):
     instructions = DRIVER.rotate(axis, numerator, exponent, 0)
     turn = sum(i.steps / 2**i.halvings for i in instructions) * pi / 16
