@@ -13,10 +13,18 @@ from typer.testing import CliRunner
 
 from qnodeos import cli
 from qnodeos.applications.squidasm import simulation
-from qnodeos.applications.squidasm.config import LinkConfig, StackConfig, StackNetworkConfig
+from qnodeos.applications.squidasm.config import (
+    LinkConfig,
+    NVQDeviceConfig,
+    StackConfig,
+    StackNetworkConfig,
+)
 from qnodeos.applications.squidasm.inspection import get_qubit_state
 from qnodeos.applications.squidasm.names import installed
-from qnodeos.applications.squidasm.networks import create_two_node_network
+from qnodeos.applications.squidasm.networks import (
+    create_complete_graph_network,
+    create_two_node_network,
+)
 from qnodeos.applications.squidasm.program import Program, ProgramMeta
 from qnodeos.applications.squidasm.routines import (
     distributed_CNOT_control,
@@ -26,7 +34,7 @@ from qnodeos.applications.squidasm.routines import (
 )
 from qnodeos.applications.squidasm.script import run_script
 from qnodeos.applications.squidasm.simulation import run, sim_time
-from qnodeos.applications.squidasm.states import KETS
+from qnodeos.applications.squidasm.states import KETS, dm_fidelity
 from qnodeos.errors import ConfigurationError, ProgramError, StalledProgramsError
 from sim.network import RunLimits
 
@@ -92,6 +100,33 @@ def test_delegated_computation_on_nv_nodes(alpha, ideal):
     assert main(alpha, runs) == pytest.approx(
         expected, abs=4.5 * math.sqrt(expected * (1 - expected) / runs)
     )
+
+
+def on_nv_nodes(names, qubits):
+    return create_complete_graph_network(
+        names,
+        "perfect",
+        None,
+        qdevice_typ="nv",
+        qdevice_cfg=NVQDeviceConfig.perfect_config(num_qubits=qubits),
+    )
+
+
+def test_the_same_programs_on_nv_nodes_with_memories():
+    with installed():
+        ghz = runpy.run_path(str(EXAMPLES / "ghz.py"))
+        teleport = runpy.run_path(str(EXAMPLES / "teleport.py"))
+    nodes = ghz["NODES"]
+    results = run(
+        on_nv_nodes(nodes, 3), {name: ghz["GhzProgram"](name) for name in nodes}, num_times=6
+    )
+    outcomes = [[run["outcome"] for run in of_node] for of_node in results]
+    assert outcomes[0] == outcomes[1] == outcomes[2]
+    programs = {"Alice": teleport["Sender"](0.7, 1.1), "Bob": teleport["Receiver"]()}
+    (sent,), (received,) = run(on_nv_nodes(list(programs), 2), programs)
+    fidelity = dm_fidelity(sent["sent"], received["received"], squared=True)
+    # Gates have no errors, but qubits decay meanwhile: some ms of T2 = 0.3 s and 1.5 s.
+    assert 0.98 < fidelity < 0.999
 
 
 def test_the_same_seed_gives_the_same_results():
