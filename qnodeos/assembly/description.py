@@ -137,7 +137,9 @@ class NVDevice(_Device):
     memories: int = Field(
         4, ge=0, le=MAX_GENERIC_QUBITS - 1, description="carbon-13 spins beside the electron"
     )
-    noiseless: bool = Field(False, description="no errors, no decay, and every operation takes one tick")
+    noiseless: bool = Field(
+        False, description="no errors, no decay, and every operation takes one tick"
+    )
 
     def _base(self) -> RegisterPhysics:
         if self.noiseless:
@@ -181,8 +183,8 @@ class LinkDescription(BaseModel):
         return MIXED_FIDELITY if self.link.mocked else self.link.protocol.fidelity
 
 
-class NetworkDescription(BaseModel):
-    """Nodes, the links between them, and the time bins in which those are used."""
+class DeviceNetwork(BaseModel):
+    """The devices of nodes, and the links between them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -192,23 +194,11 @@ class NetworkDescription(BaseModel):
     links: tuple[LinkDescription, ...] = Field(
         (), max_length=MAX_LINKS, description="the links between them"
     )
-    schedule: ScheduleConfig = Field(
-        default_factory=_quick_schedule,
-        description="the time bins; each is given to links that share no node",
-    )
-    latencies: str = Field(
-        "zero", description=f"latency profile of all nodes: {', '.join(PROFILES)}"
-    )
 
     @model_validator(mode="after")
-    def _is_consistent(self) -> Self:
-        try:
-            require_known("latency profile", self.latencies, PROFILES)
-        except ConfigurationError as error:
-            raise ValueError(str(error)) from None
+    def _can_be_joined(self) -> Self:
         self._check_names()
         self._check_ticks()
-        self._check_bins()
         return self
 
     def _check_names(self) -> None:
@@ -242,6 +232,42 @@ class NetworkDescription(BaseModel):
                 "one network need the same tick"
             )
 
+    @property
+    def tick_ns(self) -> int:
+        """Length of a tick of all nodes."""
+        return next(iter(self.nodes.values())).device.register_physics().tick_ns
+
+    def neighbours(self, name: str) -> dict[str, LinkDescription]:
+        """A node's links by neighbour; their order numbers the links of its device."""
+        return {
+            other: link
+            for link in self.links
+            if name in link.between
+            for other in link.between
+            if other != name
+        }
+
+
+class NetworkDescription(DeviceNetwork):
+    """Nodes, the links between them, and the time bins in which those are used."""
+
+    schedule: ScheduleConfig = Field(
+        default_factory=_quick_schedule,
+        description="the time bins; each is given to links that share no node",
+    )
+    latencies: str = Field(
+        "zero", description=f"latency profile of all nodes: {', '.join(PROFILES)}"
+    )
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        try:
+            require_known("latency profile", self.latencies, PROFILES)
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from None
+        self._check_bins()
+        return self
+
     def _check_bins(self) -> None:
         for number, link in enumerate(self.links):
             try:
@@ -258,11 +284,6 @@ class NetworkDescription(BaseModel):
     # --- what follows from it -------------------------------------------------------------
 
     @property
-    def tick_ns(self) -> int:
-        """Length of a tick of all nodes."""
-        return next(iter(self.nodes.values())).device.register_physics().tick_ns
-
-    @property
     def node_ids(self) -> dict[str, int]:
         """Node ids by name: the place in the description."""
         return {name: number for number, name in enumerate(self.nodes)}
@@ -271,16 +292,6 @@ class NetworkDescription(BaseModel):
     def bins(self) -> list[list[tuple[str, str]]]:
         """The links of each time bin of the repeating pattern; empty without links."""
         return plan_bins([link.between for link in self.links])
-
-    def neighbours(self, name: str) -> dict[str, LinkDescription]:
-        """A node's links by neighbour; their order numbers the links of its device."""
-        return {
-            other: link
-            for link in self.links
-            if name in link.between
-            for other in link.between
-            if other != name
-        }
 
     def schedules(self) -> dict[str, NetworkSchedule]:
         """The time bins of every node that has a link, by its name."""

@@ -5,21 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from random import Random
 
 from qnodeos.assembly.common import TRACE_CAPACITY
 from qnodeos.assembly.description import NetworkDescription
 from qnodeos.assembly.nodes import NodeBuilder, NodeHandles
 from qnodeos.assembly.platforms import PLATFORMS
+from qnodeos.assembly.registers import LinkName, build_registers
 from qnodeos.cnpu.latency import LatencyProfile
 from qnodeos.errors import ConfigurationError
 from qnodeos.limits import Limits
 from qnodeos.qnpu.routes import Route, make_routes
 from sim.link import EntanglementLink
 from sim.network import PeerNetwork, VirtualNetwork
-from sim.register_device import RegisterDevice
-
-LinkName = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -155,22 +152,11 @@ def build_network(
         scheduler=scheduler,
         limits=limits,
     )
-    tick_ns = description.tick_ns
-    links = {
-        link.between: EntanglementLink(
-            link.link, Random(f"{seed}/link {'-'.join(link.between)}"), tick_ns
-        )
-        for link in description.links
-    }
+    registers = build_registers(description, seed)
     ids, schedules = description.node_ids, description.schedules()
     for name, node in description.nodes.items():
         neighbours = description.neighbours(name)
-        device = RegisterDevice(
-            node.device.register_physics(),
-            [links[link.between] for link in neighbours.values()],
-            Random(f"{seed}/{name}/device"),
-            name,
-        )
+        device = registers.devices[name]
         platform = PLATFORMS[node.device.kind]
         handles = builder.add(
             name,
@@ -183,7 +169,9 @@ def build_network(
         )
         if name in schedules:
             handles.node.kernel.install_schedule(schedules[name])
-    system = NetworkSystem(description, builder.network(), builder.handles, links, builder.peers)
+    system = NetworkSystem(
+        description, builder.network(), builder.handles, registers.links, builder.peers
+    )
     for number, routes in system._routes().items():
         builder.handles[names[number]].node.kernel.install_routes(routes)
     return system

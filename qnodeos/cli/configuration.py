@@ -83,7 +83,8 @@ _LAB_FILES: Final = """\
 ## Laboratory files: `qnodeos lab LAB.yaml`
 
 The simulated laboratory that the devices of the nodes are in. The fields of `network` and of
-`ions.NAME` are those of configuration files and trapped-ion nodes, above.
+`ions.NAME` are those of configuration files and trapped-ion nodes, above; `registers` has `nodes`
+and `links` with the fields of network files, below.
 """
 _CONTROLLER_FILES: Final = """\
 ## Controller files: `qnodeos controller CONTROLLER.yaml`
@@ -174,6 +175,7 @@ def _node_sections() -> Iterator[str]:
         "`device` with `link: loopback`": node_file.LoopbackDevice,
         "`api`": node_file.ApiConfig,
         "`peers.NAME`": node_file.PeerConfig,
+        "`far_nodes.NAME`": node_file.FarNodeConfig,
         "`peer`": node_file.PeerListenConfig,
         "`applications`": node_file.ApplicationsConfig,
         "`tls`": TlsFiles,

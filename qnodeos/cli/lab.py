@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +14,11 @@ import typer
 
 if TYPE_CHECKING:
     from qnodeos.assembly import TwoDevices
+    from qnodeos.assembly.registers import LinkName
     from qnodeos.cli.lab_file import LabFile
     from qnodeos.engine.channel import DevicePort
     from qnodeos.service.realtime import PreparedProcess
+    from sim.link import EntanglementLink
     from sim.realtime.laboratory import RealTimeDevice, RealTimeLaboratory
     from sim.realtime.statistics import NodeStatistics
 
@@ -70,14 +72,35 @@ class _Opened:
     """What the process serves.
 
     Attributes:
-        laboratories: one with the NV nodes, if there are any, and one per ion.
+        laboratories: one with the NV pair and one with the registers, if there are any, and one
+            per ion.
         ports: channels by node.
-        pair: the NV nodes; None if there are none.
+        pair: the NV pair; None if there is none.
+        links: of the registers, by the names of their two nodes.
     """
 
     laboratories: list[RealTimeLaboratory]
     ports: dict[str, DevicePort]
     pair: TwoDevices | None
+    links: Mapping[LinkName, EntanglementLink]
+
+    @property
+    def heralds(self) -> int | None:
+        """Of all links together; None if there is no link."""
+        counts = [link.heralds for link in self.links.values()]
+        if self.pair is not None:
+            counts.append(self.pair.heralds())
+        return sum(counts) if counts else None
+
+    @property
+    def batches(self) -> int | None:
+        """Of attempts, of all links together; None if there is none, or one does not count."""
+        counts = [link.batches for link in self.links.values()]
+        if self.pair is not None:
+            if self.pair.batches is None:
+                return None
+            counts.append(self.pair.batches())
+        return sum(counts) if counts else None
 
     @property
     def statistics(self) -> dict[str, NodeStatistics]:
@@ -93,6 +116,7 @@ def _open(file: LabFile, cleanup: ExitStack) -> _Opened:
     """Make devices and channels, and start the clock."""
     from qnodeos.assembly import ROLES, build_devices
     from qnodeos.assembly.ion import build_ion_device
+    from qnodeos.assembly.registers import build_registers
     from qnodeos.engine.channel import DevicePort
     from sim.realtime.laboratory import RealTimeLaboratory
 
@@ -105,6 +129,11 @@ def _open(file: LabFile, cleanup: ExitStack) -> _Opened:
     for name, node in file.ions.items():
         device = build_ion_device(node, f"{file.seed}/{name}", cleanup, file.backend)
         together.append({name: device})
+    links: Mapping[LinkName, EntanglementLink] = {}
+    if file.registers is not None:
+        registers = build_registers(file.registers, file.seed)
+        together.append(dict(registers.devices))
+        links = registers.links
     file.directory.mkdir(parents=True, exist_ok=True)
     epoch_ns = time.monotonic_ns() + START_DELAY_NS
     ports: dict[str, DevicePort] = {}
@@ -127,7 +156,7 @@ def _open(file: LabFile, cleanup: ExitStack) -> _Opened:
                 grace_ticks=file.grace_ticks,
             )
         )
-    return _Opened(laboratories, ports, pair)
+    return _Opened(laboratories, ports, pair, links)
 
 
 def _prepare(file: LabFile, spin: bool) -> PreparedProcess:
@@ -143,7 +172,7 @@ def _prepare(file: LabFile, spin: bool) -> PreparedProcess:
 
 def _status(opened: _Opened) -> str:
     nodes = opened.statistics.values()
-    heralds = "" if opened.pair is None else f"{opened.pair.heralds()} heralds, "
+    heralds = "" if opened.heralds is None else f"{opened.heralds} heralds, "
     return (
         f"{sum(node.commands for node in nodes)} commands, {heralds}"
         f"{sum(node.late_answers for node in nodes)} of {sum(node.answers for node in nodes)} "
@@ -152,12 +181,15 @@ def _status(opened: _Opened) -> str:
 
 
 def _counted(file: LabFile, opened: _Opened, mode: str) -> dict[str, Any]:
-    pair = opened.pair
     return {
         "backend": file.backend,
         "mode": mode,
-        "batches": None if pair is None or pair.batches is None else pair.batches(),
-        "heralds": None if pair is None else pair.heralds(),
+        "batches": opened.batches,
+        "heralds": opened.heralds,
+        "links": {
+            "-".join(name): {"batches": link.batches, "heralds": link.heralds}
+            for name, link in opened.links.items()
+        },
         "nodes": {
             name: node.summary()
             | {"attached": opened.ports[name].generation, "tick_ns": laboratory.tick_ns}

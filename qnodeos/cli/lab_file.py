@@ -8,6 +8,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from qnodeos.assembly import NetworkConfig
+from qnodeos.assembly.description import DeviceNetwork
 from qnodeos.assembly.ion import IonNodeConfig
 from qnodeos.config import load_config
 from sim.realtime.laboratory import GRACE_TICKS
@@ -20,7 +21,7 @@ NodeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
 
 class LabFile(BaseModel):
-    """A simulated laboratory: two NV nodes with a link, trapped-ion nodes, or both."""
+    """A simulated laboratory: an NV pair with a link, registers with links, ions, or all."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -40,13 +41,18 @@ class LabFile(BaseModel):
     )
     nodes: Annotated[tuple[NodeName, ...], Field(max_length=2)] = Field(
         ("client", "server"),
-        description="names of the client and the server; their channels have them too. None: only "
-        "ions",
+        description="names of the client and the server, an NV pair; their channels have them too. "
+        "None: only registers and ions",
     )
     ions: Annotated[dict[NodeName, IonNodeConfig], Field(max_length=MAX_IONS)] = Field(
         {},
         description="trapped-ion nodes by name, which have no link to each other nor to the "
         "others; at instrument level there can be one",
+    )
+    registers: DeviceNetwork | None = Field(
+        None,
+        description="nodes with registers of qubits, generic or NV with memories, and the links "
+        "between them; not at instrument level",
     )
     directory: Path = Field(
         Path("run"),
@@ -76,10 +82,14 @@ class LabFile(BaseModel):
             )
         names = self.all_nodes
         if not names:
-            raise ValueError("there are neither nodes nor ions; name some")
+            raise ValueError("there are neither nodes nor ions nor registers; name some")
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"two nodes are called {name!r}; give them two names")
+        if self.backend == "instrument" and self.registers is not None:
+            raise ValueError(
+                "registers have no instrument level; choose backend: behavioural, or leave them out"
+            )
         if self.backend == "instrument" and len(self.ions) > 1:
             raise ValueError(
                 f"ions names {len(self.ions)} nodes; at instrument level a laboratory has one"
@@ -89,7 +99,8 @@ class LabFile(BaseModel):
     @property
     def all_nodes(self) -> tuple[str, ...]:
         """Names of all nodes."""
-        return (*self.nodes, *self.ions)
+        registers = () if self.registers is None else self.registers.nodes
+        return (*self.nodes, *self.ions, *registers)
 
     def channel(self, node: str) -> Path:
         """The file of a node's channel."""

@@ -67,7 +67,7 @@ def build_cnpu(
     applications = {name: name for name in nodes} | dict(node.roles) | dict(roles or {})
     if role is not None:
         applications[role] = node.name
-    peers = {name: peer.applications for name, peer in node.peers.items()} | dict(reach or {})
+    peers = node.application_addresses | dict(reach or {})
     place = api if api is not None else _best(node.api.listen)
 
     def connect(numbers: Iterator[int]) -> QnpuClient:
@@ -83,7 +83,7 @@ def build_cnpu(
         node_ids=nodes,
         applications=applications,
         listen_on=listen_on,
-        peers={name: address for name, address in peers.items() if address is not None},
+        peers=peers,
         tls=node.tls,
         start_timeout_s=start_timeout_s,
         spin_s=spin_s,

@@ -31,7 +31,7 @@ import msgspec
 
 from qnodeos.errors import ChannelError
 from qnodeos.qdevice.capabilities import Capabilities
-from qnodeos.qdevice.instructions import MAX_ARGUMENT, MAX_QUBIT, Opcode
+from qnodeos.qdevice.instructions import MAX_ARGUMENT, MAX_HALVINGS, MAX_QUBIT, Opcode
 
 MAGIC: Final = b"QNOSCHAN"
 VERSION: Final = 1
@@ -97,12 +97,13 @@ _Qubits = Annotated[tuple[_Qubit, ...], msgspec.Meta(max_length=MAX_QUBIT + 1)]
 _Instructions = Annotated[tuple[Opcode, ...], msgspec.Meta(max_length=len(Opcode))]
 
 
-class _Document(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+class _Document(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME_LENGTH)]
     communication_qubits: _Qubits
     memory_qubits: _Qubits
     instructions: _Instructions
     links: Annotated[int, msgspec.Meta(ge=0, le=MAX_ARGUMENT + 1)]
+    angle_halvings: Annotated[int, msgspec.Meta(ge=0, le=MAX_HALVINGS)] = 0
 
 
 def encode_header(info: ChannelInfo) -> bytes:
@@ -119,6 +120,7 @@ def encode_header(info: ChannelInfo) -> bytes:
             known.memory_qubits,
             tuple(sorted(known.instructions)),
             known.links,
+            known.angle_halvings,
         )
     )
     if len(document) > MAX_CAPABILITIES_BYTES:
@@ -169,6 +171,7 @@ def decode_header(page: bytes, source: str) -> ChannelInfo:
             frozenset(said.instructions),
             tick_ns,
             said.links,
+            said.angle_halvings,
         )
     except (msgspec.DecodeError, ValueError) as error:
         raise ChannelError(f"{source} describes an impossible device: {error}") from error

@@ -141,6 +141,21 @@ class PeerConfig(_Section):
         )
 
 
+class FarNodeConfig(_Section):
+    """A node that is no neighbour: pairs with it are made over others."""
+
+    node_id: NodeId = Field(description="its number")
+    applications: AddressField | None = Field(
+        None, description="where its programs listen; null if none talk to programs here"
+    )
+
+    def relative_to(self, folder: Path) -> FarNodeConfig:
+        """The same node, with relative paths taken from a folder."""
+        return self.model_copy(
+            update={"applications": self.applications and self.applications.relative_to(folder)}
+        )
+
+
 class RealtimeConfig(_Section):
     """How the operating system is asked to treat the service."""
 
@@ -284,6 +299,22 @@ class LimitsConfig(_Section):
         description="time a request for entanglement waits until the program at the other node "
         "opens its ER socket, then it fails",
     )
+    circuits: Annotated[int, Field(ge=1, le=65_536)] = Field(
+        256,
+        description="requests between nodes that are no neighbours this node takes part in at once",
+    )
+    circuit_attempts: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        100, description="attempts at one pair of such a request before it fails"
+    )
+    circuit_turn_ms: Annotated[int, Field(ge=1, le=3_600_000)] = Field(
+        10_000,
+        description="time a node on the way serves an attempt before others have their turn",
+    )
+    pair_cutoff_ms: Annotated[int, Field(ge=0, le=3_600_000)] = Field(
+        10_000,
+        description="time one half of a pair waits for the other before the attempt is given up: "
+        "what the memories allow; 0: as long as it takes",
+    )
 
     def kernel(self, tick_ns: int) -> Limits:
         """The bounds of the kernel, for a tick of some length."""
@@ -301,6 +332,10 @@ class LimitsConfig(_Section):
             activation_ticks=max(1, self.activation_ms * 1_000_000 // tick_ns),
             qubit_ticks=self.qubit_ms * 1_000_000 // tick_ns,
             offer_timeout_ticks=max(1, self.offer_ms * 1_000_000 // tick_ns),
+            circuits=self.circuits,
+            circuit_attempts=self.circuit_attempts,
+            circuit_turn_ticks=max(1, self.circuit_turn_ms * 1_000_000 // tick_ns),
+            pair_cutoff_ticks=self.pair_cutoff_ms * 1_000_000 // tick_ns,
         )
 
 
@@ -324,11 +359,18 @@ class NodeFile(_Section):
         description="the QDevice; its field link says how it is reached: shm, spidev or loopback"
     )
     platform: NodeName = Field(
-        "nv", description="which QDriver the device needs: nv, or ion for a trapped ion"
+        "nv",
+        description="which QDriver the device needs: nv, generic for a register of equal qubits, "
+        "or ion for a trapped ion",
     )
     api: ApiConfig = Field(description="where programs of this node reach the QNPU")
     peers: Annotated[dict[NodeName, PeerConfig], Field(max_length=64)] = Field(
         {}, description="the neighbours by name"
+    )
+    far_nodes: Annotated[dict[NodeName, FarNodeConfig], Field(max_length=256)] = Field(
+        {},
+        description="nodes that are no neighbours, by name; pairs with them are made over the "
+        "routes that the controller gives",
     )
     peer: PeerListenConfig | None = Field(
         None, description="where neighbours and the controller reach this QNPU; null: nowhere"
@@ -381,10 +423,17 @@ class NodeFile(_Section):
                     f"{peer.device_link}; each neighbour needs a link of its own"
                 )
             links[peer.device_link] = name
+        for name, far in self.far_nodes.items():
+            if name in known or far.node_id in known.values():
+                raise ValueError(
+                    f"far_nodes.{name} has a name or node_id that this node, a peer or another of "
+                    "them has; each node needs its own, and stands in one place"
+                )
+            known[name] = far.node_id
         for role, name in self.roles.items():
             if name not in known:
                 raise ValueError(
-                    f"roles.{role} is {name!r}, which is neither this node nor a peer; "
+                    f"roles.{role} is {name!r}, which is neither this node nor one it knows; "
                     f"there are {', '.join(known)}"
                 )
 
@@ -400,20 +449,40 @@ class NodeFile(_Section):
             yield f"peers.{name}.address", peer.address
             if peer.applications is not None:
                 yield f"peers.{name}.applications", peer.applications
+        for name, far in self.far_nodes.items():
+            if far.applications is not None:
+                yield f"far_nodes.{name}.applications", far.applications
 
     @property
     def node_ids(self) -> dict[str, int]:
-        """Numbers of this node and its neighbours, by name."""
-        return {self.name: self.node_id} | {name: peer.node_id for name, peer in self.peers.items()}
+        """Numbers of this node and all it knows, by name."""
+        return {self.name: self.node_id} | {
+            name: node.node_id for name, node in self._others.items()
+        }
+
+    @property
+    def application_addresses(self) -> dict[str, Address]:
+        """Where programs of other nodes listen, by node; those that are known."""
+        return {
+            name: node.applications
+            for name, node in self._others.items()
+            if node.applications is not None
+        }
+
+    @property
+    def _others(self) -> dict[str, PeerConfig | FarNodeConfig]:
+        return {**self.peers, **self.far_nodes}
 
     @property
     def spinning_loops(self) -> int:
         """How many loops spin on this machine, if all that may do so do.
 
-        A tick thread and a policy loop for this node and for each neighbour at a local
-        address, and that of the laboratory behind a channel.
+        A tick thread and a policy loop for this node and for each other at a local address,
+        and that of the laboratory behind a channel.
         """
-        nodes = 1 + sum(peer.address.is_local for peer in self.peers.values())
+        others = [peer.address for peer in self.peers.values()]
+        others += [far.applications for far in self.far_nodes.values() if far.applications]
+        nodes = 1 + sum(address.is_local for address in others)
         return 2 * nodes + isinstance(self.device, ShmDevice)
 
     def relative_to(self, folder: Path) -> NodeFile:
@@ -426,6 +495,9 @@ class NodeFile(_Section):
                 "device": device,
                 "api": ApiConfig(listen=tuple(at.relative_to(folder) for at in self.api.listen)),
                 "peers": {name: peer.relative_to(folder) for name, peer in self.peers.items()},
+                "far_nodes": {
+                    name: far.relative_to(folder) for name, far in self.far_nodes.items()
+                },
                 "peer": self.peer
                 and self.peer.model_copy(update={"listen": self.peer.listen.relative_to(folder)}),
                 "applications": self.applications

@@ -36,7 +36,7 @@ from qnodeos.engine.schedule import MAX_PENDING
 from qnodeos.errors import ChannelError
 from qnodeos.qdevice.capabilities import Capabilities
 from qnodeos.qdevice.endpoint import FrameSlave
-from qnodeos.qdevice.instructions import Opcode, ini
+from qnodeos.qdevice.instructions import MAX_HALVINGS, Opcode, ini
 from qnodeos.qdevice.outcomes import Outcome
 from tests.service.engine_bench import CAPABILITIES, ENGINES, PATIENCE_S, TICK_NS, make_port
 
@@ -62,6 +62,7 @@ every_engine = pytest.mark.parametrize("options", ENGINES)
             st.frozensets(st.sampled_from(Opcode)),
             st.just(20_000),
             st.integers(0, 256),
+            st.integers(0, MAX_HALVINGS),
         ),
     )
 )

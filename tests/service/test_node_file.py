@@ -94,6 +94,8 @@ def test_everything_that_a_node_may_say(tmp_path):
         instructions_per_tick=200,
         activation_ticks=50_000,
         qubit_ticks=500_000,
+        circuit_turn_ticks=500_000,
+        pair_cutoff_ticks=500_000,
     )
     assert node.trace.events == 100
 
@@ -108,6 +110,24 @@ def test_loops_that_would_spin_on_this_machine(tmp_path):
 def test_what_is_written_out_is_read_back(tmp_path):
     node = load(tmp_path, FULL)
     assert load(tmp_path, json.dumps(node.model_dump(mode="json"))) == node
+
+
+def test_nodes_that_are_no_neighbours(tmp_path):
+    node = load(
+        tmp_path,
+        FULL
+        + """
+far_nodes:
+  hub: {node_id: 7, applications: "unix:run/hub.sock"}
+  leaf: {node_id: 8}
+""",
+    )
+    assert node.node_ids == {"client": 0, "server": 1, "hub": 7, "leaf": 8}
+    assert node.application_addresses == {
+        "server": Address(host="127.0.0.1", port=7202),
+        "hub": Address(path=str(tmp_path / "run/hub.sock")),
+    }
+    assert node.spinning_loops == 7  # those of the hub, too
 
 
 def test_spidev_needs_no_path(tmp_path):
@@ -149,6 +169,15 @@ def test_mistakes_are_named(tmp_path, old, new, words):
         (
             'peers: {b: {node_id: 1, address: "unix:b"}, c: {node_id: 2, address: "unix:c"}}',
             ["peers.c", "peers.b", "device_link 0"],
+        ),
+        (
+            'peers: {b: {node_id: 1, address: "unix:b"}}\nfar_nodes: {b: {node_id: 2}}',
+            ["far_nodes.b", "one place"],
+        ),
+        ("far_nodes: {b: {node_id: 0}}", ["far_nodes.b", "node_id"]),
+        (
+            'far_nodes: {b: {node_id: 1, applications: "tcp:b.org:1"}}',
+            ["far_nodes.b.applications", "tls"],
         ),
         ("roles: {alice: nobody}", ["roles.alice", "nobody", "client"]),
         ("realtime: {tick_priority: 40}", ["tick_priority = 40", "policy_priority = 50"]),
