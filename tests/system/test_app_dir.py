@@ -192,6 +192,7 @@ def test_states_of_qubits_and_of_all_they_are_entangled_with():
             seen["pair"] = get_qubit_state(half, reduced_dm=False)
             seen["one"] = get_qubit_state(other)
             half.cnot(other)
+            half.X()
             seen["three"] = get_qubit_state(other, reduced_dm=False)
             half.measure()
             connection.flush()
@@ -210,9 +211,9 @@ def test_states_of_qubits_and_of_all_they_are_entangled_with():
     assert np.allclose(seen["half"], np.eye(2) / 2)
     assert np.allclose(seen["pair"], np.outer(BELL, BELL))
     assert np.allclose(seen["one"], [[0, 0], [0, 1]])
-    # (other, half, Bob's): |1 0 0> + |0 1 1>
+    # (other, half, Bob's): |1 1 0> + |0 0 1>
     ghz = np.zeros(8)
-    ghz[[0b100, 0b011]] = 1 / math.sqrt(2)
+    ghz[[0b110, 0b001]] = 1 / math.sqrt(2)
     assert np.allclose(seen["three"], np.outer(ghz, ghz))
 
 

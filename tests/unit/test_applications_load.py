@@ -180,6 +180,23 @@ def test_modules_of_the_same_names_do_not_meet(tmp_path):
     assert "src" not in sys.modules
 
 
+def test_modules_are_loaded_once(tmp_path):
+    folder = write(
+        tmp_path / "app",
+        app_alice_py="""
+            def main():
+                import counter
+                counter.CALLS.append(1)
+                return len(counter.CALLS)
+        """,
+        counter_py="CALLS = []",
+    )
+    application = load_application(folder)
+    for times in (1, 2, 3):
+        with application.active():
+            assert application.programs["alice"]() == times
+
+
 def test_a_module_of_somebody_else_is_out_of_sight_and_comes_back(tmp_path, monkeypatch):
     other = type(sys)("shared")
     monkeypatch.setitem(sys.modules, "shared", other)
