@@ -18,7 +18,8 @@ says passes back. Names are those of the trace events of the published system (Q
     Expire <---- whoever lost its part ----> Expire        free the parts, attempt anew
     Teardown <-- whoever ends the circuit -> Teardown      free everything
 
-FarSocket is SocketOpened and SocketClosed for nodes that are no neighbours.
+FarSocket is SocketOpened and SocketClosed for nodes that are no neighbours, FarRefusal a Reject
+of pairs that are made already.
 
 Each attempt has a turn: the time bin in which it was called for. Pass, Complete and Expire
 carry that of the attempt they begin, so that all nodes put the same attempts first.
@@ -359,9 +360,27 @@ class FarSocket:
     is_open: bool
 
 
+@dataclass(frozen=True, slots=True)
+class FarRefusal:
+    """Passed on to a head: pairs of a circuit that was done are not wanted at its tail.
+
+    Attributes:
+        destination: node id of the head.
+        path: node ids of the nodes it has passed, the tail first.
+        create_id: the head's number of the request.
+        reason: for people.
+    """
+
+    destination: int
+    path: tuple[int, ...]
+    create_id: int
+    reason: str
+
+
 LinkLayerMessage = (
     Offer | Accept | Reject | Cancel | Announce | PairLost | SocketOpened | SocketClosed
 )
 CircuitMessage = Forward | Pass | Track | Complete | Expire | Teardown
-NetworkLayerMessage = CircuitMessage | FarSocket
+FarMessage = FarSocket | FarRefusal
+NetworkLayerMessage = CircuitMessage | FarMessage
 PeerMessage = LinkLayerMessage | NetworkLayerMessage

@@ -276,6 +276,16 @@ class WireFarSocket(PeerMessageBase, tag=30, frozen=True):
     is_open: bool
 
 
+class WireFarRefusal(PeerMessageBase, tag=31, frozen=True):
+    """See `qnodeos.api.peer.FarRefusal`."""
+
+    epoch: Number
+    destination: Id
+    path: WirePath
+    create_id: PairNumber
+    reason: Text
+
+
 class ReadTick(PeerMessageBase, tag=32, frozen=True):
     """Controller to QNPU: which tick is it?"""
 
@@ -361,6 +371,7 @@ PeerWireMessage = (
     | WireExpire
     | WireTeardown
     | WireFarSocket
+    | WireFarRefusal
     | ReadTick
     | TickReading
     | Install
@@ -384,6 +395,7 @@ LinkMessage = (
     | WireExpire
     | WireTeardown
     | WireFarSocket
+    | WireFarRefusal
 )
 """What kernels say to each other."""
 
@@ -489,6 +501,8 @@ def to_wire(message: peer.PeerMessage, epoch: int, epoch_tick: int) -> LinkMessa
             return WireTeardown(epoch, circuit, int(cause), reason)
         case peer.FarSocket(destination, path, socket_id, remote_socket_id, is_open):
             return WireFarSocket(epoch, destination, path, socket_id, remote_socket_id, is_open)
+        case peer.FarRefusal(destination, path, create_id, reason):
+            return WireFarRefusal(epoch, destination, path, create_id, reason)
 
 
 def from_wire(message: LinkMessage, epoch_tick: int) -> peer.PeerMessage:
@@ -562,3 +576,5 @@ def from_wire(message: LinkMessage, epoch_tick: int) -> peer.PeerMessage:
             return peer.Teardown(peer.CircuitId(*circuit), peer.TeardownCause(cause), reason)
         case WireFarSocket(_, destination, path, socket_id, remote_socket_id, is_open):
             return peer.FarSocket(destination, path, socket_id, remote_socket_id, is_open)
+        case WireFarRefusal(_, destination, path, create_id, reason):
+            return peer.FarRefusal(destination, path, create_id, reason)

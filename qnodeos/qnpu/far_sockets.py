@@ -1,4 +1,6 @@
-"""News of ER sockets between nodes that are no neighbours: they open and they close.
+"""News between the ends of ER sockets that are no neighbours, when there is no circuit.
+
+They open and they close; and the pairs of a circuit that is done may not be received.
 
 Without them a program that waits to receive, while the program at the other end has ended
 without creating anything, would wait for ever. Neighbours tell each other directly
@@ -10,16 +12,20 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Final
 
-from qnodeos.api.peer import MAX_PATH, FarSocket
-from qnodeos.qnpu.circuit_table import CircuitTable, Surroundings
-from qnodeos.qnpu.er_sockets import ErSocket
+from qnodeos.api.peer import MAX_PATH, FarMessage, FarRefusal, FarSocket
+from qnodeos.errors import EntanglementRequestError
+from qnodeos.qnpu.circuit_table import CircuitTable, Surroundings, short
+from qnodeos.qnpu.er_sockets import ErSocket, UserRequest
 from qnodeos.qnpu.partners import Partners
 from qnodeos.qnpu.routes import Route
 
 _MAX_WAITING: Final = 256
 """News that wait for a route or a connection; the oldest are dropped beyond it."""
+_REMEMBERED: Final = 64
+"""Requests that are done, whose pairs may still be refused."""
 
 
 class FarSockets:
@@ -41,7 +47,8 @@ class FarSockets:
         self._table = table
         self._routes = routes
         self._partners: dict[int, Partners] = {}
-        self._waiting: deque[FarSocket] = deque(maxlen=_MAX_WAITING)
+        self._waiting: deque[FarMessage] = deque(maxlen=_MAX_WAITING)
+        self._done: deque[UserRequest] = deque(maxlen=_REMEMBERED)
 
     # --- our sockets ------------------------------------------------------------------
 
@@ -57,6 +64,11 @@ class FarSockets:
         for socket in sockets:
             if self._is_far(socket):
                 self._tell(socket, is_open=False)
+                for promise in socket.promises.values():
+                    promise.refuse(
+                        "the program there has ended and received "
+                        f"{promise.delivered} of {promise.pairs} pairs"
+                    )
 
     def _is_far(self, socket: ErSocket) -> bool:
         return socket.remote_node not in self._around.link_layer.links
@@ -69,8 +81,23 @@ class FarSockets:
             socket.remote_socket_id,
             is_open,
         )
+        self._send(news)
+
+    def _send(self, news: FarMessage) -> None:
         if self._waiting or not self._pass_on(news):
             self._waiting.append(news)
+
+    # --- pairs ------------------------------------------------------------------------
+
+    def done(self, user: UserRequest) -> None:
+        """At the head: a request is done."""
+        self._done.append(user)
+
+    def refuse(self, head: int, create_id: int, reason: str) -> None:
+        """At the tail: the pairs of a request that is done are not wanted."""
+        self._send(FarRefusal(head, (self._around.node_id,), create_id, short(reason)))
+
+    # --- passing on -------------------------------------------------------------------
 
     def try_again(self) -> None:
         """Something has changed: pass on our own news that had to wait."""
@@ -79,7 +106,7 @@ class FarSockets:
             if not self._pass_on(news):
                 self._waiting.append(news)
 
-    def _pass_on(self, news: FarSocket) -> bool:
+    def _pass_on(self, news: FarMessage) -> bool:
         route = self._routes().get(news.destination)
         if route is None or not self._table.is_up(route.next_hop):
             return False
@@ -88,22 +115,18 @@ class FarSockets:
 
     # --- those of others --------------------------------------------------------------
 
-    def receive(self, news: FarSocket) -> None:
+    def receive(self, news: FarMessage) -> None:
         """News have come, for us or to be passed on."""
         me, path = self._around.node_id, news.path
         if news.destination != me:
             if me not in path and len(path) < MAX_PATH:
-                self._pass_on(
-                    FarSocket(
-                        news.destination,
-                        (*path, me),
-                        news.socket_id,
-                        news.remote_socket_id,
-                        news.is_open,
-                    )
-                )
-            return
-        source = path[0]
+                self._pass_on(replace(news, path=(*path, me)))
+        elif isinstance(news, FarRefusal):
+            self._on_refusal(path[0], news)
+        else:
+            self._on_socket(path[0], news)
+
+    def _on_socket(self, source: int, news: FarSocket) -> None:
         partners = self._partners.get(source)
         if partners is None:
             if not news.is_open or len(self._partners) >= self._around.limits.circuits:
@@ -118,3 +141,15 @@ class FarSockets:
         socket = partners.end_closed(news.socket_id)
         if socket is not None:
             self._around.link_layer.other_end_closed(socket)
+
+    def _on_refusal(self, source: int, news: FarRefusal) -> None:
+        for user in self._done:
+            if (user.create_id, user.socket.remote_node) == (news.create_id, source):
+                self._around.fault(
+                    user.socket.process,
+                    EntanglementRequestError(
+                        f"node {source} does not want the pairs of request {news.create_id}: "
+                        f"{news.reason}"
+                    ),
+                )
+                return

@@ -23,7 +23,7 @@ from qnodeos.api.peer import (
     CircuitMessage,
     Complete,
     Expire,
-    FarSocket,
+    FarMessage,
     Forward,
     NetworkLayerMessage,
     Pass,
@@ -74,8 +74,10 @@ class NetworkLayer:
         self._routes: Mapping[int, Route] = {}
         self.attempts: Final = Attempts(around, self._table, self._finish, self._tear_down)
         self._ends = Ends(around, self._table, self.attempts)
-        self._openings = Openings(around, self._table, self.attempts, self._tear_down)
         self._far_sockets = FarSockets(around, self._table, lambda: self._routes)
+        self._openings = Openings(
+            around, self._table, self.attempts, self._tear_down, self._far_sockets.refuse
+        )
         around.link_layer.segments = self.attempts
 
     # --- how things are ---------------------------------------------------------------
@@ -145,7 +147,7 @@ class NetworkLayer:
         """
         if not self._table.is_up(peer):
             raise PeerProtocolError(f"a message came from node {peer}, which is not connected")
-        if isinstance(message, FarSocket):
+        if isinstance(message, FarMessage):
             self._far_sockets.receive(message)
             return
         event = RECEIVED.get(type(message))
@@ -201,7 +203,8 @@ class NetworkLayer:
 
     def _complete(self, circuit: Circuit, complete: Complete) -> None:
         self._ends.complete(circuit, complete)
-        if circuit.is_head and circuit.state is _S.DONE:
+        if circuit.user is not None and circuit.state is _S.DONE:
+            self._far_sockets.done(circuit.user)
             self._tear_down(circuit, TeardownCause.DONE, "")
 
     def peer_lost(self, peer: int, why: str) -> None:

@@ -35,6 +35,8 @@ class Openings:
         table: the circuits of this node.
         attempts: begins a circuit that is accepted.
         tear_down: ends a circuit, with a cause and a reason.
+        refuse_pairs: tells a head that the pairs of a circuit that has ended are not wanted;
+            takes the head, its number of the request, and the reason.
     """
 
     def __init__(
@@ -43,11 +45,13 @@ class Openings:
         table: CircuitTable,
         attempts: Attempts,
         tear_down: Callable[[Circuit, TeardownCause, str], None],
+        refuse_pairs: Callable[[int, int, str], None],
     ) -> None:
         self._around = around
         self._table = table
         self._attempts = attempts
         self._tear_down = tear_down
+        self._refuse_pairs = refuse_pairs
         self._routes: Mapping[int, Route] = {}
         self._created: dict[ErSocket, deque[Circuit]] = {}  # not accepted yet, in order
 
@@ -272,7 +276,9 @@ class Openings:
 
     def _refuse(self, circuit: Circuit, reason: str) -> None:
         """The program at the tail does not want it any more."""
-        if not circuit.has_ended:
+        if circuit.has_ended:
+            self._refuse_pairs(circuit.id.head, circuit.terms.create_id, reason)
+        else:
             circuit.is_withdrawn = True
             self._tear_down(circuit, TeardownCause.REFUSED, reason)
 

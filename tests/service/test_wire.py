@@ -23,6 +23,7 @@ from qnodeos.api.peer import (
     Complete,
     EntanglementType,
     Expire,
+    FarRefusal,
     FarSocket,
     Forward,
     Offer,
@@ -260,6 +261,13 @@ network_messages = st.one_of(
     st.builds(Complete, circuits, pair_numbers, pair_numbers, pair_numbers, ticks, bins),
     st.builds(Expire, circuits, pair_numbers, pair_numbers, bins, st.text(max_size=4096)),
     st.builds(Teardown, circuits, st.sampled_from(TeardownCause), st.text(max_size=4096)),
+    st.builds(
+        FarRefusal,
+        ids,
+        st.lists(ids, min_size=1, max_size=MAX_PATH).map(tuple),
+        pair_numbers,
+        st.text(max_size=4096),
+    ),
     st.builds(
         FarSocket,
         ids,
