@@ -105,6 +105,11 @@ class Attempts:
         """Whether `look` may have something to do, as qubits were taken or freed."""
         return self._turns.is_waiting or bool(self._blocked) or self._is_stuck()
 
+    @property
+    def is_short(self) -> bool:
+        """Whether circuits wait for qubits, and not because of other circuits."""
+        return self._turns.is_waiting and not self._turns.served
+
     def look(self) -> None:
         """Go on with circuits that waited for qubits, if there are any now."""
         for circuit in list(self._blocked):

@@ -31,27 +31,25 @@ class Holders:
         self._most_ticks = limits.qubit_ticks
         self._since: dict[int, int] = {}
 
-    def late(
-        self, tick: int, *, program_waits: bool, link_waits: bool, has_room: bool
-    ) -> list[int]:
+    def late(self, tick: int, *, is_short: bool, link_waits: bool, has_room: bool) -> list[int]:
         """Processes that have kept a wanted qubit for too long.
 
         Args:
             tick: now.
-            program_waits: whether a program waits for a qubit: then all are wanted.
+            is_short: whether a program or a circuit waits for a qubit: then all are wanted.
             link_waits: whether entanglement is to be made: then the communication qubits are
                 wanted, and all if nothing can be moved away from there.
             has_room: whether a communication qubit is free or can be made so.
         """
         if not self._most_ticks:
             return []
-        wanted = self._wanted(program_waits, link_waits, has_room)
+        wanted = self._wanted(is_short, link_waits, has_room)
         holders = self._qmmu.holders(wanted) | self._entanglement.holders(wanted)
         self._since = {pid: self._since.get(pid, tick) for pid in holders}
         return [pid for pid, since in self._since.items() if tick - since >= self._most_ticks]
 
-    def _wanted(self, program_waits: bool, link_waits: bool, has_room: bool) -> tuple[int, ...]:
-        if program_waits:
+    def _wanted(self, is_short: bool, link_waits: bool, has_room: bool) -> tuple[int, ...]:
+        if is_short:
             return self._capabilities.qubits
         if not link_waits:
             return ()

@@ -619,7 +619,7 @@ class Kernel:
         """End programs that have kept a qubit for too long while it was wanted."""
         late = self._holders.late(
             self._tick,
-            program_waits=bool(self._processor.qubit_queue),
+            is_short=bool(self._processor.qubit_queue) or self.network_layer.attempts.is_short,
             link_waits=self.link_layer.has_requests,
             has_room=self.network.relocation.is_possible,
         )

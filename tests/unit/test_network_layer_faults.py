@@ -221,6 +221,18 @@ def test_programs_that_keep_the_qubits_of_a_repeater():
     settled(net)
 
 
+def test_a_program_may_not_keep_the_qubits_of_a_repeater_for_ever():
+    net = chain(3, qubits=capabilities(2), limits=replace(QUICK, qubit_ticks=300))
+    net.nodes[2].post(init_app(0))
+    net.nodes[2].post(submit(0, "set Q0 0\nqalloc Q0\n"))
+    net.lab.run(20)
+    ask(net, 1, 3)
+    net.lab.run(1_000)
+    assert not net.nodes[2].kernel.processes
+    assert net.world.fidelity(net.half(1), net.half(3)) == pytest.approx(1)
+    settled(net)
+
+
 def test_qubits_of_a_repeater_that_become_free_are_used():
     net = chain(3, qubits=capabilities(2), limits=QUICK)
     net.nodes[2].post(init_app(0))
@@ -268,6 +280,36 @@ def test_a_receiver_hears_that_the_program_at_a_far_node_has_ended():
     net.lab.at(100, lambda: net.nodes[1].post(stop_app(0)))
     net.lab.run(300)
     assert "the program at node 1 that had ER socket 0 has ended" in error(net, 4, received)
+    settled(net)
+
+
+def test_pairs_that_nobody_receives_end_both_programs():
+    net = chain(3, limits=QUICK)
+    open_program(net, 1, 3)
+    open_program(net, 3, 1)
+    created = net.nodes[1].post(submit(0, create_epr(remote=3)))
+    net.lab.run(500)
+    assert net.nodes[1].replies[created].error is None
+    net.lab.run(QUICK.offer_timeout_ticks)
+    assert not net.nodes[1].kernel.processes
+    assert not net.nodes[3].kernel.processes
+    late = net.nodes[1].post(submit(0, "set R0 0\n"))
+    net.lab.run(20)
+    assert "node 3 does not want the pairs of request 0" in error(net, 1, late)
+    settled(net)
+
+
+def test_a_receiver_that_ends_without_its_pair_is_told_to_the_creator():
+    net = chain(4, limits=QUICK)
+    open_program(net, 1, 4)
+    open_program(net, 4, 1)
+    net.nodes[1].post(submit(0, create_epr(remote=4)))
+    net.lab.run(800)
+    net.nodes[4].close()
+    net.lab.run(100)
+    late = net.nodes[1].post(submit(0, "set R0 0\n"))
+    net.lab.run(20)
+    assert "the program there has ended and received 0 of 1 pairs" in error(net, 1, late)
     settled(net)
 
 
