@@ -249,6 +249,7 @@ def test_shared_maps_cannot_be_written():
 
 
 @given(st.sampled_from(list(Axis)), st.integers(-100, 100), st.integers(0, 15))
+@settings(max_examples=30)
 def test_rotations_by_fine_angles_are_the_exponentials(axis, steps, halvings):
     state, rho = random_state(1, 7)
     state.apply(0, pauli.rotation(axis, steps, halvings))
