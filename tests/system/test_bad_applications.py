@@ -11,6 +11,7 @@ from netqasm.sdk import EPRSocket, Qubit
 from netqasm.sdk.external import BroadcastChannel, NetQASMConnection, Socket
 
 from qnodeos.applications import Application, Round, RunLimits, run_application, simulate
+from qnodeos.assembly import NetworkDescription
 from qnodeos.errors import (
     ConfigurationError,
     ProgramError,
@@ -126,6 +127,25 @@ def test_types_that_do_not_match(create, receive):
     assert all("do not fit" in str(error) for error in one.errors.values())
 
 
+def test_entanglement_that_both_create():
+    one = run(
+        makes_pairs("create_keep", "alice", "bob"), makes_pairs("create_keep", "bob", "alice")
+    )
+    assert one.errors
+    assert "every create request needs a receive request" in str(one.problem)
+
+
+def test_a_route_that_does_not_exist():
+    network = NetworkDescription.joined(["alice", "bob", "carol"], [("alice", "carol")])
+    one = run(
+        makes_pairs("create_keep", "alice", "bob"),
+        makes_pairs("recv_keep", "bob", "alice"),
+        network=network,
+    )
+    for role in ("alice", "bob"):
+        assert "to which there is no route" in str(one.errors[role])
+
+
 def test_a_socket_that_is_used_twice():
     def alice() -> None:
         sockets = [EPRSocket("bob"), EPRSocket("bob")]
@@ -158,8 +178,6 @@ def test_a_role_that_does_not_exist(program):
 
 
 def test_a_role_on_a_node_that_does_not_exist():
-    from qnodeos.assembly import NetworkDescription
-
     application = Application.from_functions({"alice": nothing}, allocation={"alice": "delft"})
     network = NetworkDescription.fully_connected(["alice", "bob"])
     with pytest.raises(ConfigurationError, match=r"role alice.*'delft'.*nodes are alice, bob"):
