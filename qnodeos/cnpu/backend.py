@@ -273,8 +273,9 @@ class QNodeOSConnection(BaseNetQASMConnection):  # type: ignore[misc]
             super().close(clear_app, stop_backend, exception=True)
         except BaseException as error:
             self._disconnect()
-            # Nor must it that there is nobody left to say goodbye to.
-            if not (exception and isinstance(error, ConnectionLostError | ProgramStoppedError)):
+            # Nor must what the QNPU says of its end, or that nobody is left to say goodbye to.
+            hidden = ConnectionLostError | ProgramStoppedError | SubroutineFailedError
+            if not (exception and isinstance(error, hidden)):
                 raise
 
     def _disconnect(self) -> None:

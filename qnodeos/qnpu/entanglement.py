@@ -362,6 +362,19 @@ class EntanglementManager(Deliveries):
                 request.socket.receives.remove(request)
         return [request for request in forgotten if request.arguments is not None]
 
+    def neglected(self, pid: int) -> EntanglementRequestError | None:
+        """What to tell a program that ends without having received what was made for it."""
+        for socket in self._sockets_of.get(pid, ()):
+            for promise in socket.promises.values():
+                if promise.unclaimed:
+                    return EntanglementRequestError(
+                        f"the program has ended, but {len(promise.unclaimed)} of {promise.pairs} "
+                        f"pairs that node {socket.remote_node} asked for on ER socket "
+                        f"{socket.socket_id} were never received; every create request needs a "
+                        "receive request"
+                    )
+        return None
+
     def close_process(self, pid: int) -> list[ErSocket]:
         """Forget the sockets and requests of a process; returns its sockets.
 

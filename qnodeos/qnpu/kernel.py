@@ -407,8 +407,13 @@ class Kernel:
 
     def _stop_app(self, client: int, app_id: int) -> None:
         owner = client, app_id
-        if not self._manager.clear_epitaph(owner):
-            self._end(self._manager.find(owner), UnknownProcessError("the program was stopped"))
+        if self._manager.stop_dead(owner):
+            return
+        process = self._manager.find(owner)
+        neglected = self.entanglement.neglected(process.pid)
+        self._end(process, UnknownProcessError("the program was stopped"))
+        if neglected is not None:
+            raise neglected
 
     # --- the end of a process ---------------------------------------------------------
 

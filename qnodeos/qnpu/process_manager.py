@@ -33,6 +33,7 @@ class ProcessManager:
         # Both orders of epitaphs are by age; a plain dict is slow to find its oldest entry.
         self._epitaphs: OrderedDict[Owner, str] = OrderedDict()
         self._mourned: dict[int, OrderedDict[Owner, None]] = {}
+        self._untold: set[Owner] = set()
         self._next_pid = NETWORK_PID + 1
 
     @property
@@ -81,13 +82,17 @@ class ProcessManager:
         """
         process = self._by_owner.get(owner)
         if process is None:
-            epitaph = self._epitaphs.get(owner)
-            raise UnknownProcessError(
-                f"application {owner[1]} is not registered on this connection"
-                if epitaph is None
-                else f"the process of application {owner[1]} has ended: {epitaph}"
-            )
+            raise self._unknown(owner)
         return process
+
+    def _unknown(self, owner: Owner) -> UnknownProcessError:
+        epitaph = self._epitaphs.get(owner)
+        self._untold.discard(owner)
+        return UnknownProcessError(
+            f"application {owner[1]} is not registered on this connection"
+            if epitaph is None
+            else f"the process of application {owner[1]} has ended: {epitaph}"
+        )
 
     def queue_subroutine(
         self,
@@ -148,7 +153,10 @@ class ProcessManager:
             del self._by_client[client]
 
     def write_epitaph(self, process: UserProcess, error: QNodeOSError) -> None:
-        """Remember why a process ends; the oldest epitaphs of its connection make room."""
+        """Remember why a process ends; the oldest epitaphs of its connection make room.
+
+        If it owes no reply that could carry the error, the program has yet to be told.
+        """
         client, each = process.owner[0], self._limits.programs_per_client
         mine = self._mourned.get(client, ())
         if len(mine) >= each:
@@ -158,17 +166,32 @@ class ProcessManager:
         text = f"{type(error).__name__}: {error}"
         self._epitaphs[process.owner] = text[:_EPITAPH_LENGTH]
         self._mourned.setdefault(client, OrderedDict())[process.owner] = None
+        if process.current is None and not process.pending:
+            self._untold.add(process.owner)
 
     def clear_epitaph(self, owner: Owner) -> bool:
         """Whether there was an epitaph; there is none any more."""
         if self._epitaphs.pop(owner, None) is None:
             return False
+        self._untold.discard(owner)
         client = owner[0]
         mine = self._mourned[client]
         del mine[owner]
         if not mine:
             del self._mourned[client]
         return True
+
+    def stop_dead(self, owner: Owner) -> bool:
+        """A program stops; whether its process had ended before, because of an error.
+
+        Raises:
+            UnknownProcessError: it had, and the program has not been told why.
+        """
+        error = self._unknown(owner) if owner in self._untold else None
+        was_dead = self.clear_epitaph(owner)
+        if error is not None:
+            raise error
+        return was_dead
 
     def of_client(self, client: int) -> list[UserProcess]:
         """The processes of a connection."""
@@ -178,3 +201,4 @@ class ProcessManager:
         """Drop the epitaphs of a connection that has ended."""
         for owner in self._mourned.pop(client, ()):
             del self._epitaphs[owner]
+            self._untold.discard(owner)

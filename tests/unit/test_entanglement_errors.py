@@ -407,17 +407,33 @@ def test_two_programs_that_both_create_and_never_receive():
     lab.check_clean()
 
 
-def test_a_program_that_ends_without_having_received_all():
-    """The creator had all its pairs; what they are half of is gone."""
+@pytest.mark.parametrize("asks", [True, False])
+def test_a_program_that_ends_without_having_received_all(asks):
+    """The creator had all its pairs; what they are half of is gone.
+
+    It is told when it next asks for something, or when it ends.
+    """
     lab, first, second, _ = pair(Verdict)
     start(first, 2)
     start(second, 1)
     created = first.post(submit(0, create_epr(pairs=2)))
     lab.run(SOON)
     assert first.replies[created].error is None
-    second.post(stop_app(0))
+    stopped = second.post(stop_app(0))
     lab.run(10)
-    assert "the program there has ended and received 0 of 2 pairs" in late_error(lab, first)
+    text = second.error(stopped).text
+    assert "2 of 2 pairs that node 1 asked for on ER socket 0 were never received" in text
+    assert not second.kernel.processes
+    if asks:
+        text = late_error(lab, first)
+        stopped = first.post(stop_app(0))
+        lab.run(10)
+        assert first.replies[stopped].error is None, "it knows"
+    else:
+        stopped = first.post(stop_app(0))
+        lab.run(10)
+        text = first.error(stopped).text
+    assert "the program there has ended and received 0 of 2 pairs" in text
     lab.check_clean()
 
 

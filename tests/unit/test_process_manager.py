@@ -143,3 +143,19 @@ def test_a_refused_program_leaves_nothing():
     with pytest.raises(QNodeOSError, match="priority 2"):
         manager.register((1, 0), 1, priority=2)
     assert not manager._by_client
+
+
+@pytest.mark.parametrize("owes", [True, False])
+def test_a_program_that_stops_is_told_why_its_process_had_ended_unless_it_knows(owes):
+    manager = ProcessManager(Limits())
+    process = manager.register((1, 0), 1)
+    if owes:  # the reply to this carries the error
+        manager.queue_subroutine(process, 1, 0, b"")
+    manager.write_epitaph(process, LimitError("too long"))
+    manager.remove(process)
+    if owes:
+        assert manager.stop_dead((1, 0))
+    else:
+        with pytest.raises(UnknownProcessError, match="has ended: LimitError: too long"):
+            manager.stop_dead((1, 0))
+    assert not manager.stop_dead((1, 0))
