@@ -162,6 +162,7 @@ def _add_instructions(timeline: Timeline, node: NodeTraces, activity: QnpuActivi
     pulled: dict[int, int] = dict(
         zip(columns["time"][pulls].tolist(), columns["detail"][pulls].tolist(), strict=True)
     )
+    swaps = set(columns["time"][columns["event"] == Event.QNETWORK_SWAP_PULL].tolist())
     for (start, stop), row, answer in zip(
         instructions.intervals.tolist(),
         instructions.rows.tolist(),
@@ -178,6 +179,8 @@ def _add_instructions(timeline: Timeline, node: NodeTraces, activity: QnpuActivi
                 arguments["outcome"] = _outcome_name(int(columns["detail"][answer]))
         is_network = node.has_details and pid == NETWORK_PID
         name = instruction_name(event, argument, by_network=is_network)
+        if event == Event.QDEVICE_PRODUCE_CMD and start in swaps:
+            name = "ESW"  # the published traces have one event for all of PMG, MOV, SWP and ESW
         span = timeline.add_span(track, start * node.tick_ns, stop * node.tick_ns, name, arguments)
         if span is None:
             continue

@@ -211,6 +211,19 @@ def test_an_instruction_lasts_until_its_outcome() -> None:
     assert outcomes == ["SUCCESS_ONE", "99"]
 
 
+def test_a_swap_is_told_from_the_commands_that_share_its_event() -> None:
+    qnpu = [
+        (2, Event.QNETWORK_SWAP_PULL, 0, 5),
+        (2, Event.QDEVICE_PRODUCE_CMD, 0, 0),
+        (4, CONSUME, 0, Outcome.SUCCESS_PSI_PLUS),
+        (4, Event.QNETWORK_SWAP_RET, 0, 5),
+        (9, Event.QDEVICE_PRODUCE_CMD, 0, 0),
+        (10, CONSUME, 0, Outcome.SUCCESS_ZERO),
+    ]
+    timeline = build_timeline([traces([], qnpu)])
+    assert on(timeline, "instructions") == [(20, 40, "ESW"), (90, 100, "PMG X 0 deg")]
+
+
 # --- arrows -----------------------------------------------------------------------------
 
 
