@@ -102,6 +102,18 @@ def test_the_receiver_gets_the_state_of_a_phi_plus_that_was_measured(state, axes
     lab.check_clean()
 
 
+def test_rotations_of_a_receiver_that_keeps_its_half_do_not_matter():
+    """It is Phi+ all the same, though a measurement after them could not make it so."""
+    lab, first, second, _ = pair(verdicts(Verdict(bell_state=BellState.PSI_MINUS)))
+    start(first, 2)
+    start(second, 1)
+    created = first.post(submit(0, create_epr(arguments=prepare(remote_1=4, random_local=1))))
+    received = second.post(submit(0, recv_epr()))
+    lab.run(4 * BIN_TICKS)
+    assert first.array(created)[9] == second.array(received)[9] == BellState.PHI_PLUS
+    lab.check_clean()
+
+
 @pytest.mark.parametrize(("code", "bases"), [(1, (BASIS_X, BASIS_Z)), (3, (3, 4))])
 def test_a_state_may_be_prepared_in_a_random_basis(code, bases):
     chances = Random(code)
@@ -321,6 +333,26 @@ def test_the_next_pair_waits_until_the_program_has_freed_the_qubit_of_the_last()
     received = second.post(submit(0, recv_epr(**options) + loop + "ret_arr @0\n"))  # type: ignore[arg-type]
     lab.run(2_000)
     assert first.array(created)[4::10] == second.array(received)[4::10] == (0, 1, 2)
+    lab.check_clean()
+
+
+def test_a_pair_waits_if_its_virtual_qubit_was_taken_meanwhile():
+    """Between the herald and the announcement the program may use the name for another."""
+    lab, first, second, _ = pair(Verdict, delay=lambda: 30)
+    start(first, 2)
+    start(second, 1)
+    first.post(submit(0, create_epr()))
+    second.post(submit(0, recv_epr(wait=False)))
+    lab.run(BIN_TICKS + 12)
+    assert second.kernel.network.timeout_tick() is not None, "it waits for the announcement"
+    second.post(submit(0, "qalloc Q0\ninit Q0\n"))
+    lab.run(BIN_TICKS)
+    [process] = second.kernel.processes.values()
+    assert second.kernel.entanglement.keeper(0) is process
+    received = second.post(submit(0, "qfree Q0\nwait_all @0[0:10]\nret_arr @0\n"))
+    lab.run(10)
+    assert second.array(received)[4] == 0
+    assert second.kernel.qmmu.physical(process.pid, 0) == 0
     lab.check_clean()
 
 

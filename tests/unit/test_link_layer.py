@@ -279,6 +279,20 @@ def test_after_a_withdrawal_the_link_is_quiet_until_the_peer_knows(bench, mine):
     assert [bench.layer.head(2, number) is None for number in (8, 9, 10)] == [True, True, False]
 
 
+def test_the_link_is_quiet_too_if_a_request_is_withdrawn_that_would_come_next(bench):
+    """It has a higher priority, and the neighbour may begin it before it hears of this."""
+    first, urgent = bench.socket(1), bench.socket(2)
+    bench.layer.receive(2, Offer(1, replace(TERMS, socket_id=1, remote_socket_id=1)))
+    bench.bin = 8
+    bench.layer.receive(2, Offer(2, replace(TERMS, socket_id=2, remote_socket_id=2, priority=9)))
+    bench.bin = 9
+    assert bench.head(number=9).create_id == 1
+    assert bench.head(number=10).create_id == 2
+    bench.layer.sockets_closed([urgent])
+    assert [bench.layer.head(2, number) is None for number in (9, 10, 11)] == [True, True, False]
+    assert bench.head(number=11).socket_id == first.socket_id
+
+
 def test_withdrawing_a_request_further_back_disturbs_nobody(bench):
     bench.socket(1)
     second = bench.socket(2)
