@@ -46,7 +46,9 @@ def main(program: str, circuits: int, is_tuned: bool) -> dict[str, Any]:
     if is_tuned:
         _tune(simulaqron_settings)
     network = Network(nodes=list(roles), network_config_file=network_file)
-    network.start(wait_until_running=True)
+    # Without looking whether they run: when such a look ends, the server forgets everything, that
+    # of a program which came in the meantime too. Programs try to connect until they can.
+    network.start(wait_until_running=False)
     try:
         with get_context("fork").Pool(len(roles)) as pool:
             alice, bob = (pool.apply_async(_run, (program, role, circuits)) for role in roles)
