@@ -38,7 +38,7 @@ COMPARED: list[tuple[Callable[..., Prediction], int, tuple[str, ...]]] = [
     (predictions.chsh_repeated_on_nv, 60, ()),
     (predictions.chsh_swapped_on_published_links, 800, ()),
     (predictions.chsh_swapped_on_nv, 60, ()),
-    (predictions.bb84_on_published_link, 300, ("X",)),
+    (predictions.bb84_on_published_link, 200, ("X",)),
     (predictions.bb84_with_readout_errors, 300, ("Z",)),
     (predictions.bb84_on_nv, 60, ()),
     (predictions.teleport_on_published_link, 60, ()),
