@@ -32,7 +32,7 @@ class Messages:
         self._keeps_log = keeps_log
 
     def note(self, key: tuple[str, str, int], message: Any, is_sent: bool) -> None:
-        """A message was sent or received; see `qnodeos.cnpu.virtual.MessageBoard`."""
+        """A message was sent or received; see `qnodeos.cnpu.message_board.MessageBoard`."""
         source, destination, socket_id = key
         received = self.received.get(destination)
         if not is_sent and received is not None and len(received) < MAX_MESSAGES:

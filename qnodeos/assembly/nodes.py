@@ -14,7 +14,8 @@ from qnodeos.api.netqasm import Flavour
 from qnodeos.assembly.common import HOST_TRACE_SHARE, HOST_TRACE_UNIT_NS, below, require_known
 from qnodeos.cnpu.host import NetworkDirectory
 from qnodeos.cnpu.latency import LatencyProfile
-from qnodeos.cnpu.virtual import MessageBoard, VirtualCnpu
+from qnodeos.cnpu.message_board import MessageBoard
+from qnodeos.cnpu.virtual import VirtualCnpu
 from qnodeos.limits import Limits
 from qnodeos.qdevice.protocols import QDriver, SimulatedQDevice
 from qnodeos.qnpu.kernel import Kernel, KernelConfig

@@ -11,11 +11,12 @@ import pytest
 from drivers.nv import NV_CAPABILITIES
 from qnodeos.api.host import HostReply
 from qnodeos.api.netqasm import CREATE_EPR_OPCODE, RECV_EPR_OPCODE, Flavour
-from qnodeos.cnpu import virtual
+from qnodeos.cnpu import message_board
 from qnodeos.cnpu.host import NetworkDirectory, current_host, find_host
 from qnodeos.cnpu.latency import Delay, LatencyProfile
+from qnodeos.cnpu.message_board import MessageBoard
 from qnodeos.cnpu.sockets import AnyReceiver
-from qnodeos.cnpu.virtual import MessageBoard, VirtualCnpu, VirtualProgram
+from qnodeos.cnpu.virtual import VirtualCnpu, VirtualProgram
 from qnodeos.errors import ConfigurationError, LimitError, ProgramError
 from qnodeos.trace.events import Event
 from sim.clock import VirtualClock
@@ -484,7 +485,7 @@ def test_the_board_keeps_the_order_of_every_socket():
 
 
 def test_the_board_keeps_a_bounded_number_of_messages(monkeypatch):
-    monkeypatch.setattr(virtual, "MESSAGES_MAX", 3)
+    monkeypatch.setattr(message_board, "MESSAGES_MAX", 3)
     board = MessageBoard()
     for number in range(3):
         board.post(KEY, 0, number)
