@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import runpy
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from qnodeos.applications.squidasm.config import (
     StackNetworkConfig,
 )
 from qnodeos.applications.squidasm.inspection import get_qubit_state
+from qnodeos.applications.squidasm.log import LogManager
 from qnodeos.applications.squidasm.names import installed
 from qnodeos.applications.squidasm.networks import (
     create_complete_graph_network,
@@ -296,6 +298,34 @@ def test_the_state_of_a_pair_on_nv_nodes():
     fidelity = (KETS["b00"].conj().T @ state @ KETS["b00"]).real.item()
     # T2 of the electrons takes a little while they wait.
     assert 0.83 < fidelity <= 0.8501
+
+
+def test_programs_log_with_virtual_time(tmp_path):
+    LogManager.log_to_file(tmp_path / "log")
+    logger, level = LogManager.get_stack_logger("Bob"), LogManager.get_log_level()
+    LogManager.set_log_level("INFO")
+
+    def bob(connection, csocket, epr_socket, context):
+        yield from csocket.recv()
+        logger.info("it is here")
+
+    def alice(connection, csocket, epr_socket, context):
+        csocket.send("")
+        return {}
+
+    try:
+        run_both(alice, bob, create_two_node_network(clink_delay=5000))
+    finally:
+        LogManager.set_log_level(level)
+        stack = LogManager.get_stack_logger()
+        file = stack.handlers[-1]
+        stack.removeHandler(file)
+        file.close()
+    line = re.fullmatch(
+        r"INFO:(\d+)\.0 ns:Stack\.Bob:it is here\n", (tmp_path / "log").read_text("utf-8")
+    )
+    assert line is not None
+    assert 5000 <= int(line[1]) < 10_000  # the message's way, after a tick or two of the QNPU
 
 
 # --- what goes wrong ------------------------------------------------------------------------
