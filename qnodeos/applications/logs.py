@@ -3,10 +3,9 @@
 Each run has a directory named after its time, with `results.yaml` and the log files of its
 programs; if there are several rounds, those of each round are in a directory of their own.
 Written are what programs log with NetQASM's `get_new_app_logger` (`<role>_app_log.yaml`), the
-subroutines they sent (`subroutines_<role>.pkl`), the classical messages they sent and received
-(`<role>_class_comm.yaml`), and what they printed and logged otherwise
-(`<role>_output.txt`). Not written are NetQASM's logs of single instructions and of the network;
-the traces of `qnodeos` have these.
+classical messages they sent and received (`<role>_class_comm.yaml`), and what they printed and
+logged otherwise (`<role>_output.txt`). Not written are NetQASM's logs of single instructions, of
+subroutines and of the network; the traces of `qnodeos` have these.
 """
 
 from __future__ import annotations

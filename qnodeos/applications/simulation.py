@@ -235,9 +235,7 @@ class _Simulator:
         messages = Messages(application.programs, keeps_log=self._options.log_dir is not None)
         for handles in system.nodes.values():
             handles.cnpu.board.on_message = messages.note
-        token = external.simulation.set(
-            _Observer(system, self._options.on_close, self._options.log_dir is not None)
-        )
+        token = external.simulation.set(_Observer(system, self._options.on_close))
         try:
             with seeded(f"{self._options.seed}/{number}/programs"):
                 outcome = network.attempt(specs, limits=self._options.limits)
@@ -293,7 +291,6 @@ class _Observer:
 
     system: NetworkSystem | TwoNodes
     closing: OnClose | None
-    keeps_logs: bool
 
     def qubit_state(self, connection: Any, virtual: int, *, is_reduced: bool) -> Any:
         if isinstance(self.system, TwoNodes):

@@ -23,11 +23,6 @@ NAME: Final = "netqasm.sdk.external"
 class Simulation(Protocol):
     """What simulated programs can see of the simulation they run in."""
 
-    @property
-    def keeps_logs(self) -> bool:
-        """Whether log files are wanted."""
-        ...
-
     def qubit_state(self, connection: Any, virtual: int, *, is_reduced: bool) -> Any:
         """Density matrix of a qubit of a program.
 
@@ -103,9 +98,7 @@ def _connection_class() -> type:
         """The SDK's connection; tells a simulation when it is about to give its qubits back."""
 
         def _save_log_subroutines(self) -> None:
-            observer = simulation.get(None)
-            if observer is None or observer.keeps_logs:
-                super()._save_log_subroutines()
+            """Nothing: subroutines are sent as bytes, and not kept as the SDK's objects."""
 
         def _signal_stop(self, clear_app: bool = True, stop_backend: bool = True) -> None:
             observer = simulation.get(None)

@@ -298,7 +298,7 @@ def test_log_files_are_those_of_netqasm(tmp_path):
     written = load_yaml(run / "results.yaml")
     assert [each["app_sender"] for each in written] == [each["app_sender"] for each in results]
     names = {path.name for path in (run / "1").iterdir()}
-    assert {"sender_app_log.yaml", "subroutines_sender.pkl", "receiver_output.txt"} <= names
+    assert {"sender_app_log.yaml", "receiver_output.txt"} <= names
     [first, second] = load_yaml(run / "1" / "sender_app_log.yaml")
     sent = results[1]["app_sender"]
     assert (first["LOG"], second["LOG"]) == (f"m1 = {sent['m1']}", f"m2 = {sent['m2']}")
