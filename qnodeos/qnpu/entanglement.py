@@ -228,16 +228,17 @@ class EntanglementManager(Deliveries):
         # A receive request does not say its type; qubits are needed only if pairs are kept.
         virtuals = self._virtuals(qubits, pairs, required=False) if qubits else None
         request = UserRequest(socket, pairs, virtuals, results, tick, serial=_serial(process))
+        if promise is not None:
+            try:
+                check_fit(promise, request)
+            except EntanglementRequestError as error:
+                promise.refuse(str(error))
+                self._drop(promise)
+                raise
         self._add(process, request)
         if promise is None:
             socket.receives.append(request)
             return request
-        try:
-            check_fit(promise, request)
-        except EntanglementRequestError as error:
-            promise.refuse(str(error))
-            self._drop(promise)
-            raise
         self._take(promise, request)
         self._hand_over_kept(promise)
         return request
