@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -91,3 +93,27 @@ def test_states_of_qubits_and_pairs():
 def test_the_fidelity_of_a_noisy_pair(squared, expected):
     pair = 0.8 * KETS["b00"] @ KETS["b00"].conj().T + 0.2 * np.eye(4) / 4
     assert dm_fidelity(pair, KETS["b00"], squared=squared) == pytest.approx(expected, abs=1e-6)
+
+
+def page_rows():
+    """Modules and names of each row of the page's table."""
+    text = (Path(__file__).parents[2] / "docs" / "squidasm.md").read_text("utf-8")
+    table = text.partition("## The names there are")[2].partition("\n\n")[2].partition("\n\n")[0]
+    for row in table.splitlines()[2:]:
+        left, right = (re.findall(r"`([\w.]+)`", cell) for cell in row.split("|")[1:3])
+        whole = left[0]
+        modules = [
+            whole.rpartition(".")[0] + name if name.startswith(".") else name for name in left
+        ]
+        yield modules, right
+
+
+def test_the_page_lists_what_there_is(names):
+    rows = list(page_rows())
+    assert len(rows) > 8
+    for modules, listed in rows:
+        if modules[0] == "netsquid_netbuilder":  # whose modules the page does not list
+            continue
+        loaded = [importlib.import_module(module) for module in modules]
+        there = {name for module in loaded for name in vars(module)}
+        assert set(listed) <= there, modules
