@@ -17,7 +17,6 @@ from qnodeos.qnpu.circuits import Circuit, CircuitEvent, CircuitState, Half
 from qnodeos.qnpu.entanglement import INT32_MAX
 from qnodeos.qnpu.measured_half import Basis, Measured, creator_basis, pair_of, receiver_basis
 from qnodeos.qnpu.network_process import Job
-from qnodeos.qnpu.process import ProcessState
 
 _S, _E = CircuitState, CircuitEvent
 
@@ -111,7 +110,7 @@ class Ends:
         process = user.socket.process
 
         def done(measured: Measured, tick: int) -> None:
-            if circuit.is_withdrawn or process.state is ProcessState.ENDED:
+            if not self._around.entanglement.is_outstanding(user):
                 self._attempts.release(half)
                 return
             if not measured.is_success:

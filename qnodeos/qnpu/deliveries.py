@@ -58,6 +58,10 @@ class Deliveries:
         self._unreceived: dict[Promise, int] = {}  # with pairs nobody has asked for, and until when
         self._outstanding: dict[int, dict[UserRequest, None]] = {}
 
+    def is_outstanding(self, request: UserRequest) -> bool:
+        """Whether a request waits for pairs: it is not done, nor has it been forgotten."""
+        return request in self._outstanding.get(request.socket.process.pid, ())
+
     def may_take(self, request: UserRequest) -> bool:
         """Whether the program has room for the next pair of a request.
 
@@ -100,9 +104,15 @@ class Deliveries:
             atomic: whether all pairs have to be held at once.
 
         Raises:
-            EntanglementRequestError: the receive request that waits is for something else.
+            EntanglementRequestError: the receive request that waits is for something else, or
+                a request of that number is promised already.
             NoQubitError: the program cannot hold that many.
         """
+        if create_id in socket.promises:
+            raise EntanglementRequestError(
+                f"node {socket.remote_node} asks twice for request {create_id} on ER socket "
+                f"{socket.socket_id}"
+            )
         if atomic and not kind.receiver_measures:
             self._check_room(socket.process, pairs)
         promise = Promise(socket, create_id, kind, pairs, refuse)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from qnodeos.api.peer import CircuitTerms, RequestTerms
+from typing import Final
+
+from qnodeos.api.peer import CircuitTerms, EntanglementType, RequestTerms, Segment
 from qnodeos.limits import Limits
 from qnodeos.qdevice.instructions import ANGLE_STEPS, Axis
 from qnodeos.qnpu.er_sockets import ErSocket
 from qnodeos.qnpu.requests import RANDOM_BASES, ROTATIONS, CreateArguments, are_weights
+
+NO_SOCKET: Final = -1
+"""Number of the ER sockets of a request that is for a segment of a circuit."""
 
 
 def terms_of(socket: ErSocket, arguments: CreateArguments, start_bin: int) -> RequestTerms:
@@ -26,8 +31,26 @@ def terms_of(socket: ErSocket, arguments: CreateArguments, start_bin: int) -> Re
     )
 
 
+def segment_terms(segment: Segment, start_bin: int, priority: int) -> RequestTerms:
+    """What the neighbour has to know of a request of ours for a segment: one pair, kept."""
+    return RequestTerms(
+        socket_id=NO_SOCKET,
+        remote_socket_id=NO_SOCKET,
+        kind=EntanglementType.KEEP,
+        pairs=1,
+        remote_rotations=(),
+        remote_random_basis=0,
+        start_bin=start_bin,
+        priority=priority,
+        segment=segment,
+    )
+
+
 def are_valid(terms: RequestTerms | CircuitTerms, limits: Limits) -> bool:
     """Whether a request can be served, whoever wrote its terms."""
+    if isinstance(terms, RequestTerms) and terms.segment is not None:
+        only = segment_terms(terms.segment, terms.start_bin, terms.priority)
+        return terms == only and 0 <= terms.priority <= limits.highest_priority
     return (
         1 <= terms.pairs <= limits.pairs_per_request
         and 0 <= terms.remote_random_basis < len(RANDOM_BASES)

@@ -295,14 +295,14 @@ class NetworkLayer:
 
     def _head_is_late(self, circuit: Circuit, user: UserRequest, tick: int) -> None:
         process, destination = user.socket.process, circuit.destination
+        last = f" What was heard last: {circuit.why_not}." if circuit.why_not else ""
         if user.deadline_tick is not None and tick >= user.deadline_tick:
             error = EntanglementTimeoutError(
                 f"{user.delivered} of {user.pairs} pairs with node {destination} came within "
-                "max_time"
+                f"max_time.{last}"
             )
             self._around.fault(process, error)
         elif circuit.offer_tick is not None and tick >= circuit.offer_tick:
-            last = f" What was heard last: {circuit.why_not}." if circuit.why_not else ""
             error = EntanglementTimeoutError(
                 f"node {destination} could not be reached, or did not open ER socket "
                 f"{circuit.terms.remote_socket_id}, within offer_timeout_ticks="
@@ -310,7 +310,7 @@ class NetworkLayer:
                 "and do the socket ids match?"
             )
             self._around.fault(process, error)
-        else:
+        elif circuit.retry_tick is not None and tick >= circuit.retry_tick:
             self._openings.forward(circuit)
 
 

@@ -370,6 +370,7 @@ class NetworkProcess(Process):
             if outcome.is_success:
                 return DEVICE if self.queue else self.run(tick)
             lost = self._herald
+            self.queue.clear()
             self._drop_herald()
             reason = f"the correction of a pair to Phi+ failed: {outcome.name}"
             if lost is not None and lost.request.segment is not None:
@@ -523,7 +524,6 @@ class NetworkProcess(Process):
     def _drop_herald(self) -> None:
         herald, self._herald = self._herald, None
         self._phase = Phase.PULL
-        self.queue.clear()
         if herald is not None and herald.physical is not None:
             self._qmmu.release(herald.physical)
 

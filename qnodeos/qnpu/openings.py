@@ -191,14 +191,14 @@ class Openings:
     def _how_to_serve(self, forward: Forward) -> tuple[int | None, TeardownCause, str]:
         """Over whom a circuit goes on, if it is not to end here; else why it cannot."""
         me, path, destination = self._around.node_id, forward.path, forward.destination
+        if me in path:  # its id may be that of a circuit we know: so this comes first
+            return None, TeardownCause.BUSY, _loop(destination, *path, me)
         if not are_valid(forward.terms, self._around.limits):
             return None, TeardownCause.REFUSED, f"its terms are out of range: {forward.terms}"
         if self._table.is_full:
             return None, TeardownCause.BUSY, self._too_many()
         if destination == me:
             return None, TeardownCause.DONE, ""
-        if me in path:
-            return None, TeardownCause.BUSY, _loop(destination, *path, me)
         if len(path) >= MAX_PATH - 1:
             return (
                 None,

@@ -7,25 +7,16 @@ makes, accepts and drops them, and takes their pairs, at both ends.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Final, Protocol
+from typing import Protocol
 
-from qnodeos.api.peer import (
-    Accept,
-    EntanglementType,
-    Offer,
-    PeerMessage,
-    RequestTerms,
-    Segment,
-)
+from qnodeos.api.peer import Accept, Offer, PeerMessage, Segment
 from qnodeos.errors import QNodeOSError
 from qnodeos.limits import Limits
 from qnodeos.qnpu.entanglement import EntanglementManager
 from qnodeos.qnpu.link_queue import LinkRequest
+from qnodeos.qnpu.link_terms import segment_terms
 from qnodeos.qnpu.process import UserProcess
 from qnodeos.qnpu.request_queues import RequestQueues
-
-NO_SOCKET: Final = -1
-"""Number of the ER sockets of a request that is for a segment of a circuit."""
 
 
 class Segments(Protocol):
@@ -94,17 +85,7 @@ class SegmentRequests(RequestQueues):
     def offer_segment(self, peer: int, segment: Segment, priority: int) -> LinkRequest:
         """Offer to make one pair for a segment with a neighbour that comes after us."""
         start_bin = self._next_bin()
-        terms = RequestTerms(
-            socket_id=NO_SOCKET,
-            remote_socket_id=NO_SOCKET,
-            kind=EntanglementType.KEEP,
-            pairs=1,
-            remote_rotations=(),
-            remote_random_basis=0,
-            start_bin=start_bin,
-            priority=priority,
-            segment=segment,
-        )
+        terms = segment_terms(segment, start_bin, priority)
         create_id = self._entanglement.take_create_id()
         request = LinkRequest(self._node_id, create_id, peer, terms, None, False, 0, start_bin)
         self._enqueue(request)

@@ -1,0 +1,169 @@
+"""Circuits and neighbours that do the unexpected at an awkward moment: no crash, no lost qubit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from qnodeos.api.peer import CircuitId, CircuitTerms, EntanglementType, Forward, Teardown
+from qnodeos.limits import Limits
+from qnodeos.qdevice.instructions import Axis
+from qnodeos.qdevice.outcomes import Outcome
+from qnodeos.qnpu import segment_requests
+from qnodeos.qnpu.link_terms import segment_terms
+from qnodeos.qnpu.network_process import Job, Phase
+from qnodeos.qnpu.process import ProcessState
+from tests.unit.kernel_harness import pair
+from tests.unit.kernel_programs import (
+    create_epr,
+    init_app,
+    keep,
+    measure_directly,
+    open_socket,
+    recv_epr,
+    submit,
+)
+from tests.unit.kernel_world import Network, ask, chain, open_program
+
+QUICK = Limits(
+    offer_timeout_ticks=2_000,
+    circuit_attempts=5,
+    circuit_turn_ticks=1_000,
+    circuit_retry_ticks=50,
+    pair_cutoff_ticks=400,
+)
+
+
+def settled(net: Network) -> None:
+    """Nothing is left of any circuit, and then of any program."""
+    net.check_idle()
+    net.lab.check_clean()
+
+
+def step_until_tail_is_done(net: Network, tail: int, head: int) -> None:
+    """Run up to the moment the tail has its half of the first pair."""
+    while not net.nodes[tail].kernel.network.pairs[head]:
+        net.lab.step(net.lab.tick + 1)
+
+
+# --- what neighbours say ----------------------------------------------------------------
+
+
+def test_a_path_that_comes_back_to_its_head_does_not_replace_the_circuit():
+    net = chain(3, heralds=0.0, limits=QUICK)
+    ask(net, 1, 3)
+    net.lab.run(60)
+    head = net.nodes[1].kernel
+    terms = CircuitTerms(0, 0, EntanglementType.KEEP, 1, 0, 0)
+    forward = Forward(CircuitId(1, 0), 1, (1, 2), terms)
+    net.nodes[1].inbox.append(lambda tick: head.peer_message(2, forward, tick))
+    net.lab.run(10)
+    [refusal] = [m for _, peer, m in net.lab.sent if isinstance(m, Teardown) and peer == 2]
+    assert "has a loop: [1, 2, 1]" in refusal.reason
+    net.nodes[1].close()
+    net.lab.run(3_000)
+    settled(net)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kind": EntanglementType.MEASURE},
+        {"kind": EntanglementType.PREPARE},
+        {"pairs": 2},
+        {"socket_id": 0, "remote_socket_id": 0},
+    ],
+)
+def test_a_segment_that_is_not_one_kept_pair_is_refused(changes, monkeypatch):
+    def strange_terms(*arguments):
+        return replace(segment_terms(*arguments), **changes)
+
+    monkeypatch.setattr(segment_requests, "segment_terms", strange_terms)
+    net = chain(3, limits=QUICK)
+    created, received = ask(net, 1, 3)
+    net.lab.run(5_000)
+    for node, request in ((1, created), (3, received)):
+        assert "its terms are out of range" in net.nodes[node].error(request).text
+    settled(net)
+
+
+def test_a_number_that_is_promised_already_is_refused():
+    """A neighbour that was started again may use a number twice."""
+    lab, first, second, _ = pair(limits=QUICK)
+    for node, remote in ((first, 2), (second, 1)):
+        node.post(init_app(0))
+        node.post(open_socket(0, 0, remote, 0))
+    first.post(submit(0, create_epr(remote=2)))
+    lab.run(300)
+    assert second.kernel.entanglement.kept == 1, "nobody has received it yet"
+    first.kernel.entanglement._next_create_id = 0
+    again = first.post(submit(0, create_epr(remote=2, base=20, virtuals=[1])))
+    lab.run(300)
+    assert "node 1 asks twice for request 0 on ER socket 0" in first.error(again).text
+    second.close()
+    lab.run(100)
+    assert second.kernel.entanglement.kept == 0
+    lab.check_clean()
+
+
+# --- programs in a hurry ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["kept", "measured"])
+def test_max_time_counts_from_the_last_pair_and_from_the_free_qubit(kind):
+    """The deadline of the first pair passes while the second is made, and means nothing."""
+    net = chain(3, limits=QUICK)
+    within = keep(max_time=3_000) if kind == "kept" else measure_directly(max_time=3_000)
+    open_program(net, 1, 3)
+    open_program(net, 3, 1)
+    create = create_epr(remote=3, pairs=2, virtuals=[0, 0], arguments=within, wait=False)
+    receive = recv_epr(remote=1, pairs=2, virtuals=[0, 1], measured=kind == "measured")
+    net.nodes[1].post(submit(0, create))
+    received = net.nodes[3].post(submit(0, receive))
+    step_until_tail_is_done(net, 3, 1)
+    net.chances.heralds = 0.0
+    net.lab.run(100)
+    net.nodes[1].post(submit(0, "set Q0 0\nqfree Q0\n" if kind == "kept" else "set R0 0\n"))
+    net.lab.run(6_000)
+    late = net.nodes[1].post(submit(0, "set R0 0\n"))
+    net.lab.run(20)
+    assert "1 of 2 pairs with node 3 came within max_time" in net.nodes[1].error(late).text
+    assert "the program at node 1 has ended" in net.nodes[3].error(received).text
+    settled(net)
+
+
+@pytest.mark.parametrize("later_ticks", range(8))
+def test_a_request_is_cancelled_while_its_last_half_is_measured(later_ticks):
+    net = chain(3, limits=QUICK)
+    created, _ = ask(net, 1, 3, arguments=measure_directly())
+    step_until_tail_is_done(net, 3, 1)
+    for _ in range(later_ticks):
+        net.lab.step(net.lab.tick + 1)
+    net.nodes[1].cancel(created)
+    net.lab.run(3_000)
+    settled(net)
+
+
+def test_a_job_is_finished_though_a_herald_is_dropped_meanwhile():
+    lab, first, second, _ = pair(delay=lambda: 40)
+    for node, remote in ((first, 2), (second, 1)):
+        node.post(init_app(0))
+        node.post(open_socket(0, 0, remote, 0))
+    first.post(submit(0, create_epr(remote=2)))
+    second.post(submit(0, recv_epr(remote=1)))
+    kernel = second.kernel
+    while kernel.network._phase is not Phase.AWAIT or (
+        kernel.network.state is not ProcessState.WAITING
+    ):
+        lab.step(lab.tick + 1)
+    came: list[list[Outcome]] = []
+    rotation = second.driver.rotate(Axis.X, 8, 4, 1)
+    job = Job(lambda: (*rotation, *rotation), lambda outcomes, tick: came.append(list(outcomes)))
+    second.inbox.append(lambda tick: kernel._add_job(job))
+    lab.step(lab.tick + 1)
+    assert second.device.busy is not None
+    second.close()
+    lab.run(500)
+    assert came == [[Outcome.SUCCESS_ZERO, Outcome.SUCCESS_ZERO]]
+    lab.check_clean()
