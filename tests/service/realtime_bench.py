@@ -121,9 +121,9 @@ def run_directly(
 ) -> Record:
     """Exchange a frame each way at every tick, as on a real wire."""
     masters = {name: ScriptedMaster(script) for name, script in scripts.items()}
-    record = Record({n: [] for n in NAMES}, {n: [] for n in NAMES}, {})
-    on_wire = dict.fromkeys(NAMES, IDLE_FRAME)
-    said = dict.fromkeys(NAMES, -1)
+    record = Record({n: [] for n in devices}, {n: [] for n in devices}, {})
+    on_wire = dict.fromkeys(devices, IDLE_FRAME)
+    said = dict.fromkeys(devices, -1)
     for name, device in devices.items():
         first = device.exchange(0, IDLE_FRAME)
         record.responses[name].append((0, first))
@@ -170,8 +170,8 @@ def run_in_real_time(
     """Masters and a laboratory that is in time; turns at every tick."""
     served, ports, clock = laboratory(devices, 0)
     acting = {name: masters(name, script) for name, script in scripts.items()}
-    record = Record({n: [] for n in NAMES}, {n: [] for n in NAMES}, {})
-    on_wire = dict.fromkeys(NAMES, IDLE_FRAME)
+    record = Record({n: [] for n in devices}, {n: [] for n in devices}, {})
+    on_wire = dict.fromkeys(devices, IDLE_FRAME)
     rest = 0
     for tick in range(1, MAX_TICKS):
         clock.go_to(tick)

@@ -1,4 +1,4 @@
-"""Receives the pairs that alice asks for, and measures its halves."""
+"""Receives the pairs that alice asks for."""
 
 from netqasm.sdk import EPRSocket
 from netqasm.sdk.external import NetQASMConnection
@@ -7,10 +7,6 @@ from netqasm.sdk.external import NetQASMConnection
 def main(app_config, pairs=10):
     """Outcomes along Z, pair by pair."""
     epr_socket = EPRSocket("alice")
-    outcomes = []
-    with NetQASMConnection("bob", epr_sockets=[epr_socket], max_qubits=1) as connection:
-        for _ in range(pairs):
-            outcome = epr_socket.recv_keep()[0].measure()
-            connection.flush()
-            outcomes.append(int(outcome))
-    return outcomes
+    with NetQASMConnection("bob", epr_sockets=[epr_socket], max_qubits=1):
+        results = epr_socket.recv_measure(number=pairs)
+    return [int(result.measurement_outcome) for result in results]
