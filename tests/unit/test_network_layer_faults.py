@@ -249,7 +249,7 @@ def test_max_time_counts_for_circuits():
     created, received = ask(net, 1, 3, arguments=keep(max_time=3_000))  # 300 ticks
     net.lab.run(600)
     assert error(net, 1, created) == (
-        "EntanglementTimeoutError: 0 of 1 pairs with node 3 came within max_time."
+        "EntanglementTimeoutError: 0 of 1 pairs with node 3 came within max_time"
     )
     assert "the program at node 1 has ended" in error(net, 3, received)
     settled(net)
