@@ -295,18 +295,18 @@ class NetworkLayer:
 
     def _head_is_late(self, circuit: Circuit, user: UserRequest, tick: int) -> None:
         process, destination = user.socket.process, circuit.destination
-        last = f" What was heard last: {circuit.why_not}." if circuit.why_not else ""
+        last = f". What was heard last: {circuit.why_not}" if circuit.why_not else ""
         if user.deadline_tick is not None and tick >= user.deadline_tick:
             error = EntanglementTimeoutError(
                 f"{user.delivered} of {user.pairs} pairs with node {destination} came within "
-                f"max_time.{last}"
+                f"max_time{last}"
             )
             self._around.fault(process, error)
         elif circuit.offer_tick is not None and tick >= circuit.offer_tick:
             error = EntanglementTimeoutError(
                 f"node {destination} could not be reached, or did not open ER socket "
                 f"{circuit.terms.remote_socket_id}, within offer_timeout_ticks="
-                f"{self._around.limits.offer_timeout_ticks}.{last} Does the program there run, "
+                f"{self._around.limits.offer_timeout_ticks}{last}. Does the program there run, "
                 "and do the socket ids match?"
             )
             self._around.fault(process, error)
