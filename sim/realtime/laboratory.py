@@ -25,6 +25,7 @@ devices meet, in a pair and at the link:
 * At the link a request that failed for want of a partner has told its QNPU so. A request for a
   tick before that, which comes after the grace, is moved to the tick of the failure, too late
   for a batch in which only one of the two would believe. It is counted (`moved_commands`).
+  Which link it is for does not matter: one that comes so late is moved for any of them.
 
 The only frame that reaches a busy device is a request for a session, of a QNPU that has
 restarted. If the device is ahead, the session begins in the tick after its answer instead of

@@ -14,12 +14,12 @@ from typing import Any
 
 import netqasm
 import pytest
-import yaml
 
 from qnodeos.api.netqasm import Flavour
 from qnodeos.cli.lab_file import load_lab
 from qnodeos.cli.processes import Processes
 from qnodeos.cli.two_nodes import CONTROLLER, LAB, RUN, TwoNodes, free_ports, system_specs
+from qnodeos.config.document import parse_document
 from qnodeos.errors import ConfigurationError
 from qnodeos.qdevice.instructions import MAX_HALVINGS
 from qnodeos.service.controller_file import load_controller
@@ -47,7 +47,10 @@ def exact_link(first: str, second: str) -> dict[str, Any]:
 
 def write_three_nodes(directory: Path) -> None:
     """The example with exact links, ports that are free, and an NV centre as repeater."""
-    files = {path.stem: yaml.safe_load(path.read_text()) for path in EXAMPLE.glob("*.yaml")}
+    files: dict[str, Any] = {
+        path.stem: parse_document(path.read_text("utf-8"), path.name).data
+        for path in EXAMPLE.glob("*.yaml")
+    }
     text = json.dumps(files)
     used = sorted(set(PORT.findall(text)))
     for old, new in zip(used, free_ports(len(used)), strict=True):
