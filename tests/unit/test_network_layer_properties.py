@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,8 +12,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qnodeos.api.host import ArrayResult, HostReply
-from qnodeos.api.peer import EntanglementType
+from qnodeos.api.peer import (
+    CircuitId,
+    CircuitTerms,
+    Complete,
+    EntanglementType,
+    Expire,
+    FarRefusal,
+    FarSocket,
+    Forward,
+    NetworkLayerMessage,
+    Pass,
+    Teardown,
+    TeardownCause,
+    Track,
+)
+from qnodeos.errors import PeerProtocolError
 from qnodeos.limits import Limits
+from qnodeos.qdevice.outcomes import BellState
 from qnodeos.qnpu.requests import BASIS_Y
 from tests.unit.kernel_programs import create_epr, recv_epr, submit
 from tests.unit.kernel_world import Network, capabilities, network, open_program
@@ -198,3 +215,51 @@ def test_any_network_agrees_and_leaves_nothing(drawn):
     net.lab.run(5_000)
     net.check_idle()
     net.lab.check_clean()
+
+
+# --- neighbours that say anything -----------------------------------------------------
+
+small = st.integers(0, 2)
+circuit_ids = st.builds(CircuitId, st.sampled_from([1, 2, 3, 9]), small)
+terms = st.builds(
+    CircuitTerms, small, small, st.sampled_from(EntanglementType), small, small, small
+)
+nodes = st.sampled_from([1, 2, 3, 9])
+paths = st.lists(nodes, min_size=1, max_size=4).map(tuple)
+anything = st.one_of(
+    st.builds(Forward, circuit_ids, nodes, paths, terms),
+    st.builds(Pass, circuit_ids, small),
+    st.builds(Track, circuit_ids, small, small, st.sampled_from(BellState)),
+    st.builds(Complete, circuit_ids, small, small, small, small, small),
+    st.builds(Expire, circuit_ids, small, small, small, st.just("")),
+    st.builds(Teardown, circuit_ids, st.sampled_from(TeardownCause), st.just("")),
+    st.builds(FarSocket, nodes, paths, small, small, st.booleans()),
+    st.builds(FarRefusal, nodes, paths, small, st.just("")),
+)
+said = st.lists(
+    st.tuples(st.integers(20, 200), st.sampled_from([(1, 2), (2, 1), (2, 3), (3, 2)]), anything),
+    max_size=12,
+)
+
+
+@settings(max_examples=100)
+@given(said, st.integers(0, 999))
+def test_whatever_neighbours_say_harms_their_circuits_only(said, seed):
+    net = network([(1, 2), (2, 3)], seed=seed, limits=LIMITS, heralds=0.4)
+
+    def say(source: int, node: int, message: NetworkLayerMessage, tick: int) -> None:
+        with suppress(PeerProtocolError):  # which ends the connection, in a service
+            net.nodes[node].kernel.peer_message(source, message, tick)
+
+    for tick, (source, node), message in said:
+        hear = partial(say, source, node, message)
+        net.lab.at(tick, partial(net.nodes[node].inbox.append, hear))
+    for client, (head, tail) in enumerate([(1, 3), (3, 1)], start=1):
+        wish = Wish(head, tail, K, 2, 0, 0, None, None)
+        Asked(net, wish, client)
+    net.lab.run(20_000)
+    for node in net.nodes.values():
+        for client in {process.owner[0] for process in node.kernel.processes.values()}:
+            node.close(client)
+    net.lab.run(20_000)
+    net.check_idle()
