@@ -41,7 +41,6 @@ def _alice(circuits: int, circuit: Callable[[int, Any, Any, Any], int]) -> dict[
     socket = Socket("alice", "bob")
     begun_s = 0.0
     with NetQASMConnection("alice", epr_sockets=[epr_socket], max_qubits=2) as connection:
-        socket.recv()  # bob is there
         for number in range(circuits + 1):
             if number == 1:
                 begun_s = perf_counter()
@@ -56,7 +55,6 @@ def _bob(circuits: int, circuit: Callable[[int, Any, Any, Any], int]) -> dict[st
     epr_socket = EPRSocket("alice")
     socket = Socket("bob", "alice")
     with NetQASMConnection("bob", epr_sockets=[epr_socket], max_qubits=2) as connection:
-        socket.send("ready")
         for number in range(circuits + 1):
             socket.send(str(circuit(number, connection, epr_socket, socket)))
     return {}

@@ -28,6 +28,8 @@ os.environ["NETQASM_SIMULATOR"] = "simulaqron"
 os.environ["OMP_NUM_THREADS"] = "1"  # as SimulaQron's own runner does
 
 LOOK_S = 0.001
+SETTLE_S = 1.0
+"""From the start of the servers to that of the programs."""
 WAIT_S = 600.0
 """For the programs."""
 
@@ -46,9 +48,10 @@ def main(program: str, circuits: int, is_tuned: bool) -> dict[str, Any]:
     if is_tuned:
         _tune(simulaqron_settings)
     network = Network(nodes=list(roles), network_config_file=network_file)
-    # Without looking whether they run: when such a look ends, the server forgets everything, that
-    # of a program which came in the meantime too. Programs try to connect until they can.
-    network.start(wait_until_running=False)
+    network.start(wait_until_running=True)
+    # When the connection ends by which that was seen, its server forgets everything, and must not
+    # do so when the programs are there.
+    time.sleep(SETTLE_S)
     try:
         with get_context("fork").Pool(len(roles)) as pool:
             alice, bob = (pool.apply_async(_run, (program, role, circuits)) for role in roles)
@@ -77,7 +80,6 @@ def _free_ports(count: int) -> list[int]:
 
 
 def _tune(settings: Any) -> None:
-    from simulaqron.netqasm_backend.factory import NetQASMProtocol
     from simulaqron.sdk import connection as client
     from simulaqron.sdk.socket import Socket
 
@@ -104,7 +106,6 @@ def _tune(settings: Any) -> None:
         without_nagle(client.SimulaQronConnection._setup_socket)
     )
     Socket._connect = without_nagle(Socket._connect)
-    NetQASMProtocol.connectionMade = lambda self: self.transport.setTcpNoDelay(True)
 
 
 def _run(program: str, role: str, circuits: int) -> dict[str, Any]:
