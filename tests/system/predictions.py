@@ -240,12 +240,12 @@ def _chsh_probability(run: Run, x: int, y: int, players: tuple[str, str]) -> flo
     return sum(p for (a, b), p in probabilities.items() if a ^ b == x & y)
 
 
-def _chsh_runs(watcher: Watcher, description: NetworkDescription, runs: int):
+def _chsh_runs(watcher: Watcher, description: NetworkDescription, runs: int, seed: str):
     application = example("apps/chsh")
     for number in range(runs):
         x, y = CHSH_INPUTS[number % 4]
         inputs = {"alice": {"x": x}, "bob": {"y": y}}
-        run = watcher.run(application, inputs, network=description, seed=number)
+        run = watcher.run(application, inputs, network=description, seed=f"{seed}/{number}")
         yield run, run.results["alice"]["a"] ^ run.results["bob"]["b"] == x & y, x, y
 
 
@@ -256,14 +256,14 @@ def _chsh_network(device: Any, link: LinkParameters) -> NetworkDescription:
 def chsh_repeated(watcher: Watcher, runs: int) -> Prediction:
     """The application's own repeater, without noise."""
     description = _chsh_network(GenericDevice(), PERFECT)
-    won = [one for _, one, _, _ in _chsh_runs(watcher, description, runs)]
+    won = [one for _, one, _, _ in _chsh_runs(watcher, description, runs, "noiseless")]
     return of_frequencies(REPEATED, "noiseless", "closed", won, [CHSH_QUANTUM] * runs)
 
 
 def chsh_repeated_on_published_links(watcher: Watcher, runs: int) -> Prediction:
     """The same with the state of the published link."""
     description = _chsh_network(GenericDevice(), LINK)
-    won = [one for _, one, _, _ in _chsh_runs(watcher, description, runs)]
+    won = [one for _, one, _, _ in _chsh_runs(watcher, description, runs, "link")]
     return of_frequencies(
         REPEATED, "published link", "closed", won, [chsh_after_swap(QUICK)] * runs
     )
@@ -272,7 +272,7 @@ def chsh_repeated_on_published_links(watcher: Watcher, runs: int) -> Prediction:
 def chsh_repeated_on_nv(watcher: Watcher, runs: int) -> Prediction:
     """The same on NV centres."""
     won, predicted = [], []
-    for run, one, x, y in _chsh_runs(watcher, _chsh_network(nv(), LINK), runs):
+    for run, one, x, y in _chsh_runs(watcher, _chsh_network(nv(), LINK), runs, "nv"):
         won.append(one)
         predicted.append(_chsh_probability(run, x, y, ("alice", "bob")))
     return of_frequencies(REPEATED, "NV, published link", "replayed", won, predicted)
@@ -281,7 +281,7 @@ def chsh_repeated_on_nv(watcher: Watcher, runs: int) -> Prediction:
 # --- key distribution -----------------------------------------------------------------
 
 
-def bb84(watcher: Watcher, bits: int, link: LinkParameters, device: Any, seed: int = 1):
+def bb84(watcher: Watcher, bits: int, link: LinkParameters, device: Any, seed: int | str):
     """Whether the two ends differ, for every pair measured in the same basis, by basis."""
     run = watcher.run(
         example("apps/bb84"),
@@ -323,7 +323,7 @@ def _bb84(
 ) -> Prediction:
     readout = {"readout_fidelity_0": right[0], "readout_fidelity_1": right[1]}
     device = GenericDevice(physics={"communication": readout})
-    errors, _ = bb84(watcher, bits, link, device)
+    errors, _ = bb84(watcher, bits, link, device, seed=f"{nodes}/{basis}")
     seen = errors[basis]
     expected = 0.0 if link is PERFECT else error_probability(link.protocol, basis, right)
     return of_frequencies(f"BB84: errors in {basis}", nodes, "closed", seen, [expected] * len(seen))
