@@ -45,24 +45,29 @@ class World:
     Attributes:
         pairs: for each qubit, its partner and the amplitudes (own, partner's), shape (2, 2).
         singles: amplitudes of qubits whose partner was measured, shape (2,).
+        widows: qubits whose partner was made anew: their state is random.
     """
 
     def __init__(self, rng: Random) -> None:
         self._rng = rng
         self.pairs: dict[Qubit, tuple[Qubit, np.ndarray]] = {}
         self.singles: dict[Qubit, np.ndarray] = {}
+        self.widows: set[Qubit] = set()
 
     def join(self, first: Qubit, second: Qubit, amplitudes: np.ndarray) -> None:
         """Two qubits are in a state of their own."""
         self.pairs[first] = second, amplitudes
         self.pairs[second] = first, amplitudes.T
+        self.widows -= {first, second}
 
     def forget(self, qubit: Qubit) -> None:
         """A qubit is made anew; what its partner has means nothing any more."""
         self.singles.pop(qubit, None)
+        self.widows.discard(qubit)
         if qubit in self.pairs:
             partner, _ = self.pairs.pop(qubit)
             del self.pairs[partner]
+            self.widows.add(partner)
 
     def entangle(self, first: Qubit, second: Qubit, state: BellState) -> None:
         """A link has made a pair."""
@@ -85,6 +90,7 @@ class World:
             weights = [float(np.linalg.norm(row) ** 2) for row in amplitudes]
             [bit] = self._rng.choices((0, 1), weights)
             self.forget(qubit)
+            self.widows.discard(partner)
             self.singles[partner] = amplitudes[bit] / np.sqrt(weights[bit])
             return bit
         own = self.singles.pop(qubit, np.array([1, 0]))
@@ -98,11 +104,23 @@ class World:
             self.join(new, partner, amplitudes)
         elif old in self.singles:
             self.singles[new] = self.singles.pop(old)
+        elif old in self.widows:
+            self.widows.remove(old)
+            self.widows.add(new)
 
     def swap(self, first: Qubit, second: Qubit) -> BellState:
-        """A Bell measurement of two qubits, each half of a pair."""
+        """A Bell measurement of two qubits, each half of a pair.
+
+        The other half may be gone already, if its node has heard before us that they are not
+        needed any more.
+        """
         for qubit in (first, second):
-            assert qubit in self.pairs, f"{qubit} was swapped without being entangled"
+            is_half = qubit in self.pairs or qubit in self.widows
+            assert is_half, f"{qubit} was swapped without being entangled"
+        if self.widows & {first, second}:
+            self.forget(first)
+            self.forget(second)
+            return self._rng.choice(BELL_STATES)
         outer, left = self.pairs[first]
         other, right = self.pairs[second]
         assert outer != second, f"{first} and {second} are one pair"
