@@ -14,7 +14,7 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from qnodeos.api.peer import EntanglementType
+from qnodeos.api.peer import Announce, EntanglementType, PairLost
 from qnodeos.limits import Limits
 from qnodeos.qdevice.capabilities import Capabilities
 from qnodeos.qdevice.instructions import Opcode, PhysicalInstruction, mov
@@ -227,6 +227,29 @@ def test_a_program_may_end_while_its_qubit_is_moved():
     lab.run(3 * BIN_TICKS)
     assert first.array(created)[4] == 0
     assert first.kernel.qmmu.free_qubits() == [FIRST_MEMORY]
+    lab.check_clean()
+
+
+def test_an_announcement_while_a_qubit_is_moved_is_of_no_attempt():
+    lab, first, second, _ = pair(Verdict, capabilities=device_with(1), device_ticks=20)
+    start(first, 2)
+    start(second, 1)
+    first.post(submit(0, create_epr(pairs=2)))
+    received = second.post(submit(0, recv_epr(pairs=2)))
+
+    def moves() -> bool:
+        busy = second.device.busy
+        return busy is not None and busy.opcode is Opcode.MOV
+
+    while not moves():
+        lab.run(1)
+    announce = Announce(9, 4, 0, BellState.PHI_PLUS, 10_000)
+    second.inbox.append(lambda tick: second.kernel.peer_message(1, announce, tick))
+    lab.run(2)
+    assert moves()
+    assert (2, 1, PairLost(9, 4)) in lab.sent
+    lab.run(6 * BIN_TICKS)
+    assert second.array(received)[4::10] == (0, 1)
     lab.check_clean()
 
 
