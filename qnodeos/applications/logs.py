@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +25,8 @@ from netqasm.util.yaml import dump_yaml
 from qnodeos.applications.messages import Messages
 from qnodeos.cnpu.results import settled
 from qnodeos.files import MAKE_ROOM, check_directory, reporting, write_whole
+from qnodeos.trace.export import write_traces
+from qnodeos.trace.node_traces import NodeTraces
 
 
 class RunLogs:
@@ -103,6 +105,22 @@ class RunLogs:
         for role, text in output.items():
             if text:
                 write_whole(place / f"{role}_output.txt", text)
+
+    def traces_done(self, number: int, nodes: Sequence[NodeTraces], formats: Sequence[str]) -> None:
+        """Write the traces of a round.
+
+        Args:
+            number: of the round.
+            nodes: what was recorded.
+            formats: of `qnodeos.trace.export.FORMATS`.
+
+        Raises:
+            ConfigurationError: a format is unknown, or its package is missing.
+            ResultsNotWrittenError: they cannot be written.
+        """
+        if self.directory is not None:
+            description = f"round {number} of {self.directory.name} (simulated)"
+            write_traces(self._place(number), nodes, formats, description, datetime.now(UTC))
 
     def run_done(self, results: Sequence[Mapping[str, Any]]) -> None:
         """Write the results of all rounds.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -36,10 +36,13 @@ from qnodeos.cnpu.inputs import takes
 from qnodeos.cnpu.latency import LatencyProfile
 from qnodeos.cnpu.results import settled
 from qnodeos.errors import ProgramError, StalledProgramsError
+from qnodeos.trace.node_traces import NodeTraces
 from sim.network import ProgramSpec, RunLimits
 
 _TRACE_CAPACITY = 1 << 12
 """Events kept per recorder: enough to see what went wrong last."""
+_WRITTEN_TRACE_CAPACITY = 1 << 16
+"""The same where traces are written: some thousand pairs of each node."""
 
 OnClose = Callable[[str, Any], None]
 """Called inside a program with its role and its connection, before that gives its qubits back."""
@@ -86,6 +89,8 @@ class SimulationOptions:
         limits: how far the programs of a round may run.
         use_app_config: whether programs that take ``app_config`` get NetQASM's.
         log_dir: where the directory of the run is made; None for no log files.
+        trace_formats: of `qnodeos.trace.export.FORMATS`: what the nodes did, beside the logs of
+            each round. Without a log_dir there is no place for them.
         post_function: called with NetQASM's backend after the last round, instead of the
             application's own.
         on_close: called inside each program before a connection gives its qubits back.
@@ -100,6 +105,7 @@ class SimulationOptions:
     limits: RunLimits = field(default_factory=RunLimits)
     use_app_config: bool = True
     log_dir: Path | None = None
+    trace_formats: Sequence[str] = ()
     post_function: Callable[[Any], object] | None = None
     on_close: OnClose | None = None
     echo: Echo | None = None
@@ -214,13 +220,12 @@ class _Simulator:
 
     def _system(self, number: int) -> NetworkSystem | TwoNodes:
         seed = f"{self._options.seed}/{number}"
+        capacity = _WRITTEN_TRACE_CAPACITY if self._options.trace_formats else _TRACE_CAPACITY
         system: NetworkSystem | TwoNodes
         if self._options.backend is not None:
-            system = TwoNodes(self._profile, seed, self._options.backend, _TRACE_CAPACITY)
+            system = TwoNodes(self._profile, seed, self._options.backend, capacity)
         else:
-            system = build_network(
-                self._network, self._profile, seed, trace_capacity=_TRACE_CAPACITY
-            )
+            system = build_network(self._network, self._profile, seed, trace_capacity=capacity)
         node_ids = {name: number for number, name in enumerate(system.nodes)}
         directory = NetworkDirectory(node_ids, self._application.allocation)
         for handles in system.nodes.values():
@@ -243,6 +248,8 @@ class _Simulator:
             external.simulation.reset(token)
         written = {role: output.text for role, output in outputs.items()}
         logs.round_done(number, written, messages)
+        if self._options.trace_formats:
+            logs.traces_done(number, self._traces(system), self._options.trace_formats)
         programs = {program.name: program for program in outcome.programs}
         return Round(
             number,
@@ -253,6 +260,18 @@ class _Simulator:
             messages.received,
             outcome.ended_ns,
         )
+
+    def _traces(self, system: NetworkSystem | TwoNodes) -> list[NodeTraces]:
+        roles: dict[str, list[str]] = {name: [] for name in system.nodes}
+        for role, node in self._application.allocation.items():
+            roles[node].append(role)
+        traces = []
+        for name, handles in system.nodes.items():
+            recorded = NodeTraces.from_recorders(name, handles.host_trace, handles.qnpu_trace)
+            # With several programs on a node it is not known which process is whose.
+            names = {pid: roles[name][0] for pid in recorded.processes() if len(roles[name]) == 1}
+            traces.append(replace(recorded, programs=names))
+        return traces
 
     def _spec(self, role: str, output: ProgramOutput, log_config: LogConfig) -> ProgramSpec:
         application = self._application

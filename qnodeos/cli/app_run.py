@@ -22,7 +22,7 @@ from qnodeos.applications.simulation import Round
 from qnodeos.cli.run_inputs import role_inputs
 from qnodeos.cli.run_support import check_destinations, progress_bar, write_json
 from qnodeos.cnpu.results import plain
-from qnodeos.errors import ConfigurationError
+from qnodeos.errors import ConfigurationError, StalledProgramsError
 
 _SHOWN_RESULTS: Final = 8
 _SHOWN_CHARACTERS: Final = 200
@@ -43,6 +43,7 @@ class Simulated:
         steps: events of one round.
         out: directory for everything.
         json: file for the results.
+        trace_formats: of the traces in `out`; none if empty.
         done: the rounds that have ended.
     """
 
@@ -56,6 +57,7 @@ class Simulated:
     steps: int | None
     out: Path | None
     json: Path | None
+    trace_formats: tuple[str, ...] = ()
     done: list[Round] = field(default_factory=list)
 
     def options(self) -> dict[str, Any]:
@@ -65,6 +67,7 @@ class Simulated:
             "network": None if self.network is None else read_network(self.network),
             "profile": self.profile,
             "seed": self.seed,
+            "trace_formats": self.trace_formats,
             "limits": RunLimits(
                 default.duration_s if self.timeout_s is None else self.timeout_s,
                 default.steps if self.steps is None else self.steps,
@@ -89,7 +92,7 @@ def run_directory(directory: Path, given: dict[str, Any], how: Simulated) -> Non
     application = load_application(directory)
     application = application.with_inputs(role_inputs(application, given))
     many = how.rounds > 1
-    with _reporting(application.name, how), _progress(how.rounds) as on_progress:
+    with _reporting(application.name, how, directory), _progress(how.rounds) as on_progress:
 
         def on_round(one: Round) -> None:
             how.done.append(one)
@@ -132,11 +135,13 @@ def run_script(script: Path, how: Simulated) -> None:
     token = script_options.set(options)
     try:
         with (
-            _reporting(script.name, how, is_shown=False),
+            _reporting(script.name, how),
             names.simulated(simulate_application),
             ApplicationModules(script.parent).active(),
         ):
             runpy.run_path(str(script), run_name="__main__")
+        if not how.done:
+            typer.echo(f"qnodeos: {script} did not call simulate_application", err=True)
     except Exception:
         traceback.print_exc()
         raise typer.Exit(1) from None
@@ -155,8 +160,11 @@ def _progress(rounds: int) -> Iterator[Callable[[int], None]]:
 
 
 @contextmanager
-def _reporting(name: str, how: Simulated, *, is_shown: bool = True) -> Iterator[None]:
-    """Write and show what was done, however it ended."""
+def _reporting(name: str, how: Simulated, directory: Path | None = None) -> Iterator[None]:
+    """Write what was done, however it ended; show it if it is that of an application's directory.
+
+    A script shows itself what it wants to.
+    """
     try:
         yield
     except KeyboardInterrupt:
@@ -165,11 +173,12 @@ def _reporting(name: str, how: Simulated, *, is_shown: bool = True) -> Iterator[
         raise
     failed = [one for one in how.done if one.problem is not None]
     _write(name, how, complete=not failed)
-    if is_shown:
-        _show(how.done)
-    if is_shown and failed:
-        for one in failed:
-            _complain(one)
+    if directory is None:
+        return
+    _show(how.done)
+    for one in failed:
+        _complain(one, directory)
+    if failed:
         raise typer.Exit(1)
 
 
@@ -190,10 +199,22 @@ def _show(done: list[Round]) -> None:
     typer.echo(f"{rounds} in {total_ms:g} ms of virtual time (simulated)")
 
 
-def _complain(one: Round) -> None:
+def _complain(one: Round, directory: Path) -> None:
     typer.echo(f"qnodeos: round {one.number}: {one.problem}", err=True)
     for role, error in one.errors.items():
-        typer.echo(f"  {role}: {type(error).__name__}: {error}", err=True)
+        if isinstance(error, StalledProgramsError):
+            continue  # all of them say what the round's problem says
+        text = f"{type(error).__name__}: {error}{_place(error, directory)}"
+        typer.echo(f"  {role}: {text}", err=True)
+
+
+def _place(error: Exception, directory: Path) -> str:
+    """The line of the application that an error comes from, if one of its own is there."""
+    inside = directory.resolve()
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if Path(frame.filename).resolve().is_relative_to(inside):
+            return f" ({frame.filename}, line {frame.lineno})"
+    return ""
 
 
 def _write(name: str, how: Simulated, *, complete: bool) -> None:

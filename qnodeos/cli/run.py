@@ -38,7 +38,7 @@ _MAX_TRACE_EVENTS: Final = 1 << 24
 MAX_ROUNDS: Final = 100_000
 
 _SIMULATION: Final = frozenset(
-    ["network", "device", "backend", "profile", "seed", "rounds", "max_steps"]
+    ["network", "device", "backend", "profile", "seed", "rounds", "max_steps", "trace"]
 )
 """Options that only simulated nodes have."""
 _SERVICE: Final = frozenset(
@@ -223,6 +223,13 @@ def run(
         int | None,
         typer.Option(min=1, metavar="N", help="Stop a round after so many simulated events."),
     ] = None,
+    trace: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FORMATS",
+            help="Write what the simulated nodes did to --out, with commas: csv, perfetto, otel.",
+        ),
+    ] = None,
 ) -> None:
     """Run programs written with the NetQASM SDK on the CNPU of a node, or on simulated nodes.
 
@@ -235,6 +242,7 @@ def run(
         os.environ[SWITCH] = "0"
     if sdk_script is not None or (app_dir is not None and node_file is None):
         from qnodeos.cli.app_run import Simulated, run_directory, run_script
+        from qnodeos.cli.run_support import trace_formats
 
         how = Simulated(
             network=network,
@@ -247,6 +255,7 @@ def run(
             steps=max_steps,
             out=out,
             json=json,
+            trace_formats=trace_formats(trace, out) if trace is not None else (),
         )
         with terminated_as_by_ctrl_c():
             if sdk_script is not None:

@@ -26,6 +26,8 @@ from qnodeos.applications.scripts import simulate_application
 from qnodeos.assembly import GenericDevice, NetworkDescription
 from qnodeos.cli import app
 from qnodeos.errors import ConfigurationError, ProgramError
+from qnodeos.trace.events import Event
+from qnodeos.trace.load import load_traces
 
 EXAMPLES = Path(netqasm.__file__).parent / "examples"
 DIRECTORIES = sorted(path.parent for path in EXAMPLES.glob("*apps/*/app_*.py"))
@@ -357,6 +359,29 @@ def test_networks_of_the_command_line(pair, tmp_path):
         assert one["results"]["app_alice"] == one["results"]["app_bob"]
 
 
+def test_traces_of_the_command_line(pair, tmp_path):
+    out = tmp_path / "out"
+    said = ["--seed", 3, "--rounds", 2, "--out", out]
+    command("--app-dir", pair, *said, "--trace", "csv,perfetto")
+    rounds = sorted(path.parent.name for path in out.glob("*/*/trace.json"))
+    assert rounds == ["0", "1"]
+    [timeline] = [json.loads(path.read_text()) for path in out.glob("*/0/trace.json")]
+    processes = {
+        event["args"]["name"]
+        for event in timeline["traceEvents"]
+        if event["ph"] == "M" and event["name"] == "process_name"
+    }
+    assert {"alice CNPU", "alice QNPU", "bob CNPU", "bob QNPU"} <= processes
+    [qnpu] = load_traces([next(out.glob("*/1/trace_bob_qnpu.csv"))]).nodes
+    assert np.count_nonzero(qnpu.qnpu["event"] == Event.QNP_BQ_DELIVERED) == 1
+
+
+def test_traces_need_a_place(pair):
+    result = CliRunner().invoke(app, ["run", "--app-dir", str(pair), "--trace", "csv"])
+    assert isinstance(result.exception, ConfigurationError)
+    assert "--out" in str(result.exception)
+
+
 def test_many_rounds(pair):
     said = command("--app-dir", pair, "--rounds", 20, "--device", "nv")
     assert "alice: " in said
@@ -367,7 +392,7 @@ def test_many_rounds(pair):
 def test_a_program_that_fails(pair, tmp_path):
     (pair / "app_bob.py").write_text("def main():\n    raise ValueError('no luck')\n")
     said = command("--app-dir", pair, "--json", tmp_path / "r.json", code=1)
-    assert "bob: ValueError: no luck" in said
+    assert f"bob: ValueError: no luck ({pair / 'app_bob.py'}, line 2)" in said
     written = json.loads((tmp_path / "r.json").read_text())
     assert written["complete"] is False
     assert written["rounds"][0]["errors"]["bob"] == {"kind": "ValueError", "text": "no luck"}
@@ -409,6 +434,12 @@ def test_scripts_of_netqasm(script, tmp_path, monkeypatch):
         assert said.strip() in {
             str([{"app_client": {"p1": bit}, "app_server": {"m2": 0}}]) for bit in (0, 1)
         }
+
+
+def test_a_script_that_simulates_nothing(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text("def main(): pass")
+    assert "did not call simulate_application" in command("--sdk-script", script)
 
 
 def test_a_script_that_raises(tmp_path):
