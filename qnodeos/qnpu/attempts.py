@@ -103,7 +103,7 @@ class Attempts:
     @property
     def must_look(self) -> bool:
         """Whether `look` may have something to do, as qubits were taken or freed."""
-        return self._turns.is_waiting or bool(self._blocked) or self._is_stuck()
+        return self._turns.is_used or bool(self._blocked)
 
     @property
     def is_short(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import Final
 
 from qnodeos.api.peer import (
@@ -30,6 +30,12 @@ from qnodeos.qnpu.qmmu import QMMU
 from qnodeos.trace.events import Event
 
 _REASON_CHARACTERS: Final = 1_000
+
+_STALE_DEADLINES: Final = 64
+"""Deadlines that do not count any more are swept out when there are more than about that many."""
+
+_Deadline = tuple[int, int, Circuit]
+"""A tick, a number that orders equal ones, and whose deadline it is."""
 
 SENT: Final[Mapping[type[PeerMessage], Event]] = {
     Forward: Event.QNPD_FORWARD_SENT,
@@ -110,7 +116,7 @@ class CircuitTable:
         self._around = around
         self._circuits: dict[CircuitId, Circuit] = {}
         self._number = 0
-        self._deadlines: list[tuple[int, int, Circuit]] = []
+        self._deadlines: list[_Deadline] = []
         self._armed = 0
         self.deadline_tick: int | None = None
 
@@ -157,6 +163,9 @@ class CircuitTable:
             if due is not None:
                 self._armed += 1
                 heappush(self._deadlines, (due, self._armed, circuit))
+                if len(self._deadlines) > 2 * len(self._circuits) + _STALE_DEADLINES:
+                    self._deadlines = [each for each in self._deadlines if _counts(each)]
+                    heapify(self._deadlines)
             self._find_deadline()
 
     def pop_due(self, tick: int) -> Circuit | None:
@@ -170,10 +179,7 @@ class CircuitTable:
 
     def _find_deadline(self) -> None:
         deadlines = self._deadlines
-        while deadlines and (
-            deadlines[0][2].state is CircuitState.ENDED
-            or deadlines[0][2].armed_tick != deadlines[0][0]
-        ):
+        while deadlines and not _counts(deadlines[0]):
             heappop(deadlines)
         self.deadline_tick = deadlines[0][0] if deadlines else None
 
@@ -200,6 +206,12 @@ class CircuitTable:
         for peer in (circuit.predecessor, circuit.successor):
             if peer is not None and peer != source:
                 self.send(peer, message)
+
+
+def _counts(deadline: _Deadline) -> bool:
+    """Whether a deadline is that of its circuit still."""
+    due_tick, _, circuit = deadline
+    return circuit.state is not CircuitState.ENDED and circuit.armed_tick == due_tick
 
 
 def short(reason: str) -> str:

@@ -165,7 +165,7 @@ class Deliveries:
     @property
     def deadline_tick(self) -> int | None:
         """First tick at which `expire` has something to do."""
-        return min(self._unreceived.values(), default=None)
+        return min(self._unreceived.values()) if self._unreceived else None
 
     def expire(self, tick: int) -> list[tuple[UserProcess, EntanglementTimeoutError]]:
         """Give up pairs that nobody has received in time, and tell their creators.

@@ -38,6 +38,11 @@ class Turns:
         self.served: dict[Circuit, None] = {}
 
     @property
+    def is_used(self) -> bool:
+        """Whether anybody is served, or waits."""
+        return bool(self.served) or bool(self._waiting)
+
+    @property
     def is_waiting(self) -> bool:
         """Whether anybody waits."""
         return bool(self._waiting)

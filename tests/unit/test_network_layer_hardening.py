@@ -167,3 +167,22 @@ def test_a_job_is_finished_though_a_herald_is_dropped_meanwhile():
     lab.run(500)
     assert came == [[Outcome.SUCCESS_ZERO, Outcome.SUCCESS_ZERO]]
     lab.check_clean()
+
+
+def test_deadlines_that_do_not_count_any_more_do_not_pile_up():
+    """Those of a long request, behind that of a program whose partner does not come."""
+    net = chain(3, heralds=1.0)
+    open_program(net, 1, 3, client=2, socket=1)
+    net.nodes[1].post(submit(0, create_epr(remote=3, socket=1, virtuals=[2])), 2)
+    within = measure_directly(max_time=20_000_000)  # later than the other waits for its partner
+    created, _ = ask(net, 1, 3, pairs=200, arguments=within)
+    most = 0
+    while created not in net.nodes[1].replies:
+        net.lab.run(100)
+        tables = [node.kernel.network_layer._table for node in net.nodes.values()]
+        most = max(most, *(len(table._deadlines) for table in tables))
+    assert net.nodes[1].replies[created].error is None
+    assert most < 100
+    net.nodes[1].close(2)
+    net.lab.run(100)
+    settled(net)
