@@ -211,6 +211,11 @@ def _entanglement(now: Snapshot, before: Snapshot | None) -> str:
     )
     for peer in sorted({*pairs, *waiting}, key=str):
         text += f"; node {peer}: {pairs.get(peer, 0)} pairs, {waiting.get(peer, 0)} requests wait"
+    if kernel.get("swaps") or kernel.get("circuits"):
+        text += (
+            f"; swaps {_with_rate(now, before, 'kernel', 'swaps')}, "
+            f"{_count(now, 'kernel', 'circuits')} circuits under way"
+        )
     return text
 
 

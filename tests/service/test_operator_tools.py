@@ -194,6 +194,12 @@ def test_everything_at_a_glance():
         assert line in text
 
 
+def test_a_repeater_shows_its_swaps():
+    groups = {**GROUPS, "kernel": GROUPS["kernel"] | {"swaps": 7, "circuits": 2}}
+    text = shown(overview(replace(SNAPSHOT, groups=groups), None))
+    assert "2 requests wait; swaps 7, 2 circuits under way" in text
+
+
 def test_rates():
     later_groups = {**GROUPS, "kernel": GROUPS["kernel"] | {"subroutines_done": 60}}
     later = replace(SNAPSHOT, time_s=104.0, groups=later_groups)
