@@ -58,15 +58,21 @@ class Turns:
             self._waiting.remove(circuit)
 
     def admit(self) -> Circuit | None:
-        """The next circuit to be let in: the first for which there is room."""
+        """The next circuit to be let in: the first for which there is room.
+
+        None behind one for which room can be made, or it would have to leave at once.
+        """
         if not self._waiting:
             return None
-        room = self._capacity() - sum(each.qubits for each in self.served)
+        capacity = self._capacity()
+        room = capacity - sum(each.qubits for each in self.served)
         for circuit in self._waiting:
             if circuit.qubits <= room:
                 self._waiting.remove(circuit)
                 self.served[circuit] = None
                 return circuit
+            if self._in_the_way(circuit, capacity):
+                return None
         return None
 
     def must_make_room(self) -> Circuit | None:
@@ -75,11 +81,16 @@ class Turns:
             return None
         capacity = self._capacity()
         for earlier in self._waiting:
-            later = [each for each in self._stoppable() if each.turn > earlier.turn]
-            staying = sum(each.qubits for each in self.served if each not in later)
-            if later and staying + earlier.qubits <= capacity:
+            later = self._in_the_way(earlier, capacity)
+            if later:
                 return max(later, key=_turn)
         return None
+
+    def _in_the_way(self, earlier: Circuit, capacity: int) -> list[Circuit]:
+        """Those served after their turn, if there is room for an earlier one without them."""
+        later = [each for each in self._stoppable() if each.turn > earlier.turn]
+        staying = sum(each.qubits for each in self.served if each not in later)
+        return later if staying + earlier.qubits <= capacity else []
 
     def latest(self) -> Circuit | None:
         """The last of those served that can be stopped, if there are more than one."""

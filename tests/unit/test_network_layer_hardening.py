@@ -11,9 +11,11 @@ from qnodeos.limits import Limits
 from qnodeos.qdevice.instructions import Axis
 from qnodeos.qdevice.outcomes import Outcome
 from qnodeos.qnpu import segment_requests
+from qnodeos.qnpu.circuits import Circuit, CircuitState
 from qnodeos.qnpu.link_terms import segment_terms
 from qnodeos.qnpu.network_process import Job, Phase
 from qnodeos.qnpu.process import ProcessState
+from qnodeos.qnpu.turns import Turns
 from tests.unit.kernel_harness import pair
 from tests.unit.kernel_programs import (
     create_epr,
@@ -186,3 +188,31 @@ def test_deadlines_that_do_not_count_any_more_do_not_pile_up():
     net.nodes[1].close(2)
     net.lab.run(100)
     settled(net)
+
+
+def test_those_that_make_room_do_not_come_in_again_before_it_is_enough():
+    """An earlier circuit takes two qubits, those in its way have one each."""
+    terms = CircuitTerms(0, 0, EntanglementType.KEEP, 1, 0, 0)
+
+    def circuit(number: int, predecessor: int | None) -> Circuit:
+        made = Circuit(CircuitId(1, number), 3, terms, predecessor, 2, CircuitState.WAITING)
+        made.turn = number, 1, number
+        return made
+
+    earlier, *later = circuit(0, 5), circuit(1, None), circuit(2, None), circuit(3, None)
+    turns = Turns(lambda: 3)
+    for each in later:
+        turns.wait(each)
+        assert turns.admit() is each
+        each.state = CircuitState.MAKING
+    turns.wait(earlier)
+    for stopped in (later[2], later[1]):
+        assert turns.admit() is None
+        assert turns.must_make_room() is stopped
+        stopped.state = CircuitState.WAITING
+        turns.leave(stopped)
+        turns.wait(stopped)
+    assert turns.admit() is earlier
+    earlier.state = CircuitState.MAKING
+    assert turns.admit() is None
+    assert turns.must_make_room() is None
