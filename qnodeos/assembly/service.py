@@ -10,12 +10,12 @@ from qnodeos.assembly.platforms import platform_of
 from qnodeos.engine import Link, LoopbackLink, ShmLink, SpidevLink, TickEngine, open_engine
 from qnodeos.errors import ConfigurationError
 from qnodeos.qnpu.kernel import Kernel
+from qnodeos.service.listeners import close_all, open_listeners, reserve_descriptors
 from qnodeos.service.loop import Loop
 from qnodeos.service.node_file import NodeFile, ShmDevice, SpiDevice
 from qnodeos.service.notify import ActivatedSocket, Notifier
 from qnodeos.service.peer_connections import PeerConnections
-from qnodeos.service.server import close_all, reserve_descriptors
-from qnodeos.service.service import QnpuService, open_listeners
+from qnodeos.service.service import QnpuService
 
 
 def build_service(

@@ -1,4 +1,4 @@
-"""One connection of the API server: its stream, its state and what it still owes."""
+"""Connections of the API server: the state of each, and counters of what happened to all."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import socket
 import struct
 from collections import deque
+from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
@@ -96,6 +97,45 @@ class Client:
             self._heard_bytes = received
             self.heard_ns = now_ns
         return now_ns - self.heard_ns
+
+
+@dataclass
+class ServerCounters:
+    """What has happened to connections since the start.
+
+    Attributes:
+        accepted: connections made.
+        welcomed: those that introduced themselves properly.
+        refused_connections: refused because as many as may be are served, in all or of the user.
+        refused_malformed: refused or ended because of what they sent.
+        refused_untrusted: ended because of their certificate.
+        evicted_handshakes: that made room for newer ones before they had introduced themselves.
+        timed_out_handshakes: that did not introduce themselves in time.
+        timed_out_idle: silent for too long.
+        slow_readers: ended because they did not read.
+        lost: ended by the other end, or by the network.
+        accept_pauses: times when the system had no descriptor left.
+        requests: requests taken.
+        refused_requests: beyond `requests_per_client` or `processes_per_user`.
+        replies: sent.
+        events_dropped: trace events that subscribers missed.
+    """
+
+    accepted: int = 0
+    welcomed: int = 0
+    refused_connections: int = 0
+    refused_malformed: int = 0
+    refused_untrusted: int = 0
+    evicted_handshakes: int = 0
+    timed_out_handshakes: int = 0
+    timed_out_idle: int = 0
+    slow_readers: int = 0
+    lost: int = 0
+    accept_pauses: int = 0
+    requests: int = 0
+    refused_requests: int = 0
+    replies: int = 0
+    events_dropped: int = 0
 
 
 def user_of(connection: socket.socket) -> int | None:

@@ -13,54 +13,34 @@ introduce itself finds its place.
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import os
-import resource
 import socket
 import ssl
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Final, NamedTuple, Protocol
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, Final
 
-from msgspec.structs import replace
-
-from qnodeos.api.host import HostReply, is_registration
+from qnodeos.api.host import HostReply
 from qnodeos.api.host_wire import (
     PROTOCOL_VERSION,
-    Cancel,
-    Failure,
-    GetStatistics,
     Hello,
-    ListProcesses,
-    Message,
-    Netqasm,
-    Ping,
-    Pong,
-    ProcessInfo,
-    ProcessList,
     Refused,
-    Register,
-    Reply,
-    Statistics,
-    Subscribe,
     Welcome,
     decode_client,
     encode,
     reply_of,
 )
 from qnodeos.errors import (
-    ConfigurationError,
-    ErrorCode,
-    LimitError,
     MalformedMessageError,
     PeerError,
     QNodeOSError,
     SlowReaderError,
     UntrustedPeerError,
 )
-from qnodeos.service.clients import Client, ClientState
-from qnodeos.service.events import EventStream
+from qnodeos.service.client_requests import ClientRequests, Qnpu
+from qnodeos.service.clients import Client, ClientState, ServerCounters
+from qnodeos.service.events import EventStream, Subscriptions
+from qnodeos.service.listeners import Listener
 from qnodeos.service.loop import READ, WRITE, Loop
 from qnodeos.service.node_file import LimitsConfig
 from qnodeos.transport import Address, Stream
@@ -74,8 +54,6 @@ _LEAVE_NS: Final = 1_000_000_000
 _PAUSE_NS: Final = 100_000_000
 """How long nothing is accepted when the system has no descriptor left (assumed)."""
 _NS_PER_MS: Final = 1_000_000
-_OTHER_DESCRIPTORS: Final = 128
-"""For everything but connections of programs: peers, engine, files."""
 _CHUNK_BYTES: Final = 8 << 10
 """Read of a connection at once: cut into the smallest frames, some 0.5 ms."""
 _FRAME_OVERHEAD_BYTES: Final = 1_024
@@ -85,98 +63,8 @@ _OUT_OF_RESOURCES: Final = frozenset(
 )
 
 
-class Listener(NamedTuple):
-    """A listening, non-blocking socket.
-
-    Attributes:
-        socket: the socket.
-        context: the TLS it asks for; None for none.
-        path: of a Unix socket that is ours to remove at the end; empty otherwise.
-    """
-
-    socket: socket.socket
-    context: ssl.SSLContext | None = None
-    path: str = ""
-
-    def close(self) -> None:
-        """Close it, and remove what it has left in the file system."""
-        self.socket.close()
-        if self.path:
-            with contextlib.suppress(OSError):
-                os.unlink(self.path)
-
-
-class Qnpu(Protocol):
-    """What the server asks of the QNPU behind it."""
-
-    def host_message(self, client: int, request: int, raw: bytes) -> None:
-        """Take a message of the NetQASM SDK; `ApiServer.reply` will bring the answer."""
-        ...
-
-    def register(
-        self, client: int, request: int, app_id: int, max_qubits: int, priority: int
-    ) -> None:
-        """Register a program; `ApiServer.reply` will bring the answer."""
-        ...
-
-    def cancel(self, client: int, request: int, target: int) -> None:
-        """Withdraw a subroutine; `ApiServer.reply` will bring the answer."""
-        ...
-
-    def client_closed(self, client: int) -> None:
-        """A connection has ended."""
-        ...
-
-    def process_list(self, client: int | None) -> tuple[ProcessInfo, ...]:
-        """The processes of a connection, of all if it is None."""
-        ...
-
-    def statistics(self) -> dict[str, dict[str, Any]]:
-        """All counters."""
-        ...
-
-
-@dataclass
-class ServerCounters:
-    """What has happened to connections since the start.
-
-    Attributes:
-        accepted: connections made.
-        welcomed: those that introduced themselves properly.
-        refused_connections: refused because as many as may be are served, in all or of the user.
-        refused_malformed: refused or ended because of what they sent.
-        refused_untrusted: ended because of their certificate.
-        evicted_handshakes: that made room for newer ones before they had introduced themselves.
-        timed_out_handshakes: that did not introduce themselves in time.
-        timed_out_idle: silent for too long.
-        slow_readers: ended because they did not read.
-        lost: ended by the other end, or by the network.
-        accept_pauses: times when the system had no descriptor left.
-        requests: requests taken.
-        refused_requests: beyond `requests_per_client` or `processes_per_user`.
-        replies: sent.
-        events_dropped: trace events that subscribers missed.
-    """
-
-    accepted: int = 0
-    welcomed: int = 0
-    refused_connections: int = 0
-    refused_malformed: int = 0
-    refused_untrusted: int = 0
-    evicted_handshakes: int = 0
-    timed_out_handshakes: int = 0
-    timed_out_idle: int = 0
-    slow_readers: int = 0
-    lost: int = 0
-    accept_pauses: int = 0
-    requests: int = 0
-    refused_requests: int = 0
-    replies: int = 0
-    events_dropped: int = 0
-
-
 class ApiServer:
-    """Serves the connections of all listeners.
+    """Serves the connections of all listeners; what they ask is for `ClientRequests`.
 
     Args:
         loop: in whose thread everything happens.
@@ -202,26 +90,21 @@ class ApiServer:
         self._limits = limits
         self._welcome = encode(welcome)
         self._qnpu = qnpu
-        self._events = events
         self._served: dict[int, Client] = {}
         self._others: dict[int, Client] = {}
         self._last_number = 0
         self._max_frame_bytes = limits.subroutine_bytes + _FRAME_OVERHEAD_BYTES
-        self._handlers: dict[type[Message], Callable[[Client, Any], None]] = {
-            Netqasm: self._netqasm,
-            Register: self._register,
-            Cancel: self._cancel,
-            ListProcesses: self._list_processes,
-            GetStatistics: self._get_statistics,
-            Subscribe: self._subscribe,
-            Ping: self._ping,
-        }
+        self._subscriptions = Subscriptions(
+            loop, events, limits.events, self._served, self.counters, self._send, self._fail
+        )
+        self._requests = ClientRequests(
+            limits, qnpu, self._subscriptions, self._served, self.counters, self._send
+        )
         for listener in self._listeners:
             self._listen(listener)
         sweep_ms = min(limits.handshake_ms, limits.idle_ms, 4_000) / 4
         self._sweep_ns = round(sweep_ms * _NS_PER_MS)
         self._sweeper = loop.call_after(self._sweep_ns, self._sweep)
-        self._pump_timer = loop.call_after(0, lambda: None)
 
     @property
     def addresses(self) -> tuple[Address, ...]:
@@ -378,7 +261,7 @@ class ApiServer:
         state = client.state
         if state is ClientState.SERVED:
             message = decode_client(payload)
-            handler = self._handlers.get(type(message))
+            handler = self._requests.handlers.get(type(message))
             if handler is None:
                 raise MalformedMessageError("a second Hello; it is the first message only")
             handler(client, message)
@@ -500,104 +383,6 @@ class ApiServer:
                 "send a Ping now and then",
             )
 
-    # --- messages ---------------------------------------------------------------------
-
-    def _netqasm(self, client: Client, message: Netqasm) -> None:
-        if is_registration(message.raw) and self._refuse_program(client, message.request):
-            return
-        if self._open_request(client, message.request):
-            self._qnpu.host_message(client.number, message.request, message.raw)
-
-    def _register(self, client: Client, message: Register) -> None:
-        if message.priority > self._limits.client_priority and not client.is_operator:
-            error = LimitError(
-                f"client_priority={self._limits.client_priority} is the highest priority here; "
-                "more is for the user that runs the service, or root, on a Unix socket"
-            )
-            self._answer(client, Reply(message.request, error=failure_of(error)))
-        elif not self._refuse_program(client, message.request) and self._open_request(
-            client, message.request
-        ):
-            self._qnpu.register(
-                client.number,
-                message.request,
-                message.app_id,
-                message.max_qubits,
-                message.priority,
-            )
-
-    def _cancel(self, client: Client, message: Cancel) -> None:
-        if self._open_request(client, message.request):
-            self._qnpu.cancel(client.number, message.request, message.target)
-
-    def _refuse_program(self, client: Client, request: int) -> bool:
-        """Refuse a program beyond those its user may have; returns whether it was refused."""
-        if client.is_operator:
-            return False
-        user, most = client.user, self._limits.processes_per_user
-        mine = {each.number for each in self._served.values() if each.user == user}
-        if sum(info.client in mine for info in self._qnpu.process_list(None)) < most:
-            return False
-        self.counters.refused_requests += 1
-        whose = "on TCP" if user is None else f"of user {user}"
-        error = LimitError(
-            f"processes_per_user={most} programs {whose} are running, the limit; stop one first"
-        )
-        self._answer(client, Reply(request, error=failure_of(error)))
-        return True
-
-    def _open_request(self, client: Client, request: int) -> bool:
-        """Whether a request may be passed on; it is answered here if not."""
-        self.counters.requests += 1
-        if request in client.open:
-            # Its number stands for the other one, which will be answered.
-            raise MalformedMessageError(f"request {request} is still open; number them uniquely")
-        if len(client.open) >= self._limits.requests_per_client:
-            self.counters.refused_requests += 1
-            error = LimitError(
-                f"requests_per_client={self._limits.requests_per_client} wait for their reply, "
-                "the limit; wait for one of them"
-            )
-            self._answer(client, Reply(request, error=failure_of(error)))
-            return False
-        client.open.add(request)
-        return True
-
-    def _list_processes(self, client: Client, message: ListProcesses) -> None:
-        whose = None if client.is_operator else client.number
-        processes = tuple(self._named(info) for info in self._qnpu.process_list(whose))
-        self._answer(client, ProcessList(message.request, processes))
-
-    def _named(self, info: ProcessInfo) -> ProcessInfo:
-        owner = self._served.get(info.client)
-        return info if owner is None else replace(info, client_name=owner.name)
-
-    def _get_statistics(self, client: Client, message: GetStatistics) -> None:
-        self._answer(client, Statistics(message.request, self._qnpu.statistics()))
-
-    def _subscribe(self, client: Client, message: Subscribe) -> None:
-        if not client.is_operator:
-            error = LimitError(
-                "the events of all programs are for the user that runs the service, or root, on a "
-                "Unix socket"
-            )
-            self._answer(client, Reply(message.request, error=failure_of(error)))
-            return
-        client.events_from = None
-        if message.on:
-            client.events_from = max(self._events.next_number - message.past, 0)
-        client.events_dropped = 0
-        self._answer(client, Reply(message.request))
-        if message.on and not self._pump_timer.is_pending:
-            self._pump()
-
-    def _ping(self, client: Client, message: Ping) -> None:
-        self._answer(client, Pong(message.nonce))
-
-    def _answer(self, client: Client, message: Message) -> None:
-        self.counters.replies += 1
-        self._send(client, encode(message))
-
     def reply(self, host_reply: HostReply) -> None:
         """Send the kernel's answer to a request; dropped if the connection has ended."""
         client = self._served.get(host_reply.client)
@@ -605,36 +390,9 @@ class ApiServer:
             return
         client.open.discard(host_reply.request)
         try:
-            self._answer(client, reply_of(host_reply))
+            self._requests.answer(client, reply_of(host_reply))
         except QNodeOSError as error:
             self._fail(client, error)
-
-    # --- the stream of trace events ---------------------------------------------------
-
-    def _pump(self) -> None:
-        """Send the new events to those who want them."""
-        subscribers = [c for c in self._served.values() if c.events_from is not None]
-        if subscribers:
-            self._pump_timer = self._loop.call_after(self._events.interval_ns, self._pump)
-        for client in subscribers:
-            try:
-                self._send_events(client)
-            except QNodeOSError as error:
-                self._fail(client, error)
-
-    def _send_events(self, client: Client) -> None:
-        assert client.events_from is not None
-        following, dropped = self._events.catch_up(client.events_from, self._limits.events)
-        client.events_from = following
-        client.events_dropped += dropped
-        self.counters.events_dropped += dropped
-        if client.stream.wants_write:
-            return  # it is behind; what waits too long is dropped
-        message = self._events.take(client.events_from, client.events_dropped)
-        if message is not None:
-            client.events_from += len(message.events)
-            client.events_dropped = 0
-            self._send(client, encode(message))
 
     # --- the end ----------------------------------------------------------------------
 
@@ -653,41 +411,8 @@ class ApiServer:
         """
         self.stop_listening()
         self._sweeper.cancel()
-        self._pump_timer.cancel()
+        self._subscriptions.close()
         for client in [*self._served.values(), *self._others.values()]:
             if client.stream.is_established:
                 self._refuse(client, "ConnectionLostError", reason)
             self._close(client)
-
-
-def reserve_descriptors(limits: LimitsConfig) -> None:
-    """Let this process open as many descriptors as its connections may need.
-
-    Raises:
-        ConfigurationError: the system does not allow so many.
-    """
-    connections = limits.connections + limits.reserved_connections
-    needed = connections + limits.handshakes + _OTHER_DESCRIPTORS
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY:
-        return
-    if hard != resource.RLIM_INFINITY and hard < needed:
-        raise ConfigurationError(
-            f"limits.connections={limits.connections}, limits.reserved_connections="
-            f"{limits.reserved_connections} and limits.handshakes={limits.handshakes} need "
-            f"{needed} descriptors, and the system allows {hard}; lower them, or raise "
-            "LimitNOFILE= of the unit (ulimit -Hn)"
-        )
-    if soft < needed:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
-
-
-def failure_of(error: QNodeOSError) -> Failure:
-    """An error as it travels."""
-    return Failure(int(ErrorCode(error.code)), type(error).__name__, str(error)[:4096])
-
-
-def close_all(listeners: Iterable[Listener]) -> None:
-    """Close listeners that no server owns yet."""
-    for listener in listeners:
-        listener.close()

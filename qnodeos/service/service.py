@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Final, Protocol
 
@@ -36,15 +36,14 @@ from qnodeos.qdevice.protocols import QDriver
 from qnodeos.qnpu.kernel import Kernel, KernelConfig
 from qnodeos.qnpu.scheduler import POLICIES
 from qnodeos.service.events import EventStream
+from qnodeos.service.listeners import Listener
 from qnodeos.service.loop import MAX_EVENTS, Loop, Ready, stop_signals
 from qnodeos.service.node_file import LimitsConfig, NodeFile
-from qnodeos.service.notify import ActivatedSocket, Notifier
+from qnodeos.service.notify import Notifier
 from qnodeos.service.realtime import RealtimeReport
 from qnodeos.service.rehearsal import Rehearsal
-from qnodeos.service.server import ApiServer, Listener, close_all
+from qnodeos.service.server import ApiServer
 from qnodeos.trace import Event, TraceRecorder
-from qnodeos.transport import listen
-from qnodeos.transport.listening import address_of, check_address
 
 _LOOK_FOR_DEVICE_NS: Final = 200_000_000
 """How often a missing device is looked for (assumed)."""
@@ -369,7 +368,7 @@ class QnpuService:
     # --- what the API server asks -----------------------------------------------------
 
     def host_message(self, client: int, request: int, raw: bytes) -> None:
-        """See `qnodeos.service.server.Qnpu`."""
+        """See `qnodeos.service.client_requests.Qnpu`."""
         if self.kernel is None:
             self._answer_without_device(client, request)
         else:
@@ -378,21 +377,21 @@ class QnpuService:
     def register(
         self, client: int, request: int, app_id: int, max_qubits: int, priority: int
     ) -> None:
-        """See `qnodeos.service.server.Qnpu`."""
+        """See `qnodeos.service.client_requests.Qnpu`."""
         if self.kernel is None:
             self._answer_without_device(client, request)
         else:
             self.kernel.register(client, request, app_id, max_qubits, priority, self.kernel_now())
 
     def cancel(self, client: int, request: int, target: int) -> None:
-        """See `qnodeos.service.server.Qnpu`."""
+        """See `qnodeos.service.client_requests.Qnpu`."""
         if self.kernel is None:
             self._answer_without_device(client, request)
         else:
             self.kernel.cancel(client, request, target, self.kernel_now())
 
     def client_closed(self, client: int) -> None:
-        """See `qnodeos.service.server.Qnpu`."""
+        """See `qnodeos.service.client_requests.Qnpu`."""
         if self.kernel is not None:
             self.kernel.client_closed(client, self.kernel_now())
 
@@ -407,7 +406,7 @@ class QnpuService:
         self._server.reply(HostReply(client, request, error=report))
 
     def process_list(self, client: int | None) -> tuple[ProcessInfo, ...]:
-        """See `qnodeos.service.server.Qnpu`."""
+        """See `qnodeos.service.client_requests.Qnpu`."""
         if self.kernel is None:
             return ()
         return tuple(
@@ -429,7 +428,7 @@ class QnpuService:
     # --- what it tells of itself ------------------------------------------------------
 
     def statistics(self) -> dict[str, dict[str, Any]]:
-        """See `qnodeos.service.server.Qnpu`."""
+        """See `qnodeos.service.client_requests.Qnpu`."""
         groups: dict[str, dict[str, Any]] = {
             "service": {
                 "node": self.node.name,
@@ -513,38 +512,3 @@ def engine_figures(engine: TickEngine) -> dict[str, Any]:
         else:
             figures[name] = list(value) if isinstance(value, tuple) else value
     return figures
-
-
-def open_listeners(node: NodeFile, activated: Iterable[ActivatedSocket] = ()) -> list[Listener]:
-    """The sockets of the API: those that systemd opened, and the others of the node file.
-
-    Args:
-        node: the node.
-        activated: sockets passed to this process; owned by the result, or closed.
-
-    Raises:
-        ConfigurationError: an address cannot be listened on, or leaves the machine and there
-            is no TLS.
-    """
-    listeners: list[Listener] = []
-    waiting = list(activated)
-    passed = set()
-    try:
-        while waiting:
-            address = address_of(waiting[-1].socket)
-            check_address(address, node.tls)
-            context = None if address.is_local or node.tls is None else node.tls.server_context()
-            listeners.append(Listener(waiting.pop().socket, context))
-            # Numbers: the node file may say localhost.
-            passed.add(address.resolve())
-        for address in node.api.listen:
-            if address.resolve() in passed:
-                continue
-            context = None if address.is_local or node.tls is None else node.tls.server_context()
-            listeners.append(Listener(listen(address, node.tls), context, address.path))
-    except BaseException:
-        close_all(listeners)
-        for each in waiting:
-            each.socket.close()
-        raise
-    return listeners

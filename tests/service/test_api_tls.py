@@ -10,8 +10,8 @@ import pytest
 
 from qnodeos.api.host_wire import PROTOCOL_VERSION, Hello, Refused, Welcome, decode_server, encode
 from qnodeos.errors import ConfigurationError, PeerError, UntrustedPeerError
+from qnodeos.service.listeners import open_listeners
 from qnodeos.service.node_file import ApiConfig
-from qnodeos.service.service import open_listeners
 from qnodeos.transport import Address, Stream, TlsFiles
 from tests.service.certificates import Authority
 from tests.service.service_bench import Bench, benches

@@ -9,10 +9,9 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from qnodeos.errors import ConfigurationError
+from qnodeos.service.listeners import close_all, open_listeners, reserve_descriptors
 from qnodeos.service.node_file import LimitsConfig, NodeFile
 from qnodeos.service.notify import ActivatedSocket
-from qnodeos.service.server import close_all, reserve_descriptors
-from qnodeos.service.service import open_listeners
 from qnodeos.transport import Address, listen
 from qnodeos.transport.listening import address_of
 from tests.service.service_bench import Bench, open_descriptors

@@ -10,10 +10,9 @@ from contextlib import contextmanager
 import pytest
 
 from qnodeos.errors import ConfigurationError
+from qnodeos.service.listeners import Listener, close_all, open_listeners
 from qnodeos.service.node_file import NodeFile
 from qnodeos.service.notify import MAX_STATUS, ActivatedSocket, Notifier, take_sockets
-from qnodeos.service.server import Listener, close_all
-from qnodeos.service.service import open_listeners
 from qnodeos.transport import Address
 
 
