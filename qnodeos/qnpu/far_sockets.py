@@ -84,7 +84,8 @@ class FarSockets:
         self._send(news)
 
     def _send(self, news: FarMessage) -> None:
-        if self._waiting or not self._pass_on(news):
+        is_behind = any(each.destination == news.destination for each in self._waiting)
+        if is_behind or not self._pass_on(news):
             self._waiting.append(news)
 
     # --- pairs ------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from tests.unit.kernel_programs import (
     measure_directly,
     open_socket,
     recv_epr,
+    stop_app,
     submit,
 )
 from tests.unit.kernel_world import Network, ask, chain, open_program
@@ -216,3 +217,24 @@ def test_those_that_make_room_do_not_come_in_again_before_it_is_enough():
     earlier.state = CircuitState.MAKING
     assert turns.admit() is None
     assert turns.must_make_room() is None
+
+
+def test_news_for_a_node_without_a_route_do_not_hold_up_those_for_others():
+    net = chain(4)
+    kernel = net.nodes[1].kernel
+    open_program(net, 1, 4)
+    net.lab.run(50)
+    routes = dict(kernel.entanglement.routes)
+    del routes[4]
+    kernel.install_routes(routes)
+    net.nodes[1].post(stop_app(0))
+    net.lab.run(50)
+    open_program(net, 1, 3, client=2)
+    open_program(net, 3, 1, client=2)
+    received = net.nodes[3].post(submit(0, recv_epr(remote=1)), 2)
+    net.lab.run(50)
+    net.nodes[1].close(2)
+    net.lab.run(100)
+    told = net.nodes[3].error(received).text
+    assert "the program at node 1 that had ER socket 0 has ended" in told
+    settled(net)
