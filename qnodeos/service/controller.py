@@ -7,9 +7,7 @@ the multiple of 4096 ticks (41 ms at 10 us), and it can, as long as the uncertai
 below half of that. If the low bits do not fit, the devices are not synchronised, and the node
 gets no schedule but a clear error.
 
-A controller that starts finds the bins that nodes already use and keeps them. A node that
-comes later, or starts anew, gets the schedule of the others; one whose device was started anew
-gets it with its new ticks. The others do not notice.
+What it makes of the readings is in `qnodeos.service.common_bins`.
 
 Routes to nodes that are no neighbours are made from the links and their estimated fidelities.
 When nodes leave or come back, those whose routes change by that are told.
@@ -18,12 +16,9 @@ When nodes leave or come back, those whose routes change by that are told.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from qnodeos.api.peer_wire import (
-    MAX_SCHEDULE,
-    Install,
     Installed,
     PeerHello,
     PeerWireMessage,
@@ -31,17 +26,10 @@ from qnodeos.api.peer_wire import (
     RoutesInstalled,
     TickReading,
 )
-from qnodeos.errors import (
-    ConfigurationError,
-    PeerError,
-    PeerProtocolError,
-    PeerRefusedError,
-    QNodeOSError,
-    TickMismatchError,
-    UncertainTickError,
-)
-from qnodeos.qnpu.schedule import NetworkSchedule
+from qnodeos.errors import PeerProtocolError, PeerRefusedError, QNodeOSError
+from qnodeos.service.common_bins import CommonBins
 from qnodeos.service.controller_file import ControllerFile
+from qnodeos.service.node_view import NodeView, Round
 from qnodeos.service.peer_session import (
     CONTROLLER_ID,
     DEFAULT_TIMING,
@@ -50,86 +38,11 @@ from qnodeos.service.peer_session import (
     Identity,
     PeerSession,
     PeerTiming,
-    SessionState,
 )
 from qnodeos.service.route_plan import RoutePlan
-from qnodeos.service.tick_grid import (
-    COMMON_TICKS,
-    DRIFT,
-    TOO_UNCERTAIN_TICKS,
-    Grid,
-    Placement,
-    TickFix,
-)
+from qnodeos.service.tick_grid import TickFix
 
 _NS_PER_MS: Final = 1_000_000
-_LATEST_START_NS: Final = 60_000 * _NS_PER_MS
-"""A schedule begins at most so much later than it is installed: the bound of start_delay_ms."""
-_LONGEST_TICKS: Final = 1 << 45
-"""How long a schedule may have been in use: eleven years of 10 us."""
-_LATENESS_NS: Final = 150_000
-"""How late a node without cores of its own may be now and then (assumed)."""
-
-
-@dataclass
-class _Round:
-    """Some readings in a row, of which the one with the shortest way counts."""
-
-    left: int
-    nonce: int = 0
-    sent_ns: int = 0
-    best: TickFix | None = None
-
-
-@dataclass
-class NodeView:
-    """A node as the controller sees it.
-
-    Attributes:
-        name: of the node.
-        session: of the connection, None without one.
-        fix: its last good reading.
-        reading: what it said last.
-        placement: where its bin 0 begins, None if that is not known.
-        installed: number of the schedule it has confirmed.
-        error: what is wrong with it, empty if nothing.
-        said: the last error that was put into words, without its numbers.
-        mismatches: readings in a row that do not fit the grid, the last being ``mismatched``.
-    """
-
-    name: str
-    node_id: int
-    pattern: tuple[int, ...]
-    retry_ns: int
-    dial_at_ns: int | None
-    connection: int | None = None
-    connections: int = 0
-    session: PeerSession | None = None
-    incarnation: int = 0
-    tick_ns: int = 0
-    fix: TickFix | None = None
-    reading: TickReading | None = None
-    placement: Placement | None = None
-    round: _Round | None = None
-    next_round_ns: int | None = None
-    installed: int = 0
-    installed_epoch: int | None = None
-    is_installing: bool = False
-    installs: int = 0
-    error: str = ""
-    said: str = ""
-    mismatches: int = 0
-    mismatched: TickFix | None = None
-
-    @property
-    def has_link(self) -> bool:
-        """Whether it makes entanglement with another; otherwise it needs no schedule."""
-        return any(peer >= 0 for peer in self.pattern)
-
-    @property
-    def is_connected(self) -> bool:
-        """Whether both ends have greeted."""
-        return self.session is not None and self.session.state is SessionState.OPEN
 
 
 class ControllerCore:
@@ -145,7 +58,6 @@ class ControllerCore:
     Attributes:
         outbox, closing, dials: as for `qnodeos.service.peers.PeerManager`.
         nodes: what is known of each, by name.
-        number: of the schedule, 0 until there is one.
     """
 
     def __init__(
@@ -160,16 +72,11 @@ class ControllerCore:
         self.outbox: list[tuple[int, bytes]] = []
         self.closing: list[int] = []
         self.dials: list[tuple[int, int]] = []
-        self.number = 0
         self._file = file
         self._identity = Identity(ROLE_CONTROLLER, CONTROLLER_ID, file.name, incarnation, 0)
         self._timing = timing
         self._say = say
         self._period_ns = file.synchronisation.period_ms * _NS_PER_MS
-        self._first_round_ns = now_ns + file.synchronisation.first_round_ms * _NS_PER_MS
-        self._grid: Grid | None = None
-        self._lengths: NetworkSchedule | None = None
-        self._from_bin = 0
         self._next_connection = 0
         self._next_nonce = 0
         self._by_connection: dict[int, NodeView] = {}
@@ -179,6 +86,12 @@ class ControllerCore:
             name: NodeView(name, node.node_id, patterns[name], timing.first_retry_ns, now_ns)
             for name, node in file.nodes.items()
         }
+        self._bins = CommonBins(file, self.nodes.values(), now_ns, self._flush, say)
+
+    @property
+    def number(self) -> int:
+        """Number of the schedule, 0 until there is one."""
+        return self._bins.number
 
     @property
     def is_ready(self) -> bool:
@@ -298,42 +211,25 @@ class ControllerCore:
             node.retry_ns = self._timing.first_retry_ns
             node.error = ""
             if node.has_link:
-                self._check_lengths(node)
+                self._bins.measure(node.tick_ns)
                 self._begin_round(node, now_ns)
                 self._reroute()
         elif isinstance(message, TickReading):
             self._on_reading(node, message, now_ns)
         elif isinstance(message, Installed):
-            self._on_installed(node, message)
+            self._bins.installed(node, message)
         elif isinstance(message, RoutesInstalled):
             if message.error:
                 self._say(f"{node.name}: does not take its routes: {message.error}")
         else:
             raise PeerProtocolError(f"a {type(message).__name__} makes no sense to a controller")
 
-    def _check_lengths(self, node: NodeView) -> None:
-        if self._lengths is not None:
-            return
-        try:
-            self._lengths = lengths = self._file.schedule(node.tick_ns)
-        except ValueError as error:
-            raise ConfigurationError(
-                f"bin_ms, guard_ms and batch_ms do not go together with ticks of {node.tick_ns} "
-                f"ns: {error}"
-            ) from error
-        slack_ticks = lengths.bin_ticks - lengths.guard_ticks - lengths.batch_ticks
-        if slack_ticks * node.tick_ns < _LATENESS_NS:
-            self._say(
-                f"a node that is more than {slack_ticks * node.tick_ns / 1_000:.0f} us late at the "
-                "start of a bin misses all of it; lengthen bin_ms, or shorten guard_ms or batch_ms"
-            )
-
     def _begin_round(self, node: NodeView, now_ns: int) -> None:
-        node.round = _Round(self._file.synchronisation.exchanges)
+        node.round = Round(self._file.synchronisation.exchanges)
         node.next_round_ns = None
         self._ask(node, node.round, now_ns)
 
-    def _ask(self, node: NodeView, round_: _Round, now_ns: int) -> None:
+    def _ask(self, node: NodeView, round_: Round, now_ns: int) -> None:
         assert node.session is not None
         self._next_nonce += 1
         round_.left -= 1
@@ -355,179 +251,7 @@ class ControllerCore:
         node.round = None
         node.next_round_ns = now_ns + self._period_ns
         node.fix = round_.best
-        self._settle(now_ns)
-
-    # --- the grid ---------------------------------------------------------------------
-
-    def _settle(self, now_ns: int) -> None:
-        """Something new is known: bring every node as far as possible."""
-        grid = self._grid
-        if grid is not None and not any(node.installed for node in self.nodes.values()):
-            forgotten_ticks = DRIFT * (now_ns - grid.as_of_ns) / grid.tick_ns
-            if forgotten_ticks >= TOO_UNCERTAIN_TICKS / 2:
-                self._grid = None  # all nodes were away for so long that it is lost
-        if self._grid is None:
-            waits = any(node.fix is None for node in self.nodes.values() if node.has_link)
-            if waits and now_ns < self._first_round_ns:
-                return
-            self._make_grid(now_ns)
-        measured = [node for node in self.nodes.values() if node.is_connected and node.fix]
-        self._track()
-        for node in measured:
-            self._bring_up(node)
-        if measured and all(node.mismatches for node in measured):
-            # Not one of them, but the grid is wrong: the devices were started anew, all at once.
-            self._make_grid(now_ns)
-            for node in measured:
-                self._bring_up(node)
-
-    def _make_grid(self, now_ns: int) -> None:
-        """Keep the bins that are in use, or begin new ones."""
-        assert self._lengths is not None
-        measured = [node for node in self.nodes.values() if node.fix is not None]
-        if not measured:
-            return
-        in_use = [
-            node
-            for node in measured
-            if node.reading is not None
-            and node.reading.schedule > 0
-            and node.reading.bin_ticks == self._lengths.bin_ticks
-            and self._can_be(node, node.reading)
-        ]
-        numbers = [node.reading.schedule for node in measured if node.reading is not None]
-        # Nodes take a schedule with the number of the one before, so there is always a next.
-        self.number = min(max(numbers, default=0) + 1, MAX_SCHEDULE)
-        delay_ns = self._file.start_delay_ms * _NS_PER_MS
-        if in_use:
-            reference = max(in_use, key=lambda node: node.reading.schedule if node.reading else 0)
-            assert reference.fix is not None
-            assert reference.reading is not None
-            epoch_tick = reference.reading.epoch_tick
-        else:
-            reference = measured[0]
-            assert reference.fix is not None
-            passed_ns = now_ns - reference.fix.at_ns
-            epoch_tick = reference.fix.tick + (passed_ns + delay_ns) // reference.tick_ns
-        self._grid = grid = Grid.of(reference.fix, epoch_tick, reference.tick_ns)
-        bin_ns = self._lengths.bin_ticks * grid.tick_ns
-        self._from_bin = max(0, -((grid.epoch_ns - now_ns - delay_ns) // bin_ns))
-        kept = "bins in use are kept" if in_use else "new bins"
-        self._say(
-            f"schedule {self.number}: bins of {self._lengths.bin_ticks} ticks, pattern of "
-            f"{len(reference.pattern)}, {kept}"
-        )
-
-    def _can_be(self, node: NodeView, reading: TickReading) -> bool:
-        """Whether bins can begin where a node says; those of all would follow it."""
-        past_ticks = reading.tick - reading.epoch_tick
-        if -_LATEST_START_NS // node.tick_ns - COMMON_TICKS <= past_ticks <= _LONGEST_TICKS:
-            return True
-        self._say(
-            f"{node.name}: says that its bins begin at tick {reading.epoch_tick}, and that it is "
-            f"tick {reading.tick}; that cannot be, so they are not kept"
-        )
-        return False
-
-    def _track(self) -> None:
-        """Follow the clock of the first node that is on the grid."""
-        for node in self.nodes.values():
-            if node.fix is None or node.placement is None or node.error or self._grid is None:
-                continue
-            if node.installed_epoch == node.placement.epoch_tick:
-                try:
-                    node.placement = self._grid.place(
-                        node.fix, self._file.synchronisation.tolerance_ticks
-                    )
-                except PeerError:
-                    continue
-                if node.placement.epoch_tick == node.installed_epoch:
-                    self._grid = Grid.of(node.fix, node.installed_epoch, self._grid.tick_ns)
-                    return
-
-    def _bring_up(self, node: NodeView) -> None:
-        assert node.fix is not None
-        assert node.reading is not None
-        if self._grid is None:
-            return
-        try:
-            placement = self._grid.place(node.fix, self._file.synchronisation.tolerance_ticks)
-        except UncertainTickError as error:
-            if not node.installed:  # otherwise one bad reading does not matter
-                self._blame(node, str(error))
-            return
-        except TickMismatchError as error:
-            node.placement = None
-            node.mismatches += node.fix is not node.mismatched
-            node.mismatched = node.fix
-            if node.mismatches > 1:  # the next round may show that all are like it
-                self._blame(node, str(error))
-            return
-        node.placement, node.mismatches = placement, 0
-        if node.reading.schedule > self.number:
-            # Another controller was here.
-            self.number = min(node.reading.schedule + 1, MAX_SCHEDULE)
-        if node.is_installing:
-            return
-        if (node.reading.schedule, node.reading.epoch_tick) != (self.number, placement.epoch_tick):
-            node.installed = 0
-        node.error = ""
-        if (node.installed, node.installed_epoch) != (self.number, placement.epoch_tick):
-            self._install(node, placement)
-
-    def _install(self, node: NodeView, placement: Placement) -> None:
-        assert node.session is not None
-        assert self._lengths is not None
-        node.is_installing = True
-        node.installs += 1
-        node.installed_epoch = placement.epoch_tick
-        node.session.send_control(
-            Install(
-                self.number,
-                self._lengths.bin_ticks,
-                self._lengths.guard_ticks,
-                self._lengths.batch_ticks,
-                placement.epoch_tick,
-                node.pattern,
-                self._from_bin,
-            )
-        )
-        self._flush(node)
-
-    def _on_installed(self, node: NodeView, answer: Installed) -> None:
-        if not node.is_installing:
-            raise PeerProtocolError(f"it confirms schedule {answer.schedule}, which nobody sent")
-        node.is_installing = False
-        if answer.error:
-            node.installed_epoch = None
-            self._blame(node, f"does not take schedule {answer.schedule}: {answer.error}")
-            return
-        if node.placement is None:
-            return  # its ticks have ceased to fit meanwhile; it is installed anew when they do
-        node.installed, node.error, node.said = answer.schedule, "", ""
-        if node.reading is not None and node.installed_epoch is not None:
-            assert self._lengths is not None
-            # What it will report from now on; the next round asks it.
-            node.reading = TickReading(
-                node.reading.nonce,
-                node.reading.tick,
-                answer.schedule,
-                node.installed_epoch,
-                self._lengths.bin_ticks,
-            )
-        self._say(
-            f"{node.name}: schedule {answer.schedule} from tick {node.placement.epoch_tick} "
-            f"(known to {node.placement.error_ticks:.0f} ticks, "
-            f"{node.placement.residual_ticks:+.1f} off)"
-        )
-
-    def _blame(self, node: NodeView, error: str) -> None:
-        """Something is wrong with a node; said once, however often it is found."""
-        # Numbers in it change from one reading to the next.
-        if _without_numbers(error) != node.said:
-            node.said = _without_numbers(error)
-            self._say(f"{node.name}: {error}")
-        node.error = error
+        self._bins.settle(now_ns)
 
     # --- routes -----------------------------------------------------------------------
 
@@ -561,15 +285,13 @@ class ControllerCore:
             except QNodeOSError as error:
                 self._fail(node, connection, error, now_ns)
             self._flush(node)
-        if self._grid is None and now_ns >= self._first_round_ns and self._lengths is not None:
-            self._settle(now_ns)
+        self._bins.poll(now_ns)
 
     @property
     def due_ns(self) -> int | None:
         """When `poll` has something to do."""
-        # Only a node whose ticks are known lets a schedule be made; until then nothing is due.
-        is_first = self._grid is None and any(node.fix is not None for node in self.nodes.values())
-        due = [self._first_round_ns] if is_first else []
+        first_ns = self._bins.first_due_ns
+        due = [] if first_ns is None else [first_ns]
         for node in self.nodes.values():
             due += [at for at in (node.dial_at_ns, node.next_round_ns) if at is not None]
             if node.session is not None:
@@ -585,12 +307,12 @@ class ControllerCore:
 
     def status(self) -> dict[str, Any]:
         """The schedule, and how each node stands."""
-        lengths = self._lengths
+        lengths = self._bins.lengths
         return {
             "schedule": self.number,
             "ready": self.is_ready,
             "bin_ticks": None if lengths is None else lengths.bin_ticks,
-            "nodes": {node.name: _describe(node) for node in self.nodes.values()},
+            "nodes": {node.name: node.describe() for node in self.nodes.values()},
         }
 
     def summary(self) -> str:
@@ -605,23 +327,3 @@ class ControllerCore:
         parts += [f"not connected: {', '.join(away)}"] if away else []
         parts += [f"without a schedule: {', '.join(wrong)}"] if wrong else []
         return "; ".join(parts)
-
-
-def _without_numbers(text: str) -> str:
-    return "".join(character for character in text if not character.isdigit())
-
-
-def _describe(node: NodeView) -> dict[str, Any]:
-    placement = node.placement
-    return {
-        "node_id": node.node_id,
-        "connected": node.is_connected,
-        "connections": node.connections,
-        "schedule": node.installed,
-        "installs": node.installs,
-        "epoch_tick": None if placement is None else placement.epoch_tick,
-        "residual_ticks": None if placement is None else round(placement.residual_ticks, 2),
-        "uncertainty_ticks": None if placement is None else round(placement.error_ticks, 2),
-        "round_trip_us": None if node.fix is None else round(node.fix.error_ns / 500, 1),
-        "error": node.error,
-    }
