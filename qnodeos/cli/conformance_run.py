@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from rich import box
 from rich.console import Console
@@ -13,6 +13,11 @@ from rich.table import Table
 from qnodeos.applications.conformance.suite import cases, examine, report
 from qnodeos.cli.run_support import RunOutcome, check_destinations, progress_bar, write_json
 from qnodeos.experiments.pool import run_jobs
+
+_STOPPING: Final = (
+    "Stopping: the applications that are running are finished first; press Ctrl-C again to "
+    "discard them."
+)
 
 
 def run_and_report(
@@ -51,9 +56,15 @@ def run_and_report(
     findings = []
     total = sum(case.total_runs for case in wanted)
     with progress_bar(console, "runs of applications", total) as on_progress, outcome.measuring():
-        for _, finding in run_jobs(wanted, examine, min(workers, len(wanted)), on_progress):
+        for _, finding in run_jobs(
+            wanted,
+            examine,
+            min(workers, len(wanted)),
+            on_progress,
+            on_interrupt=lambda: console.print(_STOPPING),
+        ):
             findings.append(finding)
-    found = report(findings)
+    found = report(findings) | {"complete": outcome.complete}
     console.print(_table(found))
     console.print(
         f"{found['passed']} passed, {found['failed']} failed, of {len(wanted)}; "

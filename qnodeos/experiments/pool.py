@@ -7,6 +7,7 @@ own, so that results do not depend on the number of processes.
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import threading
 from collections import deque
@@ -15,7 +16,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from contextlib import AbstractContextManager, closing, contextmanager
 from contextvars import ContextVar
 from functools import cache
-from multiprocessing import active_children, get_context
+from multiprocessing import active_children, get_context, parent_process
 from multiprocessing.sharedctypes import Synchronized
 from typing import Final, TypeAlias, TypeVar
 
@@ -158,6 +159,15 @@ def _run_in_pool(
 def _start_worker(counter: Synchronized[int]) -> None:
     global _finished_steps  # noqa: PLW0603 (the initialiser has no other way in)
     _finished_steps = counter
+    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed cannot say that there is nothing more to do."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _count_step() -> None:

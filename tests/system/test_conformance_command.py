@@ -36,7 +36,8 @@ def test_every_installed_application_is_judged_on_both_devices(command, tmp_path
     done = command("conformance", "--workers", "1", "--seed", "3", "--json", str(path))
     assert "simulated" in done.out
     found = json.loads(path.read_text("utf-8"))
-    assert set(found) == {"applications", "passed", "failed"}
+    assert set(found) == {"applications", "passed", "failed", "complete"}
+    assert found["complete"] is True
     assert all(set(entry) == FIELDS for entry in found["applications"])
     assert {(entry["name"], entry["device"]) for entry in found["applications"]} == {
         (name, device) for name in installed() for device in DEVICES

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 from multiprocessing import active_children
 from os import getpid
 from pathlib import Path
+from textwrap import dedent
 from threading import Event
 
 import pytest
@@ -29,6 +32,11 @@ def wait_long(directory: Path, job: int, on_step: Callable[[], None]) -> None:
     on_step()
     Event().wait(60)
     (directory / str(job)).touch()
+
+
+def tell_and_wait(job: int, on_step: Callable[[], None]) -> None:
+    print(job, flush=True)
+    Event().wait(60)
 
 
 def fail(job: int, on_step: Callable[[], None]) -> None:
@@ -110,6 +118,27 @@ def test_ctrl_c_again_ends_jobs_in_the_middle_of_their_work(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         list(jobs)
     assert not list(tmp_path.iterdir())
+
+
+def test_workers_end_with_a_parent_that_is_killed():
+    script = dedent(f"""
+        from qnodeos.experiments.pool import run_jobs
+        from {__name__} import tell_and_wait
+
+        if __name__ == "__main__":
+            list(run_jobs([0, 1], tell_and_wait, 2, lambda _: None))
+    """)
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(
+        [sys.executable, "-c", script], cwd=root, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        try:
+            assert {parent.stdout.readline(), parent.stdout.readline()} == {"0\n", "1\n"}
+        finally:
+            parent.kill()
+        # The workers have the other end of the pipe, too, so it ends when they have.
+        assert parent.communicate(timeout=30)[0] == ""
 
 
 def test_a_run_that_is_not_read_to_its_end_leaves_no_process_behind():
