@@ -144,14 +144,21 @@ class Link:
         if self.begun is not None:
             return self.begun
         if number > self._horizon:
-            start, stop = (
-                bisect_right(self._accepted, bin_, key=_start_bin)
-                for bin_ in (self._horizon, number)
-            )
-            for request in self._accepted[start:stop]:
-                insort(self._due, request, key=_rank)
+            if self._accepted and self._accepted[-1].start_bin > self._horizon:
+                self._become_due(number)
             self._horizon = number
-        return next((request for request in self._due if request.start_bin <= number), None)
+        for request in self._due:
+            if request.start_bin <= number:
+                return request
+        return None
+
+    def _become_due(self, number: int) -> None:
+        """Put requests that start after the horizon, up to this bin, among those that are due."""
+        start, stop = (
+            bisect_right(self._accepted, bin_, key=_start_bin) for bin_ in (self._horizon, number)
+        )
+        for request in self._accepted[start:stop]:
+            insort(self._due, request, key=_rank)
 
     @property
     def of_neighbour(self) -> int:
