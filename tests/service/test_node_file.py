@@ -115,7 +115,7 @@ def test_what_is_written_out_is_read_back(tmp_path):
 def test_nodes_that_are_no_neighbours(tmp_path):
     node = load(
         tmp_path,
-        FULL
+        FULL.replace("bob: server", "bob: hub")
         + """
 far_nodes:
   hub: {node_id: 7, applications: "unix:run/hub.sock"}
@@ -127,6 +127,7 @@ far_nodes:
         "server": Address(host="127.0.0.1", port=7202),
         "hub": Address(path=str(tmp_path / "run/hub.sock")),
     }
+    assert node.roles["bob"] == "hub"
     assert node.spinning_loops == 7  # those of the hub, too
 
 
@@ -175,6 +176,7 @@ def test_mistakes_are_named(tmp_path, old, new, words):
             ["far_nodes.b", "one place"],
         ),
         ("far_nodes: {b: {node_id: 0}}", ["far_nodes.b", "node_id"]),
+        ("far_nodes: {b: {node_id: 1}, c: {node_id: 1}}", ["far_nodes.c", "node_id"]),
         (
             'far_nodes: {b: {node_id: 1, applications: "tcp:b.org:1"}}',
             ["far_nodes.b.applications", "tls"],

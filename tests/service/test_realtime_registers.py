@@ -118,7 +118,8 @@ def test_ends_share_the_state_that_the_swap_between_them_names(seed, gaps):
         (0, instructions.ent(1, 0)),
         (gaps["repeater"], instructions.esw(1, 0)),
     ]
-    scripts["bob"][0] = (12, instructions.ent(0, 0))
+    # Late enough for the repeater's second request, too late for its first.
+    scripts["bob"][0] = (WINDOW + 4, instructions.ent(0, 0))
     record = run_in_real_time(system.devices, scripts)
     first, _, second, swapped = outcomes(record, "repeater")
     heralds = {outcome: bell for bell, outcome in OUTCOME_OF_HERALD.items()}
