@@ -6,7 +6,7 @@ A connection that is lost ends what was agreed over it (`Kernel.peer_lost`); a n
 new epoch (`qnodeos.service.peer_session`), so nothing sent over an old one can count.
 
 A controller connects to every node, reads its tick and installs the network schedule, and the
-routes to nodes that are no neighbours.
+routes to nodes that are no neighbours (`qnodeos.service.network_control`).
 
     opened, received, closed, poll, send     what happens, with the owner's time
     outbox, closing, dials                   what the owner has to carry out, and empties
@@ -15,20 +15,17 @@ routes to nodes that are no neighbours.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, Final, Protocol
 
 from qnodeos.api.peer import Announce, PeerMessage
 from qnodeos.api.peer_wire import (
     Install,
-    Installed,
     InstallRoutes,
     LinkMessage,
     PeerHello,
     PeerWireMessage,
     ReadTick,
-    RoutesInstalled,
-    TickReading,
     from_wire,
     to_wire,
 )
@@ -39,8 +36,8 @@ from qnodeos.errors import (
     PeerRefusedError,
     QNodeOSError,
 )
-from qnodeos.qnpu.routes import Route
-from qnodeos.qnpu.schedule import NetworkSchedule
+from qnodeos.service.neighbour import Neighbour, identify
+from qnodeos.service.network_control import ControlledKernel, NetworkControl
 from qnodeos.service.peer_session import (
     CONTROLLER_ID,
     DEFAULT_TIMING,
@@ -49,7 +46,6 @@ from qnodeos.service.peer_session import (
     Identity,
     PeerSession,
     PeerTiming,
-    SessionCounters,
     SessionState,
 )
 
@@ -61,7 +57,7 @@ _REFUSALS_SAID_NS: Final = 1_000_000_000
 """At most one refused connection in this time is put into words; all are counted."""
 
 
-class PeerKernel(Protocol):
+class PeerKernel(ControlledKernel, Protocol):
     """The kernel, as far as peers go."""
 
     def peer_message(self, peer: int, message: PeerMessage, tick: int) -> None:
@@ -75,46 +71,6 @@ class PeerKernel(Protocol):
     def peer_connected(self, peer: int, tick: int) -> None:
         """See `qnodeos.qnpu.kernel.Kernel.peer_connected`."""
         ...
-
-    def install_schedule(self, schedule: NetworkSchedule, from_bin: int | None = None) -> bool:
-        """See `qnodeos.qnpu.kernel.Kernel.install_schedule`."""
-        ...
-
-    def install_routes(self, routes: Mapping[int, Route]) -> None:
-        """See `qnodeos.qnpu.kernel.Kernel.install_routes`."""
-        ...
-
-
-@dataclass
-class Neighbour:
-    """A neighbour and the connection to it.
-
-    Attributes:
-        node_id, name: of the neighbour.
-        is_dialled: whether this end makes the connection.
-        connection: number of the connection that is open, or being made.
-        connections: how many there have been.
-        is_connected: whether both ends have greeted.
-        incarnation: of its present start, 0 if it was never connected.
-        retry_ns: next wait before dialling again.
-        dial_at_ns: when to dial; None while there is a connection, or if it dials.
-        lost: connections that ended.
-        last_error: why the last one ended or could not be made.
-        counters: of messages.
-    """
-
-    node_id: int
-    name: str
-    is_dialled: bool
-    connection: int | None = None
-    connections: int = 0
-    is_connected: bool = False
-    incarnation: int = 0
-    retry_ns: int = 0
-    dial_at_ns: int | None = None
-    lost: int = 0
-    last_error: str = ""
-    counters: SessionCounters = field(default_factory=SessionCounters)
 
 
 @dataclass
@@ -171,15 +127,13 @@ class PeerManager:
         self._identity = identity
         self._kernel = kernel
         self._tick = tick
-        self._read_tick = read_tick
+        self._control = NetworkControl(kernel, read_tick, say)
         self._controller = controller
         self._timing = timing
         self._say = say
         self._connections: dict[int, _Connection] = {}
         self._dialling: dict[int, Neighbour] = {}
         self._next_connection = 0
-        self._schedule: NetworkSchedule | None = None
-        self._schedule_number = 0
         self._controllers = 0
         self._refused = 0
         self._malformed = 0
@@ -243,7 +197,7 @@ class PeerManager:
         try:
             message = known.session.receive(payload, now_ns)
             if message is not None:
-                self._act(connection, known, message, now_ns)
+                self._act(known, message, now_ns)
         except QNodeOSError as error:
             self._fail(connection, error, now_ns)
         self._flush(connection)
@@ -346,40 +300,12 @@ class PeerManager:
         return 0
 
     def _admit_node(self, connection: int, known: _Connection, hello: PeerHello) -> int:
-        me = self._identity
-        neighbour = self.neighbours.get(hello.node_id)
-        there = f"{hello.node_name!r} (node {hello.node_id})"
-        if neighbour is None:
-            raise PeerRefusedError(
-                f"{there} is no neighbour of {me.name!r}; it knows "
-                f"{', '.join(f'{n.name!r} ({n.node_id})' for n in self.neighbours.values())}"
-            )
-        if hello.node_name != neighbour.name:
-            raise PeerRefusedError(
-                f"node {hello.node_id} is called {neighbour.name!r} in the node file of "
-                f"{me.name!r}, and calls itself {hello.node_name!r}; use one name"
-            )
-        if known.neighbour is not None and known.neighbour is not neighbour:
-            raise PeerRefusedError(
-                f"{me.name!r} dialled {known.neighbour.name!r} and reached {there}; check the "
-                "addresses in peers"
-            )
-        if hello.tick_ns != me.tick_ns:
-            raise PeerRefusedError(
-                f"a tick lasts {hello.tick_ns} ns at {there} and {me.tick_ns} ns at {me.name!r}; "
-                "neighbours need devices with the same"
-            )
-        if known.neighbour is not None:
-            return neighbour.connections
-        if neighbour.is_dialled:
-            raise PeerRefusedError(
-                f"of two nodes the one with the lower node id dials, so {me.name!r} "
-                f"(node {me.node_id}) dials {there}"
-            )
-        self._replace(neighbour, hello)
-        neighbour.connection = connection
-        neighbour.connections += 1
-        known.neighbour = neighbour
+        neighbour = identify(hello, self._identity, self.neighbours, known.neighbour)
+        if known.neighbour is None:
+            self._replace(neighbour, hello)
+            neighbour.connection = connection
+            neighbour.connections += 1
+            known.neighbour = neighbour
         return neighbour.connections
 
     def _replace(self, neighbour: Neighbour, hello: PeerHello) -> None:
@@ -399,9 +325,7 @@ class PeerManager:
 
     # --- what they say ----------------------------------------------------------------
 
-    def _act(
-        self, connection: int, known: _Connection, message: PeerWireMessage, now_ns: int
-    ) -> None:
+    def _act(self, known: _Connection, message: PeerWireMessage, now_ns: int) -> None:
         if isinstance(message, PeerHello):
             self._greeted(known, message)
             return
@@ -410,14 +334,14 @@ class PeerManager:
             if neighbour is None:
                 raise PeerProtocolError("only neighbours send messages of the link layer")
             self._kernel.peer_message(
-                neighbour.node_id, from_wire(message, self._epoch_tick), self._tick()
+                neighbour.node_id, from_wire(message, self._control.epoch_tick), self._tick()
             )
         elif isinstance(message, ReadTick) and known.is_controller:
-            known.session.send_control(self._reading(message.nonce))
+            known.session.send_control(self._control.reading(message.nonce))
         elif isinstance(message, Install) and known.is_controller:
-            self._install(connection, known, message, now_ns)
+            self._install(known, message, now_ns)
         elif isinstance(message, InstallRoutes) and known.is_controller:
-            known.session.send_control(RoutesInstalled(self._install_routes(message)))
+            known.session.send_control(self._control.install_routes(message))
         else:
             raise PeerProtocolError(f"a {type(message).__name__} makes no sense here")
 
@@ -437,60 +361,13 @@ class PeerManager:
         self._say(f"connected to {neighbour.name}")
         self._kernel.peer_connected(neighbour.node_id, self._tick())
 
-    @property
-    def _epoch_tick(self) -> int:
-        return 0 if self._schedule is None else self._schedule.epoch_tick
-
-    def _reading(self, nonce: int) -> TickReading:
-        schedule = self._schedule
-        return TickReading(
-            nonce,
-            self._read_tick(),
-            self._schedule_number,
-            self._epoch_tick,
-            0 if schedule is None else schedule.bin_ticks,
-        )
-
-    def _install(self, connection: int, known: _Connection, install: Install, now_ns: int) -> None:
-        """Use a schedule; a mistake in it is answered and costs nothing else."""
-        try:
-            if install.schedule < self._schedule_number:
-                raise PeerProtocolError(
-                    f"schedule {install.schedule} is older than {self._schedule_number}, the one "
-                    "in use"
-                )
-            schedule = NetworkSchedule(
-                bin_ticks=install.bin_ticks,
-                guard_ticks=install.guard_ticks,
-                batch_ticks=install.batch_ticks,
-                pattern=tuple(None if peer < 0 else peer for peer in install.pattern),
-                epoch_tick=install.epoch_tick,
-            )
-            is_reset = False
-            if schedule != self._schedule:
-                is_reset = self._kernel.install_schedule(schedule, install.from_bin or None)
-        except (ValueError, QNodeOSError) as error:
-            known.session.send_control(Installed(install.schedule, str(error)[:1_000]))
-            return
-        self._schedule, self._schedule_number = schedule, install.schedule
-        known.session.send_control(Installed(install.schedule))
-        self._say(f"network schedule {install.schedule}: bins of {schedule.bin_ticks} ticks")
+    def _install(self, known: _Connection, install: Install, now_ns: int) -> None:
+        answer, is_reset = self._control.install(install)
+        known.session.send_control(answer)
         if is_reset:
             for neighbour in self.neighbours.values():
                 if neighbour.connection is not None:
                     self._end(neighbour.connection, "the network schedule has other bins", now_ns)
-
-    def _install_routes(self, install: InstallRoutes) -> str:
-        """Use routes; returns the reason why they cannot be used, if there is one."""
-        routes = {
-            destination: Route(next_hop, hops, fidelity)
-            for destination, next_hop, hops, fidelity in install.routes
-        }
-        try:
-            self._kernel.install_routes(routes)
-        except QNodeOSError as error:
-            return str(error)[:1_000]
-        return ""
 
     # --- the kernel's messages --------------------------------------------------------
 
@@ -511,7 +388,9 @@ class PeerManager:
             session = known.session
             sent_tick = message.tick if isinstance(message, Announce) else tick
             try:
-                session.send_link(to_wire(message, session.epoch, self._epoch_tick), sent_tick)
+                session.send_link(
+                    to_wire(message, session.epoch, self._control.epoch_tick), sent_tick
+                )
             except LimitError as error:
                 self._fail(connection, error, now_ns)
             self._flush(connection)
@@ -544,7 +423,7 @@ class PeerManager:
     def statistics(self) -> dict[str, Any]:
         """Counters and states."""
         return {
-            "schedule": self._schedule_number,
+            "schedule": self._control.schedule_number,
             "controllers": self._controllers,
             "greeting": sum(
                 known.session.state is SessionState.GREETING for known in self._connections.values()

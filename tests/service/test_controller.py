@@ -485,7 +485,7 @@ def test_a_node_with_an_absurd_number_of_a_schedule_does_not_keep_others_from_th
     net = Net()
     first, second = start_pair(net)
     assert isinstance(second.machine, PeerManager)
-    second.machine._schedule_number = number
+    second.machine._control.schedule_number = number
     core = net.start_controller(PAIR)
     net.run(2_000)
     assert first.kernel.schedule is not None
@@ -508,8 +508,8 @@ def test_a_node_with_an_absurd_epoch_does_not_take_the_bins_of_others_there(epoc
     net = Net()
     first, second = start_pair(net)
     assert isinstance(second.machine, PeerManager)
-    second.machine._schedule = NetworkSchedule(1_000, 10, 100, (0,), epoch_tick)
-    second.machine._schedule_number = 5
+    second.machine._control._schedule = NetworkSchedule(1_000, 10, 100, (0,), epoch_tick)
+    second.machine._control.schedule_number = 5
     lengths = {"bin_ms": 10, "guard_ms": 0.1, "batch_ms": 1}
     core = net.start_controller(network("client", "server", **lengths))
     net.run(2_000)
