@@ -17,8 +17,8 @@ from qnodeos.qdevice.instructions import PhysicalInstruction
 from qnodeos.qdevice.outcomes import HERALDS, BellState, Outcome
 from qnodeos.qnpu.circuit_table import CircuitTable, Surroundings, short
 from qnodeos.qnpu.circuits import Circuit, CircuitEvent, CircuitState, Half, join_states
+from qnodeos.qnpu.device_jobs import Job
 from qnodeos.qnpu.link_queue import LinkRequest
-from qnodeos.qnpu.network_process import Job
 from qnodeos.qnpu.process import NETWORK_PID
 from qnodeos.qnpu.turns import Turns
 from qnodeos.trace.events import Event

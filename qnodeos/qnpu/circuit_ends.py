@@ -14,9 +14,9 @@ from qnodeos.qdevice.outcomes import BellState
 from qnodeos.qnpu.attempts import Attempts
 from qnodeos.qnpu.circuit_table import CircuitTable, Surroundings
 from qnodeos.qnpu.circuits import Circuit, CircuitEvent, CircuitState, Half
+from qnodeos.qnpu.device_jobs import Job
 from qnodeos.qnpu.entanglement import INT32_MAX
 from qnodeos.qnpu.measured_half import Basis, Measured, creator_basis, pair_of, receiver_basis
-from qnodeos.qnpu.network_process import Job
 
 _S, _E = CircuitState, CircuitEvent
 

@@ -22,9 +22,9 @@ from qnodeos.limits import Limits
 from qnodeos.qdevice.instructions import Opcode
 from qnodeos.qdevice.protocols import QDriver
 from qnodeos.qnpu.circuits import Circuit, CircuitState
+from qnodeos.qnpu.device_jobs import Job
 from qnodeos.qnpu.entanglement import INT32_MAX, EntanglementManager
 from qnodeos.qnpu.link_layer import LinkLayer
-from qnodeos.qnpu.network_process import Job
 from qnodeos.qnpu.process import UserProcess
 from qnodeos.qnpu.qmmu import QMMU
 from qnodeos.trace.events import Event

@@ -42,11 +42,12 @@ from qnodeos.qdevice.outcomes import BellState, Outcome
 from qnodeos.qdevice.protocols import QDriver
 from qnodeos.qnpu.circuit_table import Surroundings
 from qnodeos.qnpu.decoder import check_version
+from qnodeos.qnpu.device_jobs import Job
 from qnodeos.qnpu.entanglement import EntanglementManager, Pair, UserRequest
 from qnodeos.qnpu.holders import Holders
 from qnodeos.qnpu.link_layer import LinkLayer
 from qnodeos.qnpu.network_layer import NetworkLayer
-from qnodeos.qnpu.network_process import NETWORK_PRIORITY, Job, NetworkProcess
+from qnodeos.qnpu.network_process import NETWORK_PRIORITY, NetworkProcess
 from qnodeos.qnpu.process import (
     NETWORK_PID,
     PendingSubroutine,

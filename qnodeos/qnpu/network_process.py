@@ -13,26 +13,25 @@ do. One activation goes through these phases:
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Final
 
-from qnodeos.errors import CallerError, DeviceFailureError, PeerProtocolError, QNodeOSError
+from qnodeos.errors import PeerProtocolError, QNodeOSError
 from qnodeos.limits import Limits
-from qnodeos.qdevice.instructions import Axis, PhysicalInstruction
+from qnodeos.qdevice.instructions import PhysicalInstruction
 from qnodeos.qdevice.outcomes import HERALDS, BellState, Outcome
 from qnodeos.qdevice.protocols import QDriver
 from qnodeos.qnpu.attempt_basis import AttemptBasis
-from qnodeos.qnpu.entanglement import EntanglementManager, ErSocket, Pair
+from qnodeos.qnpu.device_jobs import DeviceJobs, Job
+from qnodeos.qnpu.entanglement import EntanglementManager
 from qnodeos.qnpu.execution import DEVICE, FINISHED, WAIT
+from qnodeos.qnpu.handover import Handover, Herald
 from qnodeos.qnpu.link_layer import LinkLayer
 from qnodeos.qnpu.link_queue import LinkRequest
 from qnodeos.qnpu.process import NETWORK_PID, Process, UserProcess
 from qnodeos.qnpu.qmmu import QMMU
 from qnodeos.qnpu.relocation import Relocation
-from qnodeos.qnpu.requests import can_be_phi_plus
 from qnodeos.qnpu.schedule import NetworkSchedule
 from qnodeos.qnpu.time_bins import TimeBins
 from qnodeos.trace.events import Event
@@ -49,40 +48,6 @@ class Phase(Enum):
     ATTEMPT = "attempt"
     AWAIT = "await announcement"
     CORRECT = "correct"
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """Physical instructions the network layer wants done, outside of any attempt.
-
-    Attributes:
-        prepare: called when it begins; returns what to do, in order. The rest is left out if
-            one fails.
-        done: called with the outcomes that came, and the tick of the last.
-        begin_event, end_event: recorded when it begins and when it is done, if given.
-        detail: of the events.
-    """
-
-    prepare: Callable[[], Sequence[PhysicalInstruction]]
-    done: Callable[[Sequence[Outcome], int], None]
-    begin_event: Event | None = None
-    end_event: Event | None = None
-    detail: int = 0
-
-
-@dataclass(slots=True)
-class Herald:
-    """A pair this node has seen heralded, as receiver."""
-
-    request: LinkRequest
-    socket: ErSocket | None
-    index: int
-    bell_state: BellState
-    tick: int
-    physical: int | None
-    outcome: int | None
-    sequence: int = 0
-    announced_tick: int = 0
 
 
 class NetworkProcess(Process):
@@ -109,10 +74,8 @@ class NetworkProcess(Process):
         "_communication_qubits",
         "_driver",
         "_entanglement",
-        "_fault",
+        "_handover",
         "_herald",
-        "_job",
-        "_job_outcomes",
         "_jobs",
         "_limits",
         "_link_layer",
@@ -157,7 +120,6 @@ class NetworkProcess(Process):
         self.bins = TimeBins(peers, link_layer)
         self._limits = limits
         self._record = record
-        self._fault = fault
         self._running_pid = running_pid
         self.relocation = Relocation(driver, qmmu, entanglement, processes, fault)
         self._phase = Phase.PULL
@@ -170,11 +132,10 @@ class NetworkProcess(Process):
         self._basis = AttemptBasis(driver, random_choice)
         self._attempt_tick = 0
         self._alone_since: int | None = None  # first of the attempts the peer took no part in
-        self._jobs: deque[Job] = deque()
-        self._job: Job | None = None
-        self._job_outcomes: list[Outcome] = []
+        self._jobs = DeviceJobs(record)
         self.queue: list[PhysicalInstruction] = []
-        self.pairs: Counter[int] = Counter()
+        self._handover = Handover(entanglement, link_layer, self._basis, self.bins, fault)
+        self.pairs = self._handover.pairs
         self.bins_used = 0
         self.bins_missed = 0
         self.bins_blocked = 0
@@ -194,7 +155,7 @@ class NetworkProcess(Process):
 
     def is_due(self, tick: int) -> bool:
         """Whether there is a job, or a bin has begun in which there is something to do."""
-        if self._jobs:
+        if self._jobs.waiting:
             return True
         if not self._link_layer.has_requests:
             return False
@@ -242,7 +203,7 @@ class NetworkProcess(Process):
 
     def next_due(self, tick: int) -> int | None:
         """The next tick at which `is_due` may become true, None if nothing is pending."""
-        if self._jobs:
+        if self._jobs.waiting:
             return tick + 1
         return self.bins.next_due(tick)
 
@@ -260,41 +221,29 @@ class NetworkProcess(Process):
 
     def add_job(self, job: Job) -> None:
         """Do something as soon as the QNPU is free; the caller wakes this process if it waits."""
-        self._jobs.append(job)
+        self._jobs.waiting.append(job)
 
     def _begin_job(self, tick: int) -> bool:
         """Begin the next job; False if there was nothing to do for the device, so it is done."""
-        job = self._job = self._jobs.popleft()
-        self._job_outcomes = []
-        if job.begin_event is not None:
-            self._record(tick, job.begin_event, NETWORK_PID, job.detail)
-        self.queue.extend(job.prepare())
-        if not self.queue:
-            self._end_job(job, tick)
-            return False
-        return True
+        instructions = self._jobs.begin(tick)
+        self.queue.extend(instructions)
+        return bool(instructions)
 
-    def _consume_job(self, job: Job, outcome: Outcome, tick: int) -> int:
-        self._job_outcomes.append(outcome)
+    def _consume_job(self, outcome: Outcome, tick: int) -> int:
+        self._jobs.take(outcome)
         if not outcome.is_success:
             self.queue.clear()
         if self.queue:
             return DEVICE
-        self._end_job(job, tick)
+        self._jobs.end(tick)
         return self.run(tick)
-
-    def _end_job(self, job: Job, tick: int) -> None:
-        self._job = None
-        if job.end_event is not None:
-            self._record(tick, job.end_event, NETWORK_PID, job.detail)
-        job.done(self._job_outcomes, tick)
 
     # --- running ----------------------------------------------------------------------
 
     def run(self, tick: int) -> int:
         """Go on; returns DEVICE, WAIT or FINISHED as a subroutine does."""
         while True:
-            if self._jobs and not self.queue and self._phase in (Phase.PULL, Phase.AWAIT):
+            if self._jobs.waiting and not self.queue and self._phase in (Phase.PULL, Phase.AWAIT):
                 if self._begin_job(tick):
                     return DEVICE
                 continue
@@ -358,8 +307,8 @@ class NetworkProcess(Process):
 
     def consume(self, outcome: Outcome, herald: BellState | None, tick: int) -> int:
         """Take the outcome of the instruction sent last; returns what `run` returns."""
-        if self._job is not None:
-            return self._consume_job(self._job, outcome, tick)
+        if self._jobs.current is not None:
+            return self._consume_job(outcome, tick)
         if self._phase is Phase.RELOCATE:
             if outcome.is_success and self.queue:
                 return DEVICE
@@ -373,10 +322,8 @@ class NetworkProcess(Process):
             self.queue.clear()
             self._drop_herald()
             reason = f"the correction of a pair to Phi+ failed: {outcome.name}"
-            if lost is not None and lost.request.segment is not None:
-                self._link_layer.segment_lost(lost.request, reason)
-            elif lost is not None and lost.socket is not None:
-                self._fault(lost.socket.process, DeviceFailureError(reason))
+            if lost is not None:
+                self._handover.correction_failed(lost, reason)
             return FINISHED
         if self.queue:  # a PMG before the ENM
             if outcome.is_success:
@@ -402,50 +349,14 @@ class NetworkProcess(Process):
         sequence = self._link_layer.links[request.peer].sequence
         event = Event.EGP_ENT_OK if measured is None else Event.EGP_ENM_OK
         self._record(tick, event, NETWORK_PID, sequence)
-        kept = physical if measured is None else None
         if request.is_theirs:
+            kept = physical if measured is None else None
             socket = self._entanglement.socket(request.peer, request.terms.remote_socket_id)
             self._herald = Herald(request, socket, request.done, bell_state, tick, kept, measured)
             self._phase = Phase.AWAIT
         else:
-            sequence = self._link_layer.announce(request, bell_state, tick)
-            if request.user is None:  # a segment: its pairs are kept
-                self._link_layer.segment_made(request, physical, tick)
-                return self.run(tick)
-            pair = self._pair(request, sequence, kept, measured, bell_state, tick)
-            try:
-                self._entanglement.deliver_to_creator(request.user, pair)
-                self.pairs[request.peer] += 1
-            except CallerError as error:
-                self._fault(request.user.socket.process, error)
+            self._handover.to_creator(request, physical, measured, bell_state, tick)
         return self.run(tick)
-
-    def _pair(
-        self,
-        request: LinkRequest,
-        sequence: int,
-        kept: int | None,
-        measured: int | None,
-        bell_state: BellState,
-        tick: int,
-    ) -> Pair:
-        terms = request.terms
-        is_phi_plus = not terms.kind.receiver_measures or can_be_phi_plus(
-            tuple((Axis(axis), steps) for axis, steps in terms.remote_rotations),
-            terms.remote_random_basis,
-        )
-        assert self.schedule is not None
-        return Pair(
-            request.create_id,
-            sequence,
-            kept,
-            measured,
-            self._basis.code,
-            bell_state,
-            tick,
-            is_phi_plus,
-            self.schedule.begins(request.start_bin),
-        )
 
     def _attempt_failed(self, request: LinkRequest, outcome: Outcome, tick: int) -> int:
         self._qmmu.release(self._physical)
@@ -461,11 +372,7 @@ class NetworkProcess(Process):
             f"the device answered {outcome.name} to an entanglement attempt with node "
             f"{request.peer}"
         )
-        if request.segment is not None:
-            if not request.cancelled:
-                self._link_layer.segment_lost(request, reason)
-        elif request.user is not None:
-            self._fault(request.user.socket.process, DeviceFailureError(reason))
+        self._handover.attempt_failed(request, reason)
         return FINISHED  # the device is ill: leave the rest of this bin
 
     def _attempted_alone(self, tick: int) -> int:
@@ -530,32 +437,9 @@ class NetworkProcess(Process):
     def _deliver_received(self) -> None:
         herald = self._herald
         assert herald is not None
-        request = herald.request
-        if request.segment is not None:
-            if request.cancelled:
-                self._drop_herald()
-                return
-            self._herald = None
-            self._phase = Phase.PULL
-            assert herald.physical is not None
-            self._link_layer.segment_made(request, herald.physical, herald.tick)
-            return
-        socket = self._entanglement.socket(request.peer, request.terms.remote_socket_id)
-        if socket is None or socket is not herald.socket:
+        if not self._handover.is_wanted(herald):
             self._drop_herald()  # the program ended while its pair was being made
             return
         self._herald = None
         self._phase = Phase.PULL
-        pair = self._pair(
-            request,
-            herald.sequence,
-            herald.physical,
-            herald.outcome,
-            herald.bell_state,
-            herald.announced_tick,
-        )
-        try:
-            self._entanglement.deliver_to_receiver(socket, pair)
-            self.pairs[request.peer] += 1
-        except CallerError as error:
-            self._fault(socket.process, error)
+        self._handover.to_receiver(herald)

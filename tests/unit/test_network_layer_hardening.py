@@ -12,8 +12,9 @@ from qnodeos.qdevice.instructions import Axis
 from qnodeos.qdevice.outcomes import Outcome
 from qnodeos.qnpu import segment_requests
 from qnodeos.qnpu.circuits import Circuit, CircuitState
+from qnodeos.qnpu.device_jobs import Job
 from qnodeos.qnpu.link_terms import segment_terms
-from qnodeos.qnpu.network_process import Job, Phase
+from qnodeos.qnpu.network_process import Phase
 from qnodeos.qnpu.process import ProcessState
 from qnodeos.qnpu.turns import Turns
 from tests.unit.kernel_harness import pair
