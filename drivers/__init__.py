@@ -2,7 +2,8 @@
 
 =====================  ====================================================================
 `drivers.nv`           the QDriver of NV centres: NetQASM's quantum instructions as physical
-                       instructions
+                       instructions; with `drivers.nv_pulses` for single spins, and
+                       `drivers.nv_memory` for pairs of them
 `drivers.trapped_ion`  the QDriver of a trapped ion
 `drivers.generic`      the QDriver of a node for programs rather than for a piece of hardware
 `drivers.angles`       rotation angles of NetQASM in the units of a device

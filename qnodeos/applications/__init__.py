@@ -12,6 +12,9 @@
 `applications.messages`         what programs tell each other
 `applications.logs`             log files as NetQASM lays them out
 `applications.scripts`          scripts that simulate themselves
+`applications.squidasm`         programs written for the simulator SquidASM
+`applications.conformance`      the applications that come with NetQASM, judged
+`applications.template`         a new application, to begin with
 ==============================  ============================================================
 
 What is imported here is what most users of the package need.

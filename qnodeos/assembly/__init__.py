@@ -8,6 +8,7 @@ system.
 `assembly.description`      networks of many nodes, as data
 `assembly.netqasm_network`  the same from NetQASM's network.yaml
 `assembly.many_nodes`       networks of many nodes, in virtual time
+`assembly.registers`        the devices of such networks, alone
 `assembly.ion`              a trapped-ion node, in virtual time
 `assembly.platforms`        the platforms by name: driver, capabilities, NetQASM flavour
 `assembly.nodes`            nodes in virtual time: what the systems above share

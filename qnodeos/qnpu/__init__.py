@@ -13,9 +13,19 @@ tests and the fault injection all drive the same `kernel.Kernel`.
     processor, blocks, qubit_queue
                          running the chosen one; how long it may take; who waits for a qubit
     memory, qmmu         registers and arrays; virtual and physical qubits
-    entanglement         ER sockets, requests and their results
-    link_layer, link_queue
-                         agreement with the peer on requests and pairs
-    network_process      the kernel process that makes entanglement in its time bins
-    kernel               all of it behind one front
+    entanglement, requests, er_sockets, deliveries
+                         ER sockets, requests, promises and pairs, and handing pairs over
+    link_layer, link_queue, request_queues, link_terms, partners
+                         agreement with a neighbour on requests and pairs
+    network_process, schedule, time_bins, attempt_basis, measured_half
+                         the kernel process that makes entanglement in its time bins
+    relocation, holders  making room for entanglement; programs that keep qubits for too long
+    network_layer, routes
+                         pairs between nodes that are no neighbours
+    circuits, circuit_table, openings, attempts, turns, circuit_ends
+                         the requests for these: states, opening, swapping, sharing qubits, ends
+    segment_requests, far_sockets
+                         their pairs with neighbours, and news from ER sockets far away
+    kernel, services, status
+                         all of it behind one front
 """
