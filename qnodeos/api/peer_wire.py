@@ -42,8 +42,6 @@ Tick = Annotated[int, msgspec.Meta(ge=-(1 << 62), lt=1 << 62)]
 Ticks = Annotated[int, msgspec.Meta(ge=0, le=MAX_TICKS)]
 Name = Annotated[str, msgspec.Meta(max_length=256)]
 Text = Annotated[str, msgspec.Meta(max_length=4096)]
-
-
 Bell = Annotated[int, msgspec.Meta(ge=0, le=3)]
 Kind = Annotated[int, msgspec.Meta(ge=0, le=2)]
 Cause = Annotated[int, msgspec.Meta(ge=0, le=5)]
@@ -352,33 +350,6 @@ class RoutesInstalled(PeerMessageBase, tag=37, frozen=True):
     error: Text = ""
 
 
-PeerWireMessage = (
-    PeerHello
-    | PeerRefused
-    | Heartbeat
-    | WireOffer
-    | WireAccept
-    | WireReject
-    | WireCancel
-    | WireAnnounce
-    | WirePairLost
-    | WireSocketOpened
-    | WireSocketClosed
-    | WireForward
-    | WirePass
-    | WireTrack
-    | WireComplete
-    | WireExpire
-    | WireTeardown
-    | WireFarSocket
-    | WireFarRefusal
-    | ReadTick
-    | TickReading
-    | Install
-    | Installed
-    | InstallRoutes
-    | RoutesInstalled
-)
 LinkMessage = (
     WireOffer
     | WireAccept
@@ -398,6 +369,19 @@ LinkMessage = (
     | WireFarRefusal
 )
 """What kernels say to each other."""
+
+PeerWireMessage = (
+    PeerHello
+    | PeerRefused
+    | Heartbeat
+    | LinkMessage
+    | ReadTick
+    | TickReading
+    | Install
+    | Installed
+    | InstallRoutes
+    | RoutesInstalled
+)
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _decoder: Final = msgspec.msgpack.Decoder(PeerWireMessage)
