@@ -14,8 +14,8 @@ from qnodeos.applications.networks import description_of
 from qnodeos.applications.simulation import run_application
 from qnodeos.errors import ConfigurationError
 
-_HARDWARE: Final[Mapping[str, str]] = {"generic": "generic", "nv": "nv"}
-"""Device by NetQASM's name of the hardware."""
+_HARDWARE: Final = ("generic", "nv")
+"""NetQASM's names of the hardware, which are those of our devices, too."""
 
 script_options: ContextVar[Mapping[str, Any]] = ContextVar("script_options")
 """Further options of `simulate` for what a script simulates; set by whoever runs the script."""
@@ -72,7 +72,7 @@ def simulate_application(
         rounds=num_rounds,
         **{
             "network": network,
-            "device": _HARDWARE[hardware],
+            "device": hardware,
             "log_dir": log_dir,
             "use_app_config": use_app_config,
             "post_function": post_function,

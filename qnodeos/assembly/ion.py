@@ -40,7 +40,6 @@ NODE: Final = "ion"
 """Name of the node."""
 
 _PLATFORM: Final = PLATFORMS["ion"]
-_NODE_ID: Final = 0
 _US_NS: Final = 1_000
 
 

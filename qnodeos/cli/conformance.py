@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from qnodeos.cli.experiment import MAX_WORKERS, JsonFile, Quiet, Seed
 
-_MAX_RUNS = 100_000
+MAX_RUNS: Final = 100_000
+"""Of one application."""
 
 
 class Device(StrEnum):
@@ -38,7 +39,7 @@ def conformance(
         int,
         typer.Option(
             min=0,
-            max=_MAX_RUNS,
+            max=MAX_RUNS,
             help="Runs of each application, if that is more than its criterion needs.",
         ),
     ] = 0,

@@ -307,9 +307,8 @@ def run(
                 )
             )
         )
-        warm_up(
-            cnpu.flavour, cnpu.capabilities
-        )  # and see that the QNPU is there, and the right one
+        # This sees as well that the QNPU is there, and the right one.
+        warm_up(cnpu.flavour, cnpu.capabilities)
         pool = min(pool or len(tasks) // programs, len(tasks))
         _check_pool(pool, cnpu)
         gc.collect()

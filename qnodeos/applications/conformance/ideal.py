@@ -143,14 +143,3 @@ def bell_measurement(phi: float, theta: float) -> NDArray[np.float64]:
     state = np.kron(H, np.eye(2)) @ CNOT @ np.kron(prepared(phi, theta), [1, 0])
     probabilities: NDArray[np.float64] = np.abs(state) ** 2
     return probabilities
-
-
-def rsp_zero_probability(theta1: float, p1: int, delta: float) -> float:
-    """Probability that the server of delegated quantum computation finds 0.
-
-    Args:
-        theta1: the client's secret angle in radians.
-        p1: the client's outcome.
-        delta: the angle the server turns its qubit by, in radians.
-    """
-    return math.cos((theta1 + p1 * math.pi + delta) / 2) ** 2

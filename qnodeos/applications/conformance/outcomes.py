@@ -24,6 +24,9 @@ CHSH_CLASSICAL: Final = 0.75
 """The best without entanglement."""
 MESSAGES: Final = ("hello from main()", "message from mod.myfunc()")
 """What `multiple_files` sends."""
+PAIRS_PER_RUN: Final = 10
+"""Pairs that the two link layer applications ask for."""
+_LOGGED_BIT: Final = re.compile(r"(\w+): +m_(\w+): *([01])")
 _PRINTED_BIT: Final = re.compile(r"(?:Client|Server): ([01])")
 
 
@@ -156,22 +159,18 @@ def kept_and_measured(runs: Sequence[Observation]) -> Verdict:
     return _printed(runs, lambda text: [int(bit) for bit in text.strip()], 0)
 
 
-PAIRS_PER_RUN: Final = 10
-"""Pairs that the two link layer applications ask for."""
-
-
 def _printed(runs: Sequence[Observation], parse: Any, parity: int) -> Verdict:
     bits, related = [], []
     for run in runs:
         client, server = (parse(run.output.get(role, "")) for role in ("client", "server"))
         if not len(client) == len(server) == PAIRS_PER_RUN:
-            return Verdict(False, f"{len(client)} and {len(server)} outcomes were printed, not 10")
+            return Verdict(
+                False,
+                f"{len(client)} and {len(server)} outcomes were printed, not {PAIRS_PER_RUN}",
+            )
         bits += client
         related += [mine ^ theirs == parity for mine, theirs in zip(client, server, strict=True)]
     return all_hold([always(related, "equal" if parity == 0 else "unequal"), evenly(bits, "ones")])
-
-
-_LOGGED_BIT: Final = re.compile(r"(\w+): +m_(\w+): *([01])")
 
 
 def three_nodes(runs: Sequence[Observation]) -> Verdict:

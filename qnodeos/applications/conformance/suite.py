@@ -20,8 +20,6 @@ from qnodeos.errors import ConfigurationError
 DEVICES: Final = ("generic", "nv")
 """The noiseless devices: all qubits alike, and an electron with carbon memories."""
 ALL_DEVICES: Final = "all"
-MAX_RUNS: Final = 100_000
-"""Bound on the runs of one application."""
 NO_CRITERION: Final = "none: this suite does not know the application"
 _BY_NAME: Final = {subject.name: subject for subject in SUBJECTS}
 

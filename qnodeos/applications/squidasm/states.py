@@ -7,6 +7,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from qnodeos.applications.names import qubit_from
+
 _HALF: Final = 2**-0.5
 
 KETS: Final = MappingProxyType(
@@ -40,8 +42,7 @@ def get_reference_state(phi: float, theta: float) -> np.ndarray:
     Returns:
         2x2, complex: of Rz(phi) Ry(theta) |0>.
     """
-    ket = np.array([np.cos(theta / 2), np.exp(1j * phi) * np.sin(theta / 2)])
-    return np.outer(ket, ket.conj())
+    return qubit_from(phi, theta)
 
 
 def dm_fidelity(dm1: Any, dm2: Any, dm_check: bool = True, squared: bool = False) -> float:
