@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -20,6 +20,7 @@ from qnodeos.assembly.common import PROFILES, require_known
 from qnodeos.assembly.network import ScheduleConfig
 from qnodeos.config.loader import changed, load_config
 from qnodeos.errors import ConfigurationError
+from qnodeos.qnpu.routes import Route, make_routes
 from qnodeos.qnpu.schedule import NetworkSchedule
 from qnodeos.service.schedule_plan import MAX_LINKS, MAX_NODES, plan_bins
 from sim.entangled_state import PerfectProtocol, SinglePhotonProtocol
@@ -292,6 +293,21 @@ class NetworkDescription(DeviceNetwork):
     def bins(self) -> list[list[tuple[str, str]]]:
         """The links of each time bin of the repeating pattern; empty without links."""
         return plan_bins([link.between for link in self.links])
+
+    def routes(self, absent: Collection[str] = ()) -> dict[int, dict[int, Route]]:
+        """The route of every node to every other that it can reach, by node ids.
+
+        Args:
+            absent: nodes that no route leads to or over.
+        """
+        ids = self.node_ids
+        return make_routes(
+            {
+                (ids[link.between[0]], ids[link.between[1]]): link.estimate
+                for link in self.links
+                if not set(link.between) & set(absent)
+            }
+        )
 
     def schedules(self) -> dict[str, NetworkSchedule]:
         """The time bins of every node that has a link, by its name."""

@@ -14,7 +14,7 @@ from qnodeos.assembly.registers import LinkName, build_registers
 from qnodeos.cnpu.latency import LatencyProfile
 from qnodeos.errors import ConfigurationError
 from qnodeos.limits import Limits
-from qnodeos.qnpu.routes import Route, make_routes
+from qnodeos.qnpu.routes import Route
 from sim.link import EntanglementLink
 from sim.network import PeerNetwork, VirtualNetwork
 
@@ -82,13 +82,7 @@ class NetworkSystem:
         }
 
     def _routes(self) -> dict[int, dict[int, Route]]:
-        return make_routes(
-            {
-                (self._ids[link.between[0]], self._ids[link.between[1]]): link.estimate
-                for link in self.description.links
-                if self.absent.isdisjoint(link.between)
-            }
-        )
+        return self.description.routes(self.absent)
 
     def _install_routes(self) -> None:
         routes = self._routes()

@@ -19,7 +19,6 @@ from qnodeos.errors import ConfigurationError
 from qnodeos.experiments.network_fidelity import FlowFidelity
 from qnodeos.experiments.network_sharing import Hop, shared_turns
 from qnodeos.experiments.network_times import FlowTimes, places_of, success_in_a_bin
-from qnodeos.qnpu.routes import make_routes
 from sim.noise import NS_PER_MS
 
 NO_LATENCIES: Final = "zero"
@@ -134,9 +133,7 @@ def find_path(network: NetworkDescription, source: str, destination: str) -> tup
             raise ConfigurationError(
                 f"there is no node {name!r}; the nodes are: {', '.join(names)}"
             )
-    routes = make_routes(
-        {(ids[link.between[0]], ids[link.between[1]]): link.estimate for link in network.links}
-    )
+    routes = network.routes()
     path = [source]
     while path[-1] != destination:
         route = routes.get(ids[path[-1]], {}).get(ids[destination])

@@ -10,7 +10,6 @@ from rich.table import Table
 
 from qnodeos.assembly.description import GenericDevice, NetworkDescription
 from qnodeos.experiments.network_prediction import find_path
-from qnodeos.qnpu.routes import make_routes
 
 FLOWS_SHOWN: Final = 8
 ROUTES_SHOWN: Final = 24
@@ -143,16 +142,13 @@ def _bins(network: NetworkDescription) -> Table:
 
 
 def _routes(network: NetworkDescription) -> Table:
-    ids, names = network.node_ids, list(network.nodes)
-    routes = make_routes(
-        {(ids[link.between[0]], ids[link.between[1]]): link.estimate for link in network.links}
-    )
+    names = list(network.nodes)
     table = _table("Routes between nodes that are no neighbours")
     table.add_column("path")
     table.add_column("fidelity", justify="right")
     far = [
         (source, destination, route)
-        for source, mine in routes.items()
+        for source, mine in network.routes().items()
         for destination, route in mine.items()
         if source < destination and route.hops > 1
     ]

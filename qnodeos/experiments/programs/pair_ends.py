@@ -1,6 +1,7 @@
 """The two ends of a path, which ask for one pair after another."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from netqasm.sdk import EPRSocket
 from netqasm.sdk.build_epr import EprMeasBasis
@@ -26,27 +27,14 @@ def create(
     Returns:
         What this end measured, one outcome per pair.
     """
-    epr_socket = EPRSocket(peer)
-    socket = Socket(node, peer)
-    outcomes: list[int] = []
-    with NetQASMConnection(node, epr_sockets=[epr_socket], max_qubits=QUBITS) as connection:
-        for number in range(pairs):
-            if bases:
-                basis = EprMeasBasis[bases[number % len(bases)]]
-                result = epr_socket.create_measure(basis_local=basis, basis_remote=basis)[0]
-                connection.flush()
-                on_pair(number)
-                outcomes.append(int(result.measurement_outcome))
-                continue
-            qubit = epr_socket.create_keep()[0]
-            connection.flush()
-            on_pair(number)
-            socket.send("mine")
-            socket.recv()  # the other end has its half, too
-            outcome = qubit.measure()
-            connection.flush()
-            outcomes.append(int(outcome))
-    return outcomes
+
+    def ask(epr_socket: EPRSocket, number: int) -> Any:
+        if not bases:
+            return epr_socket.create_keep()[0]
+        basis = EprMeasBasis[bases[number % len(bases)]]
+        return epr_socket.create_measure(basis_local=basis, basis_remote=basis)[0]
+
+    return _take_all(node, peer, pairs, bool(bases), ask, on_pair)
 
 
 def receive(
@@ -64,23 +52,36 @@ def receive(
     Returns:
         What this end measured, one outcome per pair.
     """
+
+    def ask(epr_socket: EPRSocket, _: int) -> Any:
+        return epr_socket.recv_measure()[0] if measured else epr_socket.recv_keep()[0]
+
+    return _take_all(node, peer, pairs, measured, ask, on_pair)
+
+
+def _take_all(
+    node: str,
+    peer: str,
+    pairs: int,
+    measured: bool,
+    ask: Callable[[EPRSocket, int], Any],
+    on_pair: Callable[[int], None],
+) -> list[int]:
+    """One pair after another; `ask` says how this end asks for the one of a number."""
     epr_socket = EPRSocket(peer)
     socket = Socket(node, peer)
     outcomes: list[int] = []
     with NetQASMConnection(node, epr_sockets=[epr_socket], max_qubits=QUBITS) as connection:
         for number in range(pairs):
-            if measured:
-                result = epr_socket.recv_measure()[0]
-                connection.flush()
-                on_pair(number)
-                outcomes.append(int(result.measurement_outcome))
-                continue
-            qubit = epr_socket.recv_keep()[0]
+            half = ask(epr_socket, number)
             connection.flush()
             on_pair(number)
-            socket.send("mine")
-            socket.recv()
-            outcome = qubit.measure()
-            connection.flush()
+            if measured:
+                outcome = half.measurement_outcome
+            else:
+                socket.send("mine")
+                socket.recv()  # the other end has its half, too
+                outcome = half.measure()
+                connection.flush()
             outcomes.append(int(outcome))
     return outcomes
