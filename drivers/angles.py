@@ -13,6 +13,7 @@ from typing import Final
 from qnodeos.errors import UnsupportedInstructionError
 from qnodeos.qdevice import instructions
 from qnodeos.qdevice.instructions import ANGLE_STEPS, MAX_HALVINGS, Axis, PhysicalInstruction
+from qnodeos.qdevice.outcomes import BellState
 
 MAX_EXPONENT: Final = 255
 """Largest exponent of a rotation angle: NetQASM stores it in one byte."""
@@ -33,6 +34,12 @@ GATES_ABOUT_XYZ: Final[Mapping[str, tuple[Turn, ...]]] = {
     "t": ((Axis.Z, _QUARTER // 2, 0),),
 }
 """NetQASM's named gates (k is (Y + Z)/sqrt 2) in the fewest rotations about X, Y and Z."""
+
+_CORRECTING_GATES: Final = {
+    BellState.PSI_PLUS: "x",
+    BellState.PSI_MINUS: "y",
+    BellState.PHI_MINUS: "z",
+}
 
 _STEP_BITS: Final = ANGLE_STEPS.bit_length() - 1
 _UNIT_EXPONENT: Final = _STEP_BITS - 1
@@ -78,6 +85,12 @@ def turns(axis: Axis, numerator: int, exponent: int, angle_halvings: int) -> tup
 def played(found: Sequence[Turn], qubit: int) -> tuple[PhysicalInstruction, ...]:
     """Rotations of a qubit as instructions."""
     return tuple(instructions.sqg(axis, steps, qubit, halvings) for axis, steps, halvings in found)
+
+
+def corrections(gates: Mapping[str, tuple[Turn, ...]]) -> Mapping[BellState, tuple[Turn, ...]]:
+    """What turns each Bell state into Phi+: one of the gates x, y and z, at one end."""
+    found = {state: gates[gate] for state, gate in _CORRECTING_GATES.items()}
+    return {BellState.PHI_PLUS: (), **found}
 
 
 def _split(axis: Axis, units: int, halvings: int) -> tuple[Turn, ...]:

@@ -14,10 +14,10 @@ exp(-i pi/4 Z x B) exp(-i a/2 C) exp(+i pi/4 Z x B).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
-from drivers.angles import GATES_ABOUT_XYZ, Turn, played, turns
+from drivers.angles import GATES_ABOUT_XYZ, Turn, corrections, played, turns
 from qnodeos.errors import UnsupportedInstructionError
 from qnodeos.qdevice import instructions
 from qnodeos.qdevice.capabilities import Capabilities
@@ -43,12 +43,7 @@ GENERIC_CAPABILITIES: Final = Capabilities(
 
 _QUARTER: Final = ANGLE_STEPS // 4
 
-_CORRECTIONS: Final[Mapping[BellState, tuple[Turn, ...]]] = {
-    BellState.PHI_PLUS: (),
-    BellState.PSI_PLUS: GATES_ABOUT_XYZ["x"],
-    BellState.PSI_MINUS: GATES_ABOUT_XYZ["y"],
-    BellState.PHI_MINUS: GATES_ABOUT_XYZ["z"],
-}
+_CORRECTIONS: Final = corrections(GATES_ABOUT_XYZ)
 
 
 class GenericDriver:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from drivers.angles import GATES_ABOUT_XYZ, Turn
+from drivers.angles import GATES_ABOUT_XYZ, Turn, corrections
 from qnodeos.qdevice.instructions import ANGLE_STEPS, Axis
 from qnodeos.qdevice.outcomes import BellState
 
@@ -52,20 +52,8 @@ SDK_CORRECTIONS: Final[Mapping[BellState, tuple[Turn, ...]]] = {
 }
 """For the electron: an X and a Z, each as the NetQASM SDK compiles it for NV."""
 
-_CORRECTING_GATES: Final = {
-    BellState.PSI_PLUS: "x",
-    BellState.PSI_MINUS: "y",
-    BellState.PHI_MINUS: "z",
-}
-
-
-def _shortest(gates: Mapping[str, tuple[Turn, ...]]) -> dict[BellState, tuple[Turn, ...]]:
-    corrections = {state: gates[gate] for state, gate in _CORRECTING_GATES.items()}
-    return {BellState.PHI_PLUS: (), **corrections}
-
-
-SHORT_CORRECTIONS: Final = _shortest(ELECTRON_GATES)
+SHORT_CORRECTIONS: Final = corrections(ELECTRON_GATES)
 """For the electron, in the fewest pulses."""
 
-CARBON_CORRECTIONS: Final = _shortest(CARBON_GATES)
+CARBON_CORRECTIONS: Final = corrections(CARBON_GATES)
 """For a memory, in the fewest rotations."""

@@ -2,7 +2,7 @@
 
 =====================  ==================================================================
 `sim.nv_device`        the behavioural device: answers frames from a quantum state and the
-                       durations of `sim.nv_timing`
+                       durations of `sim.nv_timing`; all of its kind are a `sim.frame_device`
 `sim.register_device`  the same for several qubits and links: NV centres with memories, and
                        generic nodes; its state is `sim.register`, its numbers
                        `sim.register_physics`

@@ -13,6 +13,7 @@ only the fidelity is known; `BitFlipProtocol` Bell states with a spin flipped no
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Final, Literal, NamedTuple, Self
@@ -58,14 +59,35 @@ class Correlators(NamedTuple):
     zz: float
 
 
-class SinglePhotonProtocol(BaseModel):
+class _Protocol(BaseModel, ABC):
+    """What all protocols share."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def state(self, bell: BellState) -> PauliState:
+        """A fresh copy of the state of spins A and B after a herald of ``bell``.
+
+        Raises:
+            CallerError: this protocol never heralds that state.
+        """
+        states = self._tensors
+        if bell not in states:
+            known = ", ".join(state.name for state in states)
+            raise CallerError(f"this protocol never heralds {bell.name}, only {known}")
+        return states[bell].copy()
+
+    @cached_property
+    @abstractmethod
+    def _tensors(self) -> Mapping[BellState, PauliState]:
+        """The states it heralds."""
+
+
+class SinglePhotonProtocol(_Protocol):
     """The single-photon protocol between two nodes A and B, and the state it heralds.
 
     The defaults give F = 0.72 as in the paper (Delle Donne et al., Nature 639, 321 (2025));
     the individual contributions are assumed, in the range of Humphreys et al. (2018).
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["single_photon"] = Field("single_photon", description="which protocol this is")
     alpha_a: BrightFraction = Field(
@@ -166,14 +188,6 @@ class SinglePhotonProtocol(BaseModel):
         """Fidelity of the heralded state to the Bell state announced (the same for both)."""
         return self._tensors[BellState.PSI_PLUS].fidelity(BELL_VECTORS[BellState.PSI_PLUS])
 
-    def state(self, bell: BellState) -> PauliState:
-        """A fresh copy of the state of spins A and B after a herald of ``bell``.
-
-        Raises:
-            CallerError: this protocol never heralds that state.
-        """
-        return _copy_of(self._tensors, bell)
-
     @cached_property
     def _tensors(self) -> Mapping[BellState, PauliState]:
         populations = self.populations
@@ -224,10 +238,8 @@ class SinglePhotonProtocol(BaseModel):
         return self.with_alpha(math.exp(log_alpha))
 
 
-class _AnyHeralds(BaseModel):
+class _AnyHeralds(_Protocol):
     """What the protocols without a model of the photons share."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     success_probability: float = Field(
         1.8e-4, gt=0, le=1, description="per attempt (assumed: as the single-photon protocol)"
@@ -257,13 +269,9 @@ class PerfectProtocol(_AnyHeralds):
         """Overlap of the heralded state with the Bell state announced."""
         return 1.0
 
-    def state(self, bell: BellState) -> PauliState:
-        """A fresh copy of the state of spins A and B after a herald of ``bell``.
-
-        Raises:
-            CallerError: this protocol never heralds that state.
-        """
-        return _copy_of({herald: _PERFECT[herald] for herald in self.heralds}, bell)
+    @cached_property
+    def _tensors(self) -> Mapping[BellState, PauliState]:
+        return {bell: _PERFECT[bell] for bell in self.heralds}
 
 
 class WernerProtocol(_AnyHeralds):
@@ -276,14 +284,6 @@ class WernerProtocol(_AnyHeralds):
         le=1,
         description="overlap of the heralded state with the Bell state announced (assumed)",
     )
-
-    def state(self, bell: BellState) -> PauliState:
-        """A fresh copy of the state of spins A and B after a herald of ``bell``.
-
-        Raises:
-            CallerError: this protocol never heralds that state.
-        """
-        return _copy_of(self._tensors, bell)
 
     @cached_property
     def _tensors(self) -> Mapping[BellState, PauliState]:
@@ -306,14 +306,6 @@ class BitFlipProtocol(_AnyHeralds):
         description="overlap of the heralded state with the Bell state announced (assumed)",
     )
 
-    def state(self, bell: BellState) -> PauliState:
-        """A fresh copy of the state of spins A and B after a herald of ``bell``.
-
-        Raises:
-            CallerError: this protocol never heralds that state.
-        """
-        return _copy_of(self._tensors, bell)
-
     @cached_property
     def _tensors(self) -> Mapping[BellState, PauliState]:
         kept = 2 * self.fidelity - 1  # of Y and Z, which a flip about X inverts
@@ -330,10 +322,3 @@ EntanglementProtocol = Annotated[
     SinglePhotonProtocol | PerfectProtocol | WernerProtocol | BitFlipProtocol,
     Field(discriminator="kind"),
 ]
-
-
-def _copy_of(states: Mapping[BellState, PauliState], bell: BellState) -> PauliState:
-    if bell not in states:
-        known = ", ".join(state.name for state in states)
-        raise CallerError(f"this protocol never heralds {bell.name}, only {known}")
-    return states[bell].copy()

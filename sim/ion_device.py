@@ -26,10 +26,10 @@ from typing import Final
 import numpy as np
 
 from qnodeos.qdevice.capabilities import Capabilities
-from qnodeos.qdevice.endpoint import FrameSlave
 from qnodeos.qdevice.instructions import Opcode, PhysicalInstruction
 from qnodeos.qdevice.outcomes import Outcome
 from sequences.ion import OPERATION_OF_INSTRUCTION, IonOperation
+from sim.frame_device import FrameDevice
 from sim.ion.physics import TURNS, Bloch, IonPhysics
 from sim.ion_timing import IonTiming
 from sim.pauli import Complex
@@ -40,7 +40,7 @@ ION: Final = 0
 _WHOLE: Final = frozenset({IonOperation.X_PI, IonOperation.Y_PI})
 
 
-class BehaviouralIonDevice:
+class BehaviouralIonDevice(FrameDevice):
     """One simulated trapped-ion node: a `SimulatedQDevice`.
 
     Args:
@@ -53,10 +53,7 @@ class BehaviouralIonDevice:
     def __init__(
         self, timing: IonTiming, noise: IonPhysics, rng: random.Random, name: str = "ion"
     ) -> None:
-        self.name = name
-        self.timing = timing
-        self.noise = noise
-        self._capabilities = Capabilities(
+        capabilities = Capabilities(
             name="trapped ion (simulated, behavioural)",
             communication_qubits=(ION,),
             memory_qubits=(),
@@ -64,11 +61,10 @@ class BehaviouralIonDevice:
             tick_ns=timing.tick_ns,
             links=0,
         )
+        super().__init__(name, capabilities)
+        self.timing = timing
+        self.noise = noise
         self._random = rng.random
-        self._slave = FrameSlave()
-        self._last_tick = -1
-        self._due: int | None = None
-        self._outcome = Outcome.UNKNOWN_FAILURE
         self._bloch: Bloch = (0.0, 0.0, 0.0)
         self._decayed_to = 0
         self._kept = 1 - noise.gate_depolarising
@@ -79,43 +75,6 @@ class BehaviouralIonDevice:
             operation: timing.pi_ticks if operation in _WHOLE else timing.half_pi_ticks
             for operation in TURNS
         }
-
-    # --- the QDevice ------------------------------------------------------------------
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """What this device can do."""
-        return self._capabilities
-
-    @property
-    def waits_for_neighbour(self) -> bool:
-        """Never: it has no neighbour."""
-        return False
-
-    def exchange(self, tick: int, frame: int) -> int:
-        """Swap one 32-bit frame. Ticks of successive calls increase.
-
-        Raises:
-            ValueError: the tick is not later than that of the call before.
-        """
-        if tick <= self._last_tick:
-            raise ValueError(f"{self.name}: exchange at tick {tick} after {self._last_tick}")
-        self._last_tick = tick
-        slave = self._slave
-        if self._due is not None and self._due <= tick:
-            self._due = None
-            slave.complete(self._outcome)
-        answer = slave.outgoing(tick)
-        instruction = slave.incoming(frame)
-        if instruction is not None:
-            self._start(tick, instruction)
-        return answer
-
-    def next_tick(self) -> int | None:
-        """First tick at which `exchange` has news without new input, None if never."""
-        if self._due is not None:
-            return self._due
-        return self._last_tick + 1 if self._slave.has_news else None
 
     # --- for inspection -----------------------------------------------------------------
 
@@ -182,7 +141,3 @@ class BehaviouralIonDevice:
             return self._bloch
         coherence = self.noise.coherence_factor(waited_ns)
         return coherence * x, coherence * y, 1 - (1 - z) * self.noise.dark_survival(waited_ns)
-
-    def _complete_at(self, tick: int, outcome: Outcome) -> None:
-        self._due = tick
-        self._outcome = outcome

@@ -27,11 +27,11 @@ from collections.abc import Callable
 from typing import Final
 
 from qnodeos.qdevice.capabilities import Capabilities
-from qnodeos.qdevice.endpoint import FrameSlave
 from qnodeos.qdevice.instructions import ANGLE_STEPS, Axis, Opcode, PhysicalInstruction
 from qnodeos.qdevice.outcomes import OUTCOME_OF_HERALD, BellState, Outcome
 from sim.charge import ChargeCheck, ChargeState
-from sim.link import Batch, EntanglementLink
+from sim.frame_device import LinkedDevice
+from sim.link import EntanglementLink
 from sim.noise import NVNoise
 from sim.nv_timing import NVTiming
 from sim.pauli import Complex, PauliState, Qubit, Readout, dephasing, noisy_rotation
@@ -45,7 +45,7 @@ _LOCAL: Final = frozenset({Opcode.INI, Opcode.SQG, Opcode.MSR})
 _ENTANGLING: Final = frozenset({Opcode.ENT, Opcode.ENM, Opcode.PMG})
 
 
-class BehaviouralNVDevice:
+class BehaviouralNVDevice(LinkedDevice):
     """One simulated NV node with an electron qubit: a `SimulatedQDevice`.
 
     Args:
@@ -54,10 +54,6 @@ class BehaviouralNVDevice:
         link: the link to the neighbour; None for a node that cannot entangle.
         rng: decides about readouts and ionisation of this device; give each device its own.
         name: for messages and reports.
-
-    Attributes:
-        on_wake: called with the tick of the next news when that changes outside `exchange`,
-            which happens when the neighbour's request starts a batch.
 
     Raises:
         ValueError: timing and link disagree about the length of a tick.
@@ -76,11 +72,7 @@ class BehaviouralNVDevice:
                 f"{name}: a tick is {timing.tick_ns} ns on the device and {link.tick_ns} ns "
                 "on its link; make them equal"
             )
-        self.name = name
-        self.timing = timing
-        self.noise = noise
-        self.on_wake: Callable[[int], None] | None = None
-        self._capabilities = Capabilities(
+        capabilities = Capabilities(
             name="NV centre, electron spin (simulated, behavioural)",
             communication_qubits=(ELECTRON,),
             memory_qubits=(),
@@ -88,17 +80,13 @@ class BehaviouralNVDevice:
             tick_ns=timing.tick_ns,
             links=0 if link is None else 1,
         )
+        super().__init__(name, capabilities)
+        self.timing = timing
+        self.noise = noise
         self._rng = rng
         self._link_end = None if link is None else link.attach(self._on_batch)
-        self._slave = FrameSlave()
         self._charge = ChargeState()
-        self._last_tick = -1
-
-        self._due: int | None = None
-        self._outcome = Outcome.UNKNOWN_FAILURE
-        self._herald: BellState | None = None
         self._requested = Opcode.ENT
-        self._is_alone = False
 
         self._qubit: Qubit | None = None
         self._origin_ns = 0
@@ -116,42 +104,6 @@ class BehaviouralNVDevice:
                 Opcode.ENM: self._entangle,
                 Opcode.PMG: self._set_basis,
             }
-
-    # --- the QDevice ------------------------------------------------------------------
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """What this device can do."""
-        return self._capabilities
-
-    def exchange(self, tick: int, frame: int) -> int:
-        """Swap one 32-bit frame. Ticks of successive calls increase.
-
-        Raises:
-            ValueError: the tick is not later than that of the call before.
-        """
-        if tick <= self._last_tick:
-            raise ValueError(f"{self.name}: exchange at tick {tick} after {self._last_tick}")
-        self._last_tick = tick
-        slave = self._slave
-        if self._due is not None and self._due <= tick:
-            self._finish()
-        answer = slave.outgoing(tick)
-        instruction = slave.incoming(frame)
-        if instruction is not None:
-            self._start(tick, instruction)
-        return answer
-
-    def next_tick(self) -> int | None:
-        """First tick at which `exchange` has news without new input, None if never."""
-        if self._due is not None:
-            return self._due
-        return self._last_tick + 1 if self._slave.has_news else None
-
-    @property
-    def waits_for_neighbour(self) -> bool:
-        """Whether a request of the neighbour, if it came now, could change `next_tick`."""
-        return self._is_alone
 
     # --- for experiments and inspection -------------------------------------------------
 
@@ -255,38 +207,22 @@ class BehaviouralNVDevice:
             return
         self._release()
         self._requested = instruction.opcode
-        answer = self._link_end.request(tick, self._ready_tick(tick))
-        if isinstance(answer, Batch):
-            self._take(answer)
-        else:
-            self._is_alone = True
-            self._complete_at(answer, Outcome.ENTANGLEMENT_SYNC_FAILURE)
+        self._ask(self._link_end, tick, self._ready_tick(tick))
 
-    # --- the link -----------------------------------------------------------------------
-
-    def _on_batch(self, batch: Batch) -> None:
-        self._take(batch)
-        if self.on_wake is not None and self._due is not None:
-            self.on_wake(self._due)
-
-    def _take(self, batch: Batch) -> None:
-        self._is_alone = False
-        if batch.qubit is None or batch.bell is None:
-            self._complete_at(batch.tick, Outcome.ENTANGLEMENT_FAILURE)
-            return
-        time_ns = batch.tick * self.timing.tick_ns
-        self._hold(batch.qubit, time_ns)
+    def _take_pair(self, tick: int, qubit: Qubit, bell: BellState) -> None:
+        time_ns = tick * self.timing.tick_ns
+        self._hold(qubit, time_ns)
         self._decoupled_from_ns = time_ns - self.timing.herald_lag_ns
         if self._requested is Opcode.ENT:
-            self._complete_at(batch.tick, OUTCOME_OF_HERALD[batch.bell])
+            self._complete_at(tick, OUTCOME_OF_HERALD[bell])
             return
         for argument in self._basis:
             # The next one is sent at once when this one has been played.
             time_ns = self._start_ns(time_ns)
-            self._rotate(batch.qubit, time_ns, argument)
+            self._rotate(qubit, time_ns, argument)
             time_ns += 1
         start_ns = self.timing.start_ns(time_ns, self._decoupled_from_ns)
-        self._read_out_from(start_ns, batch.qubit, batch.bell)
+        self._read_out_from(start_ns, qubit, bell)
 
     # --- physics ------------------------------------------------------------------------
 
@@ -359,16 +295,7 @@ class BehaviouralNVDevice:
         self._hold(PauliState.from_populations(1 - bit).qubits[0], done * self.timing.tick_ns)
         return Outcome.SUCCESS_ONE if reported_dark else Outcome.SUCCESS_ZERO
 
-    # --- outcomes -----------------------------------------------------------------------
-
-    def _complete_at(self, tick: int, outcome: Outcome, herald: BellState | None = None) -> None:
-        self._due = tick
-        self._outcome = outcome
-        self._herald = herald
-
     def _finish(self) -> None:
         if self._qubit is not None:
             self._qubit.settle()
-        self._due = None
-        self._is_alone = False
-        self._slave.complete(self._outcome, self._herald)
+        super()._finish()

@@ -31,12 +31,12 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from qnodeos.qdevice.capabilities import Capabilities
-from qnodeos.qdevice.endpoint import FrameSlave
 from qnodeos.qdevice.instructions import ANGLE_STEPS, Axis, Opcode, PhysicalInstruction
 from qnodeos.qdevice.outcomes import OUTCOME_OF_HERALD, BellState, Outcome
 from sim import register
 from sim.charge import ChargeCheck
-from sim.link import Batch, EntanglementLink
+from sim.frame_device import LinkedDevice
+from sim.link import EntanglementLink
 from sim.pauli import Complex, PauliState, Qubit, Readout
 from sim.register import Held, Register
 from sim.register_physics import RegisterPhysics
@@ -50,7 +50,7 @@ _PAIR: Final = frozenset({Opcode.TQG, Opcode.MOV, Opcode.SWP, Opcode.ESW})
 _ENTANGLING: Final = frozenset({Opcode.ENT, Opcode.ENM, Opcode.PMG})
 
 
-class RegisterDevice:
+class RegisterDevice(LinkedDevice):
     """One simulated node with several qubits: a `SimulatedQDevice`.
 
     Args:
@@ -59,10 +59,6 @@ class RegisterDevice:
         rng: decides about readouts of this device; give each device its own.
         name: for messages and reports. Give each device its own: readouts at the same tick are
             done in the order of the names.
-
-    Attributes:
-        on_wake: called with the tick of the next news when that changes outside `exchange`,
-            which happens when a neighbour's request starts a batch.
 
     Raises:
         ValueError: physics and a link disagree about the length of a tick.
@@ -81,12 +77,10 @@ class RegisterDevice:
                     f"{name}: a tick is {physics.tick_ns} ns on the device and {link.tick_ns} ns "
                     f"on its link {place}; make them equal"
                 )
-        self.name = name
         self.physics = physics
-        self.on_wake: Callable[[int], None] | None = None
         communication = tuple(range(physics.communication_qubits))
         kind = "NV centre with carbon memories" if physics.star else "generic register"
-        self._capabilities = Capabilities(
+        capabilities = Capabilities(
             name=f"{kind} (simulated, behavioural)",
             communication_qubits=communication,
             memory_qubits=tuple(range(len(communication), physics.qubits)),
@@ -97,16 +91,10 @@ class RegisterDevice:
             links=len(links),
             angle_halvings=physics.angle_halvings,
         )
+        super().__init__(name, capabilities)
         self._ends = [link.attach(self._on_batch) for link in links]
-        self._slave = FrameSlave()
-        self._last_tick = -1
-
-        self._due: int | None = None
-        self._outcome = Outcome.UNKNOWN_FAILURE
-        self._herald: BellState | None = None
         self._reading: Qubit | None = None
         self._request = PhysicalInstruction(Opcode.ENT)
-        self._is_alone = False
 
         self._register = Register(physics, rng, name, owner=self)
         self._bases: dict[int, list[int]] = {}
@@ -122,44 +110,7 @@ class RegisterDevice:
             Opcode.ENM: self._entangle,
             Opcode.PMG: self._set_basis,
         }
-        self._handlers = {opcode: handlers[opcode] for opcode in self._capabilities.instructions}
-
-    # --- the QDevice ------------------------------------------------------------------
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """What this device can do."""
-        return self._capabilities
-
-    def exchange(self, tick: int, frame: int) -> int:
-        """Swap one 32-bit frame. Ticks of successive calls increase.
-
-        Raises:
-            LimitError: a gate joined more qubits than one state can have.
-            ValueError: the tick is not later than that of the call before.
-        """
-        if tick <= self._last_tick:
-            raise ValueError(f"{self.name}: exchange at tick {tick} after {self._last_tick}")
-        self._last_tick = tick
-        slave = self._slave
-        if self._due is not None and self._due <= tick:
-            self._finish()
-        answer = slave.outgoing(tick)
-        instruction = slave.incoming(frame)
-        if instruction is not None:
-            self._start(tick, instruction)
-        return answer
-
-    def next_tick(self) -> int | None:
-        """First tick at which `exchange` has news without new input, None if never."""
-        if self._due is not None:
-            return self._due
-        return self._last_tick + 1 if self._slave.has_news else None
-
-    @property
-    def waits_for_neighbour(self) -> bool:
-        """Whether a request of a neighbour, if it came now, could change `next_tick`."""
-        return self._is_alone
+        self._handlers = {opcode: handlers[opcode] for opcode in capabilities.instructions}
 
     # --- for experiments and inspection -------------------------------------------------
 
@@ -321,36 +272,20 @@ class RegisterDevice:
     def _entangle(self, tick: int, instruction: PhysicalInstruction) -> None:
         self._register.release(instruction.qubit)
         self._request = instruction
-        answer = self._ends[instruction.argument].request(tick, tick)
-        if isinstance(answer, Batch):
-            self._take(answer)
-        else:
-            self._is_alone = True
-            self._complete_at(answer, Outcome.ENTANGLEMENT_SYNC_FAILURE)
+        self._ask(self._ends[instruction.argument], tick, tick)
 
-    # --- the links ----------------------------------------------------------------------
-
-    def _on_batch(self, batch: Batch) -> None:
-        self._take(batch)
-        if self.on_wake is not None and self._due is not None:
-            self.on_wake(self._due)
-
-    def _take(self, batch: Batch) -> None:
-        self._is_alone = False
-        if batch.qubit is None or batch.bell is None:
-            self._complete_at(batch.tick, Outcome.ENTANGLEMENT_FAILURE)
-            return
-        address, tick = self._request.qubit, batch.tick
-        held = self._register.hold(address, batch.qubit, self._ns(tick))
+    def _take_pair(self, tick: int, qubit: Qubit, bell: BellState) -> None:
+        address = self._request.qubit
+        held = self._register.hold(address, qubit, self._ns(tick))
         if self._request.opcode is Opcode.ENT:
-            self._complete_at(tick, OUTCOME_OF_HERALD[batch.bell])
+            self._complete_at(tick, OUTCOME_OF_HERALD[bell])
             return
         for argument in self._bases.get(address, []):
             axis, steps = Axis(argument // ANGLE_STEPS), argument % ANGLE_STEPS
             self._register.rotate(address, axis, steps, 0, self._ns(tick))
             tick += self.physics.communication.gate_ticks
         held.decay(self._ns(tick))
-        self._read_out_from(tick, held, batch.bell)
+        self._read_out_from(tick, held, bell)
 
     # --- readouts -----------------------------------------------------------------------
 
@@ -391,17 +326,10 @@ class RegisterDevice:
     def _refuse(self, tick: int) -> None:
         self._complete_at(tick + 1, Outcome.UNSUPPORTED_REQUEST)
 
-    def _complete_at(self, tick: int, outcome: Outcome, herald: BellState | None = None) -> None:
-        self._due = tick
-        self._outcome = outcome
-        self._herald = herald
-
     def _finish(self) -> None:
         if self._reading is not None:
             self._reading.settle()
-        self._due = None
-        self._is_alone = False
-        self._slave.complete(self._outcome, self._herald)
+        super()._finish()
 
 
 def joint_state(halves: Sequence[tuple[RegisterDevice, int]], tick: int) -> PauliState:
