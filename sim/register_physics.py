@@ -7,9 +7,15 @@ followed by depolarising noise, readouts err with different probabilities for |0
 qubits decay while they wait.
 
 Sources: "published" is Delle Donne et al., Nature 639, 321 (2025),
-doi:10.1038/s41586-025-08704-w, with its supplement and data. "Public sets" are the parameters of
-NV centres that come with public network simulators. What the published system cannot tell about
-carbon-13 memories, as it has none, is taken from those or assumed.
+doi:10.1038/s41586-025-08704-w, with its supplement and data. What that system cannot tell about
+carbon-13 memories, as it has none, is measured elsewhere, or taken from the parameters of NV
+centres that come with two network simulators, or assumed:
+
+* Abobeih et al., Nat. Commun. 9, 2552 (2018), doi:10.1038/s41467-018-04916-z
+* Bradley et al., Phys. Rev. X 9, 031045 (2019), doi:10.1103/PhysRevX.9.031045
+* NetSquid-NV, its parameter set of 2019 (Coopmans et al., Commun. Phys. 4, 164 (2021), appendices
+  D to F of arXiv:2010.12535)
+* SquidASM, the defaults of its `NVQDeviceConfig`
 """
 
 from __future__ import annotations
@@ -178,13 +184,13 @@ class RegisterPhysics(BaseModel):
         """An NV centre: the electron spin and carbon-13 memories, with realistic noise.
 
         The electron is that of `NVNoise` and `NVTiming`, without their decoupling blocks and
-        ionisation. Carbons: initialised with F = 0.997, T2 = 1 s, T1 = 10 h, and an
-        electron-carbon gate with depolarising probability 0.02 in 500 us, initialisation in
-        310 us (public sets). A rotation of a carbon takes 500 us (public sets) and
-        depolarises like an electron-carbon gate (assumed). Two such gates make a move and
-        three a swap, from which follow their durations and noise (derived, without the
-        rotations in between). An entanglement swap is two gates and two readouts of the
-        electron (derived); of the noise only one gate's is taken (assumed). That attempts to
+        ionisation; T1 = 1 h (Abobeih et al.). Carbons: initialised with F = 0.997 (Bradley et
+        al.) in 310 us (SquidASM), T2 = 1 s, T1 = 10 h (NetSquid-NV), and an electron-carbon gate
+        with depolarising probability 0.02 (NetSquid-NV) in 500 us (SquidASM). A rotation of a
+        carbon takes 500 us (SquidASM) and depolarises like that gate (assumed). Two such gates
+        make a move and three a swap, from which follow their durations and noise (derived,
+        without the rotations in between). An entanglement swap is two gates and two readouts of
+        the electron (derived); of the noise only one gate's is taken (assumed). That attempts to
         entangle the electron, its readout, and the initialisation of other carbons dephase a
         carbon is not modelled.
         """

@@ -3,10 +3,10 @@
 The fields are those of netqasm 2.3.0 (runtime/interface/config.py). What they mean is left to
 the simulator there; here
 
-* ``t1`` and ``t2`` are nanoseconds, 0 for no decay, as a public simulator of NetQASM takes
-  them. Populations decay to 1/2 each;
+* ``t1`` and ``t2`` are nanoseconds, 0 for no decay, as the simulator SquidASM takes them
+  (squidasm/sim/network/network.py). Populations decay to 1/2 each;
 * ``fidelity`` is that of the pair to the Bell state, ``gate_fidelity`` the average fidelity of
-  every gate, whose error is depolarising noise. (That simulator takes 1 - fidelity for the
+  every gate, whose error is depolarising noise. (SquidASM takes 1 - fidelity for the
   weight of the white noise, which makes it slightly less.)
 
 What cannot be represented is refused.
