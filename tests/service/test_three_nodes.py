@@ -123,6 +123,16 @@ def swaps(operator: Operator) -> int:
     return int(operator.ask().number("kernel", "swaps") or 0)
 
 
+def wait_for_neighbours(system: TwoNodes) -> None:
+    """Until the ends are connected to the repeater, and have told all they had to tell."""
+    deadline_s = time.monotonic() + DEADLINE_S
+    for end in ("alice", "bob"):
+        with closing(Operator(system.node_file(end), "test")) as operator:
+            while not operator.ask().groups["kernel"]["connected_peers"]:
+                assert time.monotonic() < deadline_s, "they do not connect"
+                time.sleep(0.01)  # a poll, whose end is the condition
+
+
 def make_pairs(system: TwoNodes) -> None:
     """Have alice and bob make 20 pairs, which must be equal along Z, over the repeater."""
     with closing(Operator(system.node_file("repeater"), "test")) as operator:
@@ -177,6 +187,7 @@ def test_pairs_end_with_the_repeater_and_come_again_with_it(system):
     assert "EntanglementTimeoutError" in alone
     assert "node 0 has no connection to node 1" in alone
     system.start("repeater", DEADLINE_S)
+    wait_for_neighbours(system)
     make_pairs(system)
 
 
