@@ -46,7 +46,7 @@ _NS_PER_MS: Final = 1_000_000
 
 
 class ControllerCore:
-    """See the module's docstring; carried out by `qnodeos.service.peer_connections`.
+    """See the module's docstring; carried out by `qnodeos.service.peer_sockets`.
 
     Args:
         file: the network.

@@ -8,10 +8,11 @@ from typing import Any, Final, Protocol
 
 from qnodeos.service.controller import ControllerCore
 from qnodeos.service.controller_file import ControllerFile
+from qnodeos.service.dialling import Endpoint
 from qnodeos.service.loop import Loop
 from qnodeos.service.notify import Notifier
-from qnodeos.service.peer_connections import Connections, Endpoint
 from qnodeos.service.peer_session import DEFAULT_TIMING, PeerTiming
+from qnodeos.service.peer_sockets import Connections
 
 _TURN_S: Final = 0.1
 """Longest time until a request to stop is seen."""

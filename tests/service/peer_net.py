@@ -13,8 +13,8 @@ from qnodeos.qnpu.routes import Route
 from qnodeos.qnpu.schedule import NetworkSchedule
 from qnodeos.service.controller import ControllerCore
 from qnodeos.service.controller_file import ControllerFile
-from qnodeos.service.peer_connections import Machine
 from qnodeos.service.peer_session import ROLE_QNPU, Identity, PeerTiming
+from qnodeos.service.peer_sockets import Machine
 from qnodeos.service.peers import PeerKernel, PeerManager
 
 MS: Final = 1_000_000
