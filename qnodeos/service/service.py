@@ -24,13 +24,11 @@ from typing import Any, Final, Protocol
 
 from qnodeos import __version__
 from qnodeos.api.host import ErrorReport, HostReply
-from qnodeos.api.host_wire import PROTOCOL_VERSION, DeviceInfo, ProcessInfo, Welcome
+from qnodeos.api.host_wire import ProcessInfo, Welcome
 from qnodeos.api.netqasm import Flavour
 from qnodeos.api.peer import PeerMessage
-from qnodeos.engine.histogram import Histogram
 from qnodeos.engine.interface import EngineEvent, SkippedSlots, TickEngine
 from qnodeos.errors import ChannelError, ConfigurationError, DeviceFailureError
-from qnodeos.limits import Limits
 from qnodeos.qdevice.capabilities import Capabilities
 from qnodeos.qdevice.protocols import QDriver
 from qnodeos.qnpu.kernel import Kernel, KernelConfig
@@ -38,10 +36,11 @@ from qnodeos.qnpu.scheduler import POLICIES
 from qnodeos.service.events import EventStream
 from qnodeos.service.listeners import Listener
 from qnodeos.service.loop import MAX_EVENTS, Loop, Ready, stop_signals
-from qnodeos.service.node_file import LimitsConfig, NodeFile
+from qnodeos.service.node_file import NodeFile
 from qnodeos.service.notify import Notifier
 from qnodeos.service.realtime import RealtimeReport
 from qnodeos.service.rehearsal import Rehearsal
+from qnodeos.service.self_description import engine_figures, limits_by_name, welcome_of
 from qnodeos.service.server import ApiServer
 from qnodeos.trace import Event, TraceRecorder
 
@@ -54,7 +53,6 @@ _READ_SKIPS_NS: Final = 100_000_000
 a core of its own has been seen to lose 1.1 % of 100 000 a second: 110 in this time."""
 LATEST_SKIPS: Final = 16
 """Skips that the statistics show."""
-_QUANTILES: Final = {"p50": 0.5, "p99": 0.99, "p999": 0.999}
 
 
 class Peers(Protocol):
@@ -460,25 +458,7 @@ class QnpuService:
         return groups
 
     def _welcome(self, capabilities: Capabilities) -> Welcome:
-        return Welcome(
-            PROTOCOL_VERSION,
-            f"qnodeos {__version__}",
-            self.node.name,
-            self.node.node_id,
-            self.incarnation,
-            self._flavour.value,
-            DeviceInfo(
-                capabilities.name,
-                capabilities.communication_qubits,
-                capabilities.memory_qubits,
-                tuple(sorted(int(opcode) for opcode in capabilities.instructions)),
-                capabilities.tick_ns,
-                capabilities.links,
-                capabilities.angle_halvings,
-            ),
-            limits_by_name(self.node.limits, self._limits),
-            self.node.limits.idle_ms / 1_000,
-        )
+        return welcome_of(self.node, self.incarnation, self._flavour, capabilities, self._limits)
 
     def _event_stream(self) -> EventStream:
         def epoch_ns() -> int:
@@ -492,23 +472,3 @@ class QnpuService:
 
 def _nothing(events: int) -> None:
     """The engine has been looked after before the descriptors."""
-
-
-def limits_by_name(service: LimitsConfig, kernel: Limits) -> dict[str, int]:
-    """All bounds, those of the kernel and those of the service."""
-    return {**asdict(kernel), **service.model_dump()}
-
-
-def engine_figures(engine: TickEngine) -> dict[str, Any]:
-    """What an engine has counted, as plain numbers and texts."""
-    figures: dict[str, Any] = {}
-    for name, value in vars(engine.statistics()).items():
-        if isinstance(value, Histogram):
-            figures[name] = {
-                **{label: value.quantile(fraction) for label, fraction in _QUANTILES.items()},
-                "max": value.maximum,
-                "total": value.total,
-            }
-        else:
-            figures[name] = list(value) if isinstance(value, tuple) else value
-    return figures
