@@ -12,6 +12,7 @@ from typing import Final
 
 from qnodeos.api.peer import CircuitId, CircuitTerms, Offer, Segment
 from qnodeos.qdevice.outcomes import BellState
+from qnodeos.qnpu import diagram
 from qnodeos.qnpu.er_sockets import ErSocket, UserRequest
 from qnodeos.qnpu.link_queue import LinkRequest
 
@@ -73,14 +74,9 @@ _ATTEMPTING: Final = frozenset({_S.WAITING, _S.MAKING, _S.JOINING, _S.JOINED})
 
 
 def state_diagram() -> str:
-    """The table as a Mermaid state diagram, for the documentation."""
-    lines = ["stateDiagram-v2", "    [*] --> queued"]
-    lines += [
-        f"    {state.value} --> {following.value}: {event.value}"
-        for (state, event), following in TRANSITIONS.items()
-        if event is not _E.ENDED
-    ]
-    return "\n".join([*lines, "    done --> [*]"])
+    """The table as a Mermaid state diagram, for the documentation; without sudden ends."""
+    transitions = ((*begin, end) for begin, end in TRANSITIONS.items() if begin[1] is not _E.ENDED)
+    return diagram.state_diagram(transitions, _S.QUEUED, _S.DONE)
 
 
 @dataclass(eq=False, slots=True)

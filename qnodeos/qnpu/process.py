@@ -16,6 +16,7 @@ from enum import Enum
 from typing import Final
 
 from qnodeos.limits import Limits
+from qnodeos.qnpu import diagram
 from qnodeos.qnpu.execution import Execution, Operation
 from qnodeos.qnpu.memory import ProcessMemory
 
@@ -72,12 +73,8 @@ TRANSITIONS: Final[dict[tuple[ProcessState, ProcessEvent], ProcessState]] = {
 
 def state_diagram() -> str:
     """The table as a Mermaid state diagram, for the documentation."""
-    lines = ["stateDiagram-v2", "    [*] --> idle"]
-    lines += [
-        f"    {state.value} --> {following.value}: {event.value}"
-        for (state, event), following in TRANSITIONS.items()
-    ]
-    return "\n".join([*lines, "    ended --> [*]"])
+    transitions = ((*begin, end) for begin, end in TRANSITIONS.items())
+    return diagram.state_diagram(transitions, _S.IDLE, _S.ENDED)
 
 
 class Process:
