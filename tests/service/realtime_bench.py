@@ -189,3 +189,38 @@ def run_in_real_time(
     record.outcomes = {name: master.outcomes for name, master in acting.items()}
     record.responses = {name: port.responses for name, port in ports.items()}
     return record
+
+
+def run_late(
+    devices: Mapping[str, RealTimeDevice],
+    commands: Mapping[str, Sequence[tuple[int, int]]],
+    grace: int,
+    lag: Callable[[], int],
+) -> dict[str, list[tuple[int, int]]]:
+    """Serve commands that come after their ticks; the responses.
+
+    Args:
+        devices: by node.
+        commands: with their ticks, by node.
+        grace: of the laboratory, in ticks.
+        lag: by how many ticks the next one is late; none overtakes another of its node.
+    """
+    served, ports, clock = laboratory(devices, grace)
+    arrivals: list[tuple[int, str, tuple[int, int]]] = []
+    for name, sent in commands.items():
+        earliest = 0
+        for tick, frame in sent:
+            earliest = max(earliest, tick + lag())
+            arrivals.append((earliest, name, (tick, frame)))
+    arrivals.sort(key=lambda arrival: arrival[0])
+    wake: int | None = None
+    while arrivals or wake is not None:
+        now = min([arrival[0] for arrival in arrivals[:1]] + ([] if wake is None else [wake]))
+        clock.go_to(now)
+        while arrivals and arrivals[0][0] <= now:
+            _, name, command = arrivals.pop(0)
+            ports[name].commands.append(command)
+        wake = served.turn()
+        assert wake is None or wake > now
+    assert all(not node.moved_commands for node in served.statistics.values())
+    return {name: port.responses for name, port in ports.items()}

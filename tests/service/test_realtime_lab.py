@@ -29,10 +29,12 @@ from tests.service.realtime_bench import (
     laboratory,
     run_directly,
     run_in_real_time,
+    run_late,
     two_devices,
 )
 
 WINDOW = 20
+GRACE = 15
 # A batch of 110 ticks that succeeds half the time. Mocked: which of two correlated qubits is
 # measured first changes what the same random numbers give (see sim.realtime.laboratory).
 SHORT = LinkParameters.fast(mocked=True).model_copy(
@@ -73,27 +75,13 @@ def test_looking_ahead_gives_what_every_tick_gives(scripts, seed):
 @given(scripts=SCRIPTS, seed=SEEDS, data=st.data())
 def test_commands_that_come_late_within_the_grace_change_nothing(scripts, seed, data):
     direct = run_directly(two_devices(seed, SHORT)[0], scripts)
-    grace = 15
-    served, ports, clock = laboratory(two_devices(seed, SHORT)[0], grace)
-    arrivals: list[tuple[int, str, tuple[int, int]]] = []
-    for name in NAMES:
-        earliest = 0
-        for tick, frame in direct.commands[name]:
-            lag = data.draw(st.integers(0, grace - 1), label="lag")
-            earliest = max(earliest, tick + lag)
-            arrivals.append((earliest, name, (tick, frame)))
-    arrivals.sort(key=lambda arrival: arrival[0])
-    wake: int | None = None
-    while arrivals or wake is not None:
-        now = min([arrival[0] for arrival in arrivals[:1]] + ([] if wake is None else [wake]))
-        clock.go_to(now)
-        while arrivals and arrivals[0][0] <= now:
-            _, name, command = arrivals.pop(0)
-            ports[name].commands.append(command)
-        wake = served.turn()
-        assert wake is None or wake > now
-    assert {name: port.responses for name, port in ports.items()} == direct.responses
-    assert all(not node.moved_commands for node in served.statistics.values())
+    responses = run_late(
+        two_devices(seed, SHORT)[0],
+        direct.commands,
+        GRACE,
+        lambda: data.draw(st.integers(0, GRACE - 1), label="lag"),
+    )
+    assert responses == direct.responses
 
 
 @settings(max_examples=40)

@@ -11,10 +11,17 @@ from qnodeos.assembly.registers import RegisterDevices, build_registers
 from qnodeos.qdevice import instructions
 from qnodeos.qdevice.instructions import Axis
 from qnodeos.qdevice.outcomes import OUTCOME_OF_HERALD, BellState, Outcome
-from tests.service.realtime_bench import Record, Step, laboratory, run_directly, run_in_real_time
+from tests.service.realtime_bench import (
+    Record,
+    Step,
+    run_directly,
+    run_in_real_time,
+    run_late,
+)
 
 NODES = ("alice", "repeater", "bob")
 WINDOW = 20
+GRACE = 15
 
 
 def row(seed: int, *, mocked: bool, noiseless: bool = True) -> RegisterDevices:
@@ -76,27 +83,13 @@ def test_looking_ahead_gives_what_every_tick_gives(scripts, seed):
 @given(scripts=SCRIPTS, seed=SEEDS, data=st.data())
 def test_commands_that_come_late_within_the_grace_change_nothing(scripts, seed, data):
     direct = run_directly(row(seed, mocked=True).devices, scripts)
-    grace = 15
-    served, ports, clock = laboratory(row(seed, mocked=True).devices, grace)
-    arrivals: list[tuple[int, str, tuple[int, int]]] = []
-    for name in NODES:
-        earliest = 0
-        for tick, frame in direct.commands[name]:
-            lag = data.draw(st.integers(0, grace - 1), label="lag")
-            earliest = max(earliest, tick + lag)
-            arrivals.append((earliest, name, (tick, frame)))
-    arrivals.sort(key=lambda arrival: arrival[0])
-    wake: int | None = None
-    while arrivals or wake is not None:
-        now = min([arrival[0] for arrival in arrivals[:1]] + ([] if wake is None else [wake]))
-        clock.go_to(now)
-        while arrivals and arrivals[0][0] <= now:
-            _, name, command = arrivals.pop(0)
-            ports[name].commands.append(command)
-        wake = served.turn()
-        assert wake is None or wake > now
-    assert {name: port.responses for name, port in ports.items()} == direct.responses
-    assert all(not node.moved_commands for node in served.statistics.values())
+    responses = run_late(
+        row(seed, mocked=True).devices,
+        direct.commands,
+        GRACE,
+        lambda: data.draw(st.integers(0, GRACE - 1), label="lag"),
+    )
+    assert responses == direct.responses
 
 
 def outcomes(record: Record, node: str) -> list[Outcome]:

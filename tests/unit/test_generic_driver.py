@@ -10,7 +10,6 @@ import pytest
 import qutip
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from netqasm.lang.instr import vanilla
 
 from drivers.generic import GENERIC_CAPABILITIES, GenericDriver
 from qnodeos.errors import UnsupportedInstructionError
@@ -20,19 +19,11 @@ from sim.entangled_state import BELL_VECTORS
 from sim.pauli import PauliState, rotation
 from sim.register_physics import RegisterPhysics
 from tests.sim.register_bench import check_unitary, controlled, turned
+from tests.unit.test_nv_driver import NETQASM_GATES
 
 PHYSICS = RegisterPhysics.generic(3)
 DRIVER = GenericDriver()
 PAIRS = list(permutations(range(3), 2))
-NETQASM_GATES = {
-    "x": vanilla.GateXInstruction,
-    "y": vanilla.GateYInstruction,
-    "z": vanilla.GateZInstruction,
-    "h": vanilla.GateHInstruction,
-    "k": vanilla.GateKInstruction,
-    "s": vanilla.GateSInstruction,
-    "t": vanilla.GateTInstruction,
-}
 FINEST_RAD = pi / 2**20
 """How far from the angle asked a device with the finest angles may be."""
 

@@ -11,7 +11,6 @@ import pytest
 import qutip
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from netqasm.lang.instr import vanilla
 
 from drivers.nv import NV_CAPABILITIES, NVDriver
 from qnodeos.errors import UnsupportedInstructionError
@@ -28,21 +27,13 @@ from tests.sim.register_bench import (
     entangle_all,
     turned,
 )
+from tests.unit.test_nv_driver import NETQASM_GATES
 
 PHYSICS = RegisterPhysics.nv_noiseless(2)
 FINE = Node(PHYSICS).device.capabilities
 COARSE = replace(FINE, angle_halvings=0)
 DRIVER = NVDriver(FINE)
 PAIRS = list(permutations(range(3), 2))
-NETQASM_GATES = {
-    "x": vanilla.GateXInstruction,
-    "y": vanilla.GateYInstruction,
-    "z": vanilla.GateZInstruction,
-    "h": vanilla.GateHInstruction,
-    "k": vanilla.GateKInstruction,
-    "s": vanilla.GateSInstruction,
-    "t": vanilla.GateTInstruction,
-}
 
 
 @pytest.mark.parametrize("qubit", range(3))
