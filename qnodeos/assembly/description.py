@@ -35,6 +35,8 @@ QUICK_ATTEMPTS: Final = 10
 QUICK_SUCCESS_PROBABILITY: Final = 0.5
 MIXED_FIDELITY: Final = 0.25
 """Of two spins that have nothing to do with each other, if both are fully mixed."""
+_SWAP_QUBITS: Final = 2
+"""A repeater holds a half of each of two pairs."""
 _DECIDED: Final = frozenset({"communication_qubits", "memory_qubits", "star"})
 _MS_IN_NS: Final = 1_000_000
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
@@ -306,7 +308,12 @@ class NetworkDescription(DeviceNetwork):
                 (ids[link.between[0]], ids[link.between[1]]): link.estimate
                 for link in self.links
                 if not set(link.between) & set(absent)
-            }
+            },
+            ends={
+                ids[name]
+                for name, node in self.nodes.items()
+                if node.device.register_physics().qubits < _SWAP_QUBITS
+            },
         )
 
     def schedules(self) -> dict[str, NetworkSchedule]:

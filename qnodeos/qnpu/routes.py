@@ -39,7 +39,9 @@ def werner_weight(fidelity: float) -> float:
 
 
 def make_routes(
-    links: Mapping[tuple[int, int], float], avoid: Collection[int] = ()
+    links: Mapping[tuple[int, int], float],
+    avoid: Collection[int] = (),
+    ends: Collection[int] = (),
 ) -> dict[int, dict[int, Route]]:
     """The best routes of all nodes: those of the highest fidelity.
 
@@ -50,6 +52,7 @@ def make_routes(
         links: the fidelity of each link, by the node ids of its ends.
         avoid: nodes through which a route leads only if there is no other, for example
             because nobody hears of them.
+        ends: nodes through which no route leads, because they cannot swap.
 
     Returns:
         For each node that has a link, its route to every node it can reach.
@@ -69,13 +72,16 @@ def make_routes(
         weights.setdefault(second, {})[first] = werner_weight(fidelity)
     routes: dict[int, dict[int, Route]] = {node: {} for node in sorted(weights)}
     for destination in routes:
-        for node, route in _tree(weights, destination, avoid).items():
+        for node, route in _tree(weights, destination, avoid, ends).items():
             routes[node][destination] = route
     return routes
 
 
 def _tree(
-    weights: Mapping[int, Mapping[int, float]], destination: int, avoid: Collection[int]
+    weights: Mapping[int, Mapping[int, float]],
+    destination: int,
+    avoid: Collection[int],
+    ends: Collection[int],
 ) -> dict[int, Route]:
     """Routes of all other nodes to a destination (Dijkstra's algorithm, from there)."""
     done: dict[int, Route] = {}
@@ -86,6 +92,8 @@ def _tree(
         if node in done:
             continue
         done[node] = Route(next_hop, hops, (1 - 3 * weight) / 4)
+        if node in ends and node != destination:
+            continue
         through = avoided + (node in avoid and node != destination)
         for neighbour, link_weight in weights[node].items():
             if neighbour not in done:

@@ -12,6 +12,7 @@ from qnodeos.assembly.description import (
     MIXED_FIDELITY,
     GenericDevice,
     NetworkDescription,
+    NodeDescription,
     NVDevice,
     load_description,
     quick_link,
@@ -162,3 +163,20 @@ def test_what_is_wrong_is_said(text, message):
     with pytest.raises(ConfigurationError) as caught:
         described(text)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("device", "is_way"),
+    [
+        (GenericDevice(qubits=1), False),
+        (GenericDevice(qubits=2), True),
+        (NVDevice(memories=0), False),
+        (NVDevice(memories=1), True),
+    ],
+)
+def test_a_node_of_one_qubit_is_no_repeater(device, is_way):
+    chain = NetworkDescription.chain(3)
+    nodes = dict(chain.nodes) | {"n1": NodeDescription(device=device)}
+    routes = chain.model_copy(update={"nodes": nodes}).routes()
+    assert (2 in routes[0]) == is_way
+    assert 1 in routes[0]

@@ -62,6 +62,13 @@ def test_a_node_nobody_hears_of_is_avoided_if_there_is_another_way():
     assert path(make_routes(square, avoid={2}), 1, 2) == [1, 2]
 
 
+def test_no_route_leads_through_a_node_that_cannot_swap():
+    square = {(1, 2): 1.0, (2, 4): 1.0, (1, 3): 0.8, (3, 4): 0.8}
+    assert path(make_routes(square, ends={2}), 1, 4) == [1, 3, 4]
+    assert path(make_routes(square, ends={2}), 1, 2) == [1, 2]
+    assert 4 not in make_routes(square, ends={2, 3})[1]
+
+
 def test_a_network_in_two_parts_has_no_routes_between_them():
     routes = make_routes({(1, 2): 1.0, (3, 4): 1.0})
     assert routes == {
