@@ -167,6 +167,7 @@ def _sections(prefixes: Sequence[str], values: Values) -> Iterator[str]:
 def _node_sections() -> Iterator[str]:
     """The reference of node files."""
     from qnodeos.service import node_file
+    from qnodeos.service.limits_config import LimitsConfig
     from qnodeos.transport import TlsFiles
 
     parts: dict[str, type[BaseModel]] = {
@@ -180,7 +181,7 @@ def _node_sections() -> Iterator[str]:
         "`applications`": node_file.ApplicationsConfig,
         "`tls`": TlsFiles,
         "`realtime`": node_file.RealtimeConfig,
-        "`limits`": node_file.LimitsConfig,
+        "`limits`": LimitsConfig,
         "`trace`": node_file.TraceConfig,
     }
     yield _NODE_FILES

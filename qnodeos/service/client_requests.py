@@ -28,7 +28,7 @@ from qnodeos.api.host_wire import (
 from qnodeos.errors import ErrorCode, LimitError, MalformedMessageError, QNodeOSError
 from qnodeos.service.clients import Client, ServerCounters
 from qnodeos.service.events import Subscriptions
-from qnodeos.service.node_file import LimitsConfig
+from qnodeos.service.limits_config import LimitsConfig
 
 
 class Qnpu(Protocol):

@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from qnodeos.errors import ConfigurationError
-from qnodeos.service.node_file import LimitsConfig, NodeFile
+from qnodeos.service.limits_config import LimitsConfig
+from qnodeos.service.node_file import NodeFile
 from qnodeos.service.notify import ActivatedSocket
 from qnodeos.transport import listen
 from qnodeos.transport.listening import address_of, check_address

@@ -12,7 +12,8 @@ from qnodeos.engine.histogram import Histogram
 from qnodeos.engine.interface import TickEngine
 from qnodeos.limits import Limits
 from qnodeos.qdevice.capabilities import Capabilities
-from qnodeos.service.node_file import LimitsConfig, NodeFile
+from qnodeos.service.limits_config import LimitsConfig
+from qnodeos.service.node_file import NodeFile
 
 _QUANTILES: Final = {"p50": 0.5, "p99": 0.99, "p999": 0.999}
 

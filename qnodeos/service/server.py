@@ -40,9 +40,9 @@ from qnodeos.errors import (
 from qnodeos.service.client_requests import ClientRequests, Qnpu
 from qnodeos.service.clients import Client, ClientState, ServerCounters
 from qnodeos.service.events import EventStream, Subscriptions
+from qnodeos.service.limits_config import LimitsConfig
 from qnodeos.service.listeners import Listener
 from qnodeos.service.loop import READ, WRITE, Loop
-from qnodeos.service.node_file import LimitsConfig
 from qnodeos.transport import Address, Stream
 from qnodeos.transport.keepalive import keep_alive
 from qnodeos.transport.listening import address_of

@@ -39,9 +39,10 @@ from qnodeos.qdevice.endpoint import FrameMaster
 from qnodeos.qdevice.instructions import PhysicalInstruction
 from qnodeos.qdevice.outcomes import BellState, Outcome
 from qnodeos.qdevice.protocols import QDevice
+from qnodeos.service.limits_config import LimitsConfig
 from qnodeos.service.listeners import open_listeners
 from qnodeos.service.loop import Loop
-from qnodeos.service.node_file import LimitsConfig, NodeFile
+from qnodeos.service.node_file import NodeFile
 from qnodeos.service.notify import Notifier
 from qnodeos.service.service import QnpuService
 from sim.noise import NVNoise

@@ -9,8 +9,9 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from qnodeos.errors import ConfigurationError
+from qnodeos.service.limits_config import LimitsConfig
 from qnodeos.service.listeners import close_all, open_listeners, reserve_descriptors
-from qnodeos.service.node_file import LimitsConfig, NodeFile
+from qnodeos.service.node_file import NodeFile
 from qnodeos.service.notify import ActivatedSocket
 from qnodeos.transport import Address, listen
 from qnodeos.transport.listening import address_of

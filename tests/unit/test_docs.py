@@ -33,6 +33,7 @@ from qnodeos.qnpu import circuits
 from qnodeos.qnpu.process import state_diagram
 from qnodeos.qnpu.requests import ARGUMENTS
 from qnodeos.service import controller_file, node_file
+from qnodeos.service.limits_config import LimitsConfig
 from qnodeos.transport import TlsFiles
 from sim.entangled_state import PerfectProtocol, SinglePhotonProtocol, WernerProtocol
 from sim.ion.physics import IonPhysics
@@ -156,7 +157,7 @@ def test_the_reference_describes_every_field():
         *(node_file.NodeFile, node_file.ShmDevice, node_file.SpiDevice, node_file.LoopbackDevice),
         *(node_file.ApiConfig, node_file.PeerConfig, node_file.FarNodeConfig, TlsFiles),
         node_file.PeerListenConfig,
-        *(node_file.ApplicationsConfig, node_file.RealtimeConfig, node_file.LimitsConfig),
+        *(node_file.ApplicationsConfig, node_file.RealtimeConfig, LimitsConfig),
         *(node_file.TraceConfig, LabFile, controller_file.ControllerFile),
         *(IonNodeConfig, IonPhysics, IonTiming),
         *(controller_file.ControlledNode, controller_file.SynchronisationConfig),
