@@ -7,7 +7,7 @@ are in the bytes is where the values belong.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from netqasm.lang.ir import GenericInstr, ICmd, ProtoSubroutine
@@ -94,30 +94,33 @@ def mark(block: ProtoSubroutine, angles: int) -> None:
 
 def find_markers(template: bytes, count: int) -> tuple[int, ...] | None:
     """Where each marker is in the template; None unless each is there exactly once."""
-    found: dict[int, int] = {}
-    for start in range(HEADER_BYTES, len(template), INSTRUCTION_BYTES):
-        for offset in range(start + 1, start + INSTRUCTION_BYTES - INT32.size + 1):
-            marker = INT32.unpack_from(template, offset)[0] - _MARKER
-            if 0 <= marker < count:
-                if marker in found:
-                    return None
-                found[marker] = offset
-    if len(found) != count:
-        return None
-    return tuple(found[marker] for marker in range(count))
+    found = (
+        (INT32.unpack_from(template, offset)[0] - _MARKER, offset)
+        for start in range(HEADER_BYTES, len(template), INSTRUCTION_BYTES)
+        for offset in range(start + 1, start + INSTRUCTION_BYTES - INT32.size + 1)
+    )
+    return _each_once(found, count)
 
 
 def find_angles(template: bytes, count: int) -> tuple[int, ...] | None:
     """Where each marker of an angle is; None unless each is there exactly once."""
-    found: dict[int, int] = {}
-    for start in range(HEADER_BYTES, len(template), INSTRUCTION_BYTES):
-        offset = start + _NUMERATOR_OFFSET
-        marker = template[offset] - _ANGLE_MARKER
-        is_angle = template[start] in _ROTATION_OPCODES and template[offset + 1] == _EXPONENT
-        if is_angle and 0 <= marker < count:
-            if marker in found:
+    found = (
+        (template[start + _NUMERATOR_OFFSET] - _ANGLE_MARKER, start + _NUMERATOR_OFFSET)
+        for start in range(HEADER_BYTES, len(template), INSTRUCTION_BYTES)
+        if template[start] in _ROTATION_OPCODES
+        and template[start + _NUMERATOR_OFFSET + 1] == _EXPONENT
+    )
+    return _each_once(found, count)
+
+
+def _each_once(found: Iterable[tuple[int, int]], count: int) -> tuple[int, ...] | None:
+    """Offsets of the markers 0..count-1 among what was found; None if one is not there once."""
+    offsets: dict[int, int] = {}
+    for marker, offset in found:
+        if 0 <= marker < count:
+            if marker in offsets:
                 return None
-            found[marker] = offset
-    if len(found) != count:
+            offsets[marker] = offset
+    if len(offsets) != count:
         return None
-    return tuple(found[marker] for marker in range(count))
+    return tuple(offsets[marker] for marker in range(count))

@@ -46,7 +46,8 @@ class ClassicalSocket(Socket):  # type: ignore[misc]
         """
         if isinstance(msg, str) and len(msg) > MAX_MESSAGE_CHARACTERS:
             raise LimitError(
-                f"a classical message of {len(msg)} characters exceeds {MAX_MESSAGE_CHARACTERS}"
+                f"a classical message of {len(msg)} characters exceeds {MAX_MESSAGE_CHARACTERS}; "
+                "send it in parts"
             )
         # A copy, for the sender may change its own before the message arrives.
         self._host.send(self._app_name, self._remote_app_name, self._socket_id, deepcopy(msg))

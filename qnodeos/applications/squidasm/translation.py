@@ -92,7 +92,7 @@ def latencies(config: StackNetworkConfig) -> LatencyProfile:
     if len(delays_ns) > 1:
         raise ConfigurationError(
             f"clinks: delays of {', '.join(f'{delay:g}' for delay in sorted(delays_ns))} ns; here "
-            "classical messages take the same time between any two nodes"
+            "classical messages take the same time between any two nodes, so make them equal"
         )
     delay_ns = delays_ns.pop() if delays_ns else 0.0
     return LatencyProfile(name="squidasm", classical=Delay(mean_ms=delay_ns / NS_PER_MS))
@@ -199,7 +199,8 @@ def _same(config: NVQDeviceConfig, fields: Iterable[str], where: str) -> int:
     ticks: Mapping[str, int] = {field: _ticks(getattr(config, field)) for field in fields}
     if len(set(ticks.values())) > 1:
         raise ConfigurationError(
-            f"{where}: {', '.join(ticks)} differ; here a gate takes the same time about all axes"
+            f"{where}: {', '.join(ticks)} differ; make them equal: here a gate takes the same "
+            "time about all axes"
         )
     return next(iter(ticks.values()))
 
@@ -210,7 +211,7 @@ def _decay(t1_ns: float, t2_ns: float, t1: str, t2: str, where: str) -> dict[str
     if t2_ns > limit_ns:
         raise ConfigurationError(
             f"{where}: {t2} = {t2_ns:g} ns is longer than twice {t1} = {t1_ns:g} ns, which is no "
-            "possible decay"
+            "possible decay; shorten it"
         )
     times = {"relaxation_time_ms": t1_ns, "coherence_time_ms": t2_ns or limit_ns}
     return {
@@ -291,7 +292,7 @@ def _attempts(cycle_ns: float, success: float, where: str) -> tuple[int, float]:
     if parts > 1 and success == 1:
         raise ConfigurationError(
             f"{where}: a cycle of {cycle_ns:g} ns that always succeeds is longer than the longest "
-            f"attempt, {_LONGEST_ATTEMPT_NS} ns"
+            f"attempt, {_LONGEST_ATTEMPT_NS} ns; shorten it, or let it fail now and then"
         )
     each = -math.expm1(math.log1p(-success) / parts) if parts > 1 else success
     return max(1, round(cycle_ns / parts)), each
