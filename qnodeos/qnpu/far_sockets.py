@@ -81,6 +81,10 @@ class FarSockets:
             socket.remote_socket_id,
             is_open,
         )
+        opening = replace(news, is_open=True)
+        if not is_open and opening in self._waiting:
+            self._waiting.remove(opening)  # nobody there has heard of it, so nobody waits for it
+            return
         self._send(news)
 
     def _send(self, news: FarMessage) -> None:

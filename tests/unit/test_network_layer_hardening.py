@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 
 from qnodeos.api.peer import CircuitId, CircuitTerms, EntanglementType, Forward, Teardown
-from qnodeos.limits import Limits
 from qnodeos.qdevice.instructions import Axis
 from qnodeos.qdevice.outcomes import Outcome
 from qnodeos.qnpu import segment_requests
@@ -28,21 +27,7 @@ from tests.unit.kernel_programs import (
     stop_app,
     submit,
 )
-from tests.unit.kernel_world import Network, ask, chain, open_program
-
-QUICK = Limits(
-    offer_timeout_ticks=2_000,
-    circuit_attempts=5,
-    circuit_turn_ticks=1_000,
-    circuit_retry_ticks=50,
-    pair_cutoff_ticks=400,
-)
-
-
-def settled(net: Network) -> None:
-    """Nothing is left of any circuit, and then of any program."""
-    net.check_idle()
-    net.lab.check_clean()
+from tests.unit.kernel_world import QUICK, Network, ask, chain, open_program, settled
 
 
 def step_until_tail_is_done(net: Network, tail: int, head: int) -> None:
@@ -239,3 +224,20 @@ def test_news_for_a_node_without_a_route_do_not_hold_up_those_for_others():
     told = net.nodes[3].error(received).text
     assert "the program at node 1 that had ER socket 0 has ended" in told
     settled(net)
+
+
+def test_a_socket_that_came_and_went_while_the_way_was_down_ends_nobody():
+    net = chain(3)
+    net.lose(1, 2)
+    open_program(net, 1, 3)
+    net.nodes[1].close(1)
+    net.lab.run(50)
+    open_program(net, 3, 1)
+    received = net.nodes[3].post(submit(0, recv_epr(remote=1)))
+    net.lab.run(50)
+    net.connect(1, 2)
+    open_program(net, 1, 3, client=2)
+    net.lab.run(50)
+    created = net.nodes[1].post(submit(0, create_epr(remote=3)), 2)
+    net.lab.run(3_000)
+    assert net.nodes[1].array(created)[4] == net.nodes[3].array(received)[4]  # sequence numbers
