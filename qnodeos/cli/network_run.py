@@ -53,6 +53,9 @@ def run_and_report(settings: PairsSettings, json_path: Path | None, *, quiet: bo
         settings: what to run.
         json_path: where to write the result as JSON, None for nowhere.
         quiet: no table and no progress bar.
+
+    Raises:
+        KeyboardInterrupt: there was a Ctrl-C; nothing is kept.
     """
     console = Console(quiet=quiet)
     check_destinations(json_path, None)
@@ -66,7 +69,11 @@ def run_and_report(settings: PairsSettings, json_path: Path | None, *, quiet: bo
         why_not = str(error)
     started_s = time.perf_counter()
     with progress_bar(console, "pairs", settings.pairs * len(settings.flows)) as on_progress:
-        data = run_pairs(settings, on_progress)
+        try:
+            data = run_pairs(settings, on_progress)
+        except KeyboardInterrupt:
+            console.print("Interrupted: nothing is kept; ask for fewer --pairs.")
+            raise
     result = analyse_pairs(settings, data, predictions)
     result |= {
         "version": __version__,

@@ -385,3 +385,15 @@ def test_nothing_is_predicted_where_flows_share_a_link():
         predict(network, [("n0", "n2"), ("n1", "n3")], 1)
     with pytest.raises(ConfigurationError, match="no path leads from node a to node b"):
         predict(NetworkDescription.joined("ab", []), [("a", "b")], 1)
+
+
+def test_ctrl_c_says_that_nothing_is_kept(monkeypatch, tmp_path):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("qnodeos.cli.network_run.run_pairs", interrupted)
+    path = tmp_path / "pairs.json"
+    done = CliRunner().invoke(cli.app, ["network", "pairs", "--pairs", "3", "--json", str(path)])
+    assert done.exit_code == 130
+    assert "nothing is kept" in done.output
+    assert not path.exists()
