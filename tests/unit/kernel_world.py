@@ -30,6 +30,14 @@ from tests.unit.kernel_programs import create_epr, init_app, open_socket, recv_e
 
 BIN_TICKS: Final = 40
 BELL_STATES: Final = tuple(BellState)
+QUICK: Final = Limits(
+    offer_timeout_ticks=2_000,
+    circuit_attempts=5,
+    circuit_turn_ticks=1_000,
+    circuit_retry_ticks=50,
+    pair_cutoff_ticks=400,
+)
+"""Limits that are soon exceeded."""
 
 
 class Qubit(NamedTuple):
@@ -418,3 +426,9 @@ def ask(
         net.nodes[head].post(submit(0, create), client),
         net.nodes[tail].post(submit(0, receive), client),
     )
+
+
+def settled(net: Network) -> None:
+    """Nothing is left of any circuit, and then of any program."""
+    net.check_idle()
+    net.lab.check_clean()

@@ -38,21 +38,15 @@ from tests.unit.kernel_programs import (
     submit,
 )
 from tests.unit.kernel_world import (
+    QUICK,
     Network,
     ask,
     capabilities,
     chain,
     network,
     open_program,
+    settled,
     star,
-)
-
-QUICK = Limits(
-    offer_timeout_ticks=2_000,
-    circuit_attempts=5,
-    circuit_turn_ticks=1_000,
-    circuit_retry_ticks=50,
-    pair_cutoff_ticks=400,
 )
 
 
@@ -60,12 +54,6 @@ def error(net: Network, node: int, request: int) -> str:
     """What a request was told."""
     report = net.nodes[node].error(request)
     return f"{report.kind}: {report.text}"
-
-
-def settled(net: Network) -> None:
-    """Nothing is left of any circuit, and then of any program."""
-    net.check_idle()
-    net.lab.check_clean()
 
 
 # --- what cannot be opened ------------------------------------------------------------
