@@ -15,57 +15,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Protocol
 
-from qnodeos.api.host import (
-    ErrorReport,
-    HostReply,
-    InitApp,
-    OpenErSocket,
-    StopApp,
-    SubmitSubroutine,
-    decode_host_message,
-)
 from qnodeos.api.netqasm import Flavour
 from qnodeos.api.peer import Announce, NetworkLayerMessage, PeerMessage
-from qnodeos.errors import (
-    CancelledError,
-    ConfigurationError,
-    LimitError,
-    QNodeOSError,
-    UnknownProcessError,
-    UnknownSubroutineError,
-)
+from qnodeos.errors import ConfigurationError, LimitError, QNodeOSError
 from qnodeos.limits import Limits
 from qnodeos.qdevice.instructions import PhysicalInstruction
 from qnodeos.qdevice.outcomes import BellState, Outcome
 from qnodeos.qdevice.protocols import QDriver
 from qnodeos.qnpu.circuit_table import Surroundings
-from qnodeos.qnpu.decoder import check_version
 from qnodeos.qnpu.device_jobs import Job
 from qnodeos.qnpu.entanglement import EntanglementManager, Pair, UserRequest
 from qnodeos.qnpu.holders import Holders
 from qnodeos.qnpu.link_layer import LinkLayer
 from qnodeos.qnpu.network_layer import NetworkLayer
 from qnodeos.qnpu.network_process import NETWORK_PRIORITY, NetworkProcess
-from qnodeos.qnpu.process import (
-    NETWORK_PID,
-    PendingSubroutine,
-    ProcessEvent,
-    ProcessState,
-    UserProcess,
-)
+from qnodeos.qnpu.process import NETWORK_PID, ProcessEvent, ProcessState, UserProcess
 from qnodeos.qnpu.process_manager import ProcessManager
 from qnodeos.qnpu.processor import Processor
+from qnodeos.qnpu.programs import Programs
 from qnodeos.qnpu.qmmu import QMMU
+from qnodeos.qnpu.replies import Replies
 from qnodeos.qnpu.routes import Route
 from qnodeos.qnpu.schedule import NetworkSchedule
 from qnodeos.qnpu.scheduler import PriorityFcfs, Scheduler, SchedulingPolicy
 from qnodeos.qnpu.services import Services
 from qnodeos.qnpu.status import KernelStatistics, ProcessInfo, list_processes
 from qnodeos.trace.events import Event
-
-_MESSAGE_OVERHEAD_BYTES: Final = 16
 
 
 class Trace(Protocol):
@@ -143,7 +120,8 @@ class Kernel:
             self._delivered,
             config.link_fidelity,
         )
-        self.host_outbox: list[HostReply] = []
+        self._replies = Replies(trace.record)
+        self.host_outbox = self._replies.outbox
         self.peer_outbox: list[tuple[int, PeerMessage]] = []
         self.link_layer = LinkLayer(
             config.node_id,
@@ -199,14 +177,26 @@ class Kernel:
             processes=self.processes,
             services=lambda process: Services(self, process),
             record=trace.record,
-            finished=self._answer,
+            finished=self._replies.finish,
             abort=self.abort,
             check_wait=self._check_wait,
         )
         self.wait_for_qubit = self._processor.wait_for_qubit
         self.should_pause = self._processor.should_pause
         self._holders = Holders(self.qmmu, self.entanglement, driver.capabilities, config.limits)
-        self._done = self._failed = 0
+        self._programs = Programs(
+            limits=config.limits,
+            manager=self._manager,
+            processor=self._processor,
+            scheduler=self.scheduler,
+            qmmu=self.qmmu,
+            entanglement=self.entanglement,
+            link_layer=self.link_layer,
+            network_layer=self.network_layer,
+            replies=self._replies,
+            record=trace.record,
+            withdrawn=self._look_at_cancelled,
+        )
 
     def install_schedule(self, schedule: NetworkSchedule, from_bin: int | None = None) -> bool:
         """Use a network schedule.
@@ -281,34 +271,7 @@ class Kernel:
             tick: now.
         """
         self._tick = tick
-        try:
-            max_bytes = self._limits.subroutine_bytes + _MESSAGE_OVERHEAD_BYTES
-            message = decode_host_message(raw, max_bytes=max_bytes)
-            match message:
-                case SubmitSubroutine(app_id, version, body):
-                    check_version(version)
-                    self._submit(client, request, app_id, body)
-                    return
-                case InitApp(app_id, max_qubits):
-                    self._manager.register((client, app_id), max_qubits)
-                case OpenErSocket(app_id):
-                    socket = self.entanglement.open_socket(
-                        self._manager.find((client, app_id)),
-                        message.socket_id,
-                        message.remote_node_id,
-                        message.remote_socket_id,
-                        message.min_fidelity,
-                    )
-                    self.link_layer.socket_opened(socket)
-                    self.network_layer.socket_opened(socket)
-                case StopApp(app_id):
-                    self._stop_app(client, app_id)
-                case _:
-                    pass  # Signal: not ours to obey, other programs share this QNPU
-        except QNodeOSError as error:
-            self._acknowledge(client, request, error)
-        else:
-            self._acknowledge(client, request)
+        self._programs.host_message(client, request, raw, tick)
 
     def register(
         self, client: int, request: int, app_id: int, max_qubits: int, priority: int, tick: int
@@ -324,12 +287,7 @@ class Kernel:
             tick: now.
         """
         self._tick = tick
-        try:
-            self._manager.register((client, app_id), max_qubits, priority)
-        except QNodeOSError as error:
-            self._acknowledge(client, request, error)
-        else:
-            self._acknowledge(client, request)
+        self._programs.register(client, request, app_id, max_qubits, priority)
 
     def cancel(self, client: int, request: int, target: int, tick: int) -> None:
         """Cancel a subroutine; it is answered with `CancelledError`, its process lives on.
@@ -347,74 +305,12 @@ class Kernel:
             tick: now.
         """
         self._tick = tick
-        found = self._manager.find_subroutine(client, target)
-        if found is None:
-            error = UnknownSubroutineError(
-                f"request {target} of this connection is no subroutine that waits or runs; it "
-                "may just have ended"
-            )
-            self._acknowledge(client, request, error)
-            return
-        process, subroutine = found
-        if subroutine is process.current:
-            forgotten = self.entanglement.forget(process.pid, subroutine.serial)
-            self.link_layer.withdraw(forgotten)
-            self.network_layer.withdraw(forgotten)
-            self.network.drop_cancelled()
-            self._wake_network()
-            process.current = None
-            process.execution.discard()
-            self._lose_work(process)
-        else:
-            was_next = process.current is None and process.pending[0] is subroutine
-            process.pending.remove(subroutine)
-            if was_next:  # what it was chosen or is ready for; it queues anew with the following
-                self._lose_work(process)
-        self._fail(process, subroutine, CancelledError("the subroutine was cancelled"))
-        if process.pending and process.state is ProcessState.IDLE:
-            self._processor.ready(process, ProcessEvent.WORK_ARRIVED, self._tick)
-        self._acknowledge(client, request)
-
-    def _lose_work(self, process: UserProcess) -> None:
-        """What a process was about has been taken from it."""
-        self._processor.drop(process, tick=self._tick, has_ended=False)
-        process.handle(ProcessEvent.CANCELLED)
-
-    def _acknowledge(self, client: int, request: int, error: QNodeOSError | None = None) -> None:
-        report = None if error is None else _report(error)
-        self.host_outbox.append(HostReply(client, request, error=report))
+        self._programs.cancel(client, request, target, tick)
 
     def client_closed(self, client: int, tick: int) -> None:
         """A CNPU's connection has ended: so do its programs."""
         self._tick = tick
-        for process in self._manager.of_client(client):
-            self._end(process, UnknownProcessError("the connection to the program was closed"))
-        self._manager.forget_client(client)
-
-    def _submit(self, client: int, request: int, app_id: int, body: bytes) -> None:
-        process = self._manager.find((client, app_id))
-        subroutine = self._manager.queue_subroutine(
-            process, client, request, body, lambda: self._prepare_subroutine(process)
-        )
-        self._record(self._tick, Event.PROCMGR_SUBROUTINE_ADDED, process.pid, subroutine.serial)
-        if process.state is ProcessState.IDLE:
-            self._processor.ready(process, ProcessEvent.WORK_ARRIVED, self._tick)
-
-    def _prepare_subroutine(self, process: UserProcess) -> int | None:
-        scheduler = self.scheduler
-        if not scheduler.policy.prepares_ahead or process.state is ProcessState.IDLE:
-            return None  # an idle process is prepared as it becomes ready
-        return scheduler.prepare(self._tick, urgent=process.qubit_tick is not None)
-
-    def _stop_app(self, client: int, app_id: int) -> None:
-        owner = client, app_id
-        if self._manager.stop_dead(owner):
-            return
-        process = self._manager.find(owner)
-        neglected = self.entanglement.neglected(process.pid)
-        self._end(process, UnknownProcessError("the program was stopped"))
-        if neglected is not None:
-            raise neglected
+        self._programs.client_closed(client, tick)
 
     # --- the end of a process ---------------------------------------------------------
 
@@ -424,53 +320,7 @@ class Kernel:
         What befalls an entanglement request of a process that has ended meanwhile is
         nobody's error any more.
         """
-        if process.state is ProcessState.ENDED:
-            return
-        self._manager.write_epitaph(process, error)
-        self._end(process, error, pc)
-
-    def _end(self, process: UserProcess, error: QNodeOSError, pc: int | None = None) -> None:
-        """Free everything a process holds, answer what it owes, and forget it."""
-        self._processor.drop(process, tick=self._tick, has_ended=True)
-        process.handle(ProcessEvent.STOPPED)
-        owed = [process.current] if process.current is not None else []
-        for subroutine in [*owed, *process.pending]:
-            self._fail(process, subroutine, error, pc)
-            pc = None  # only the current subroutine is at fault
-        process.current = None
-        process.pending.clear()
-        self._manager.remove(process)
-        closed = self.entanglement.close_process(process.pid)
-        self.link_layer.sockets_closed(closed)
-        self.network_layer.sockets_closed(closed)
-        self.qmmu.free_all(process.pid)
-        self.network.drop_cancelled()
-        self._wake_network()
-
-    def _answer(self, process: UserProcess, done: PendingSubroutine) -> None:
-        """Return what a subroutine has to say when it has run to its end."""
-        self._done += 1
-        results = tuple(process.execution.results)
-        self.host_outbox.append(HostReply(done.client, done.request, results, serial=done.serial))
-
-    def _fail(
-        self,
-        process: UserProcess,
-        subroutine: PendingSubroutine,
-        error: QNodeOSError,
-        pc: int | None = None,
-    ) -> None:
-        """Answer a subroutine with an error."""
-        self._failed += 1
-        self._record(self._tick, Event.PROCMGR_SUBROUTINE_ABORTED, process.pid, subroutine.serial)
-        self.host_outbox.append(
-            HostReply(
-                subroutine.client,
-                subroutine.request,
-                error=_report(error, subroutine.serial, pc),
-                serial=subroutine.serial,
-            )
-        )
+        self._programs.abort(process, error, pc, self._tick)
 
     # --- the peers --------------------------------------------------------------------
 
@@ -514,8 +364,7 @@ class Kernel:
     def _lose(self, peer: int, why: str, heard_tick: int) -> None:
         self.link_layer.lost(peer, why, heard_tick)
         self.network_layer.peer_lost(peer, why)
-        self.network.drop_cancelled()
-        self._wake_network()
+        self._look_at_cancelled()
 
     def peer_connected(self, peer: int, tick: int) -> None:
         """There is a connection to a neighbour (again); `peer_lost` was called before.
@@ -526,6 +375,11 @@ class Kernel:
         self._tick = tick
         self.link_layer.connected(peer, self.network.bins.start_bin(tick))
         self.network_layer.peer_connected(peer)
+
+    def _look_at_cancelled(self) -> None:
+        """Requests may have been withdrawn, also the one the network process works on."""
+        self.network.drop_cancelled()
+        self._wake_network()
 
     def _wake_network(self) -> None:
         if self.network.state is ProcessState.WAITING:
@@ -586,8 +440,7 @@ class Kernel:
         deadline = self.network_layer.deadline_tick
         if deadline is not None and tick >= deadline:
             self.network_layer.expire(tick)
-            self.network.drop_cancelled()
-            self._wake_network()
+            self._look_at_cancelled()
         self._advance_network()
         return self._processor.run(tick)
 
@@ -660,8 +513,8 @@ class Kernel:
         """What has been done so far."""
         links = self.link_layer.links
         return KernelStatistics(
-            subroutines_done=self._done,
-            subroutines_failed=self._failed,
+            subroutines_done=self._replies.done,
+            subroutines_failed=self._replies.failed,
             physical_instructions=self._processor.instructions,
             pairs=dict.fromkeys(links, 0) | self.network.pairs,
             swaps=self.network_layer.attempts.swaps,
@@ -702,7 +555,3 @@ class Kernel:
     def now(self) -> int:
         """The tick of the call being served."""
         return self._tick
-
-
-def _report(error: QNodeOSError, serial: int | None = None, pc: int | None = None) -> ErrorReport:
-    return ErrorReport(error.code, type(error).__name__, str(error), serial, pc)
