@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Final
 
 from qnodeos.qdevice.capabilities import Capabilities
 from qnodeos.qdevice.endpoint import FrameSlave
@@ -11,6 +12,9 @@ from qnodeos.qdevice.instructions import PhysicalInstruction
 from qnodeos.qdevice.outcomes import BellState, Outcome
 from sim.link import Batch, LinkEnd
 from sim.pauli import Qubit
+
+MAX_PMG_ROTATIONS: Final = 8
+"""Bound on the rotations a chain of PMG may store for a qubit."""
 
 
 class FrameDevice(ABC):

@@ -30,7 +30,7 @@ from qnodeos.qdevice.capabilities import Capabilities
 from qnodeos.qdevice.instructions import ANGLE_STEPS, Axis, Opcode, PhysicalInstruction
 from qnodeos.qdevice.outcomes import OUTCOME_OF_HERALD, BellState, Outcome
 from sim.charge import ChargeCheck, ChargeState
-from sim.frame_device import LinkedDevice
+from sim.frame_device import MAX_PMG_ROTATIONS, LinkedDevice
 from sim.link import EntanglementLink
 from sim.noise import NVNoise
 from sim.nv_timing import NVTiming
@@ -38,8 +38,6 @@ from sim.pauli import Complex, PauliState, Qubit, Readout, dephasing, noisy_rota
 
 ELECTRON: Final = 0
 """Physical address of the electron spin, the only qubit."""
-MAX_PMG_ROTATIONS: Final = 8
-"""Bound on the rotations a chain of PMG may store."""
 _XY_ARGUMENTS: Final = 2 * ANGLE_STEPS
 _LOCAL: Final = frozenset({Opcode.INI, Opcode.SQG, Opcode.MSR})
 _ENTANGLING: Final = frozenset({Opcode.ENT, Opcode.ENM, Opcode.PMG})

@@ -35,14 +35,12 @@ from qnodeos.qdevice.instructions import ANGLE_STEPS, Axis, Opcode, PhysicalInst
 from qnodeos.qdevice.outcomes import OUTCOME_OF_HERALD, BellState, Outcome
 from sim import register
 from sim.charge import ChargeCheck
-from sim.frame_device import LinkedDevice
+from sim.frame_device import MAX_PMG_ROTATIONS, LinkedDevice
 from sim.link import EntanglementLink
 from sim.pauli import Complex, PauliState, Qubit, Readout
 from sim.register import Held, Register
 from sim.register_physics import RegisterPhysics
 
-MAX_PMG_ROTATIONS: Final = 8
-"""Bound on the rotations a chain of PMG may store for a qubit."""
 _ROTATIONS: Final = len(Axis) * ANGLE_STEPS
 _ROTATIONS_ABOUT_XY: Final = 2 * ANGLE_STEPS
 _LOCAL: Final = frozenset({Opcode.INI, Opcode.SQG, Opcode.MSR})

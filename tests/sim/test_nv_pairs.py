@@ -11,9 +11,9 @@ import qutip
 from qnodeos.qdevice.instructions import Axis, enm, ent, ini, msr, pmg, sqg
 from qnodeos.qdevice.outcomes import HERALDS, BellState, Outcome
 from sim.entangled_state import PerfectProtocol, SinglePhotonProtocol
+from sim.frame_device import MAX_PMG_ROTATIONS
 from sim.link import LinkParameters
 from sim.noise import NVNoise
-from sim.nv_device import MAX_PMG_ROTATIONS
 from tests.sim.bench import (
     SIGMA,
     WHOLE_TICKS,

@@ -16,7 +16,7 @@ def nothing():
     return None
 
 
-@pytest.mark.parametrize(("backend", "pairs"), [(BACKENDS[0], 8), (BACKENDS[1], 2)])
+@pytest.mark.parametrize(("backend", "pairs"), [(BACKENDS[0], 8), (BACKENDS[1], 1)])
 def test_an_application_runs_at_both_depths(tmp_path, backend, pairs):
     write_application(tmp_path / "new")
     (results,) = run_application(
