@@ -28,7 +28,8 @@ from qnodeos.api.host import ArrayResult
 from qnodeos.api.netqasm import Flavour
 from qnodeos.qdevice.capabilities import Capabilities
 from qnodeos.qdevice.instructions import Opcode
-from qnodeos.qnpu.kernel import Kernel, KernelConfig
+from qnodeos.qnpu.kernel import Kernel
+from qnodeos.qnpu.kernel_config import KernelConfig
 from qnodeos.trace.recorder import TraceRecorder
 
 PASSES: Final = 12_000

@@ -30,7 +30,8 @@ from qnodeos.api.peer import Accept, Offer
 from qnodeos.limits import Limits
 from qnodeos.qdevice import outcomes
 from qnodeos.qdevice.instructions import Opcode
-from qnodeos.qnpu.kernel import Kernel, KernelConfig
+from qnodeos.qnpu.kernel import Kernel
+from qnodeos.qnpu.kernel_config import KernelConfig
 from qnodeos.qnpu.schedule import NetworkSchedule
 from qnodeos.qnpu.scheduler import POLICIES
 from qnodeos.trace.recorder import TraceRecorder

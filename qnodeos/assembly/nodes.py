@@ -18,7 +18,8 @@ from qnodeos.cnpu.message_board import MessageBoard
 from qnodeos.cnpu.virtual import VirtualCnpu
 from qnodeos.limits import Limits
 from qnodeos.qdevice.protocols import QDriver, SimulatedQDevice
-from qnodeos.qnpu.kernel import Kernel, KernelConfig
+from qnodeos.qnpu.kernel import Kernel
+from qnodeos.qnpu.kernel_config import KernelConfig
 from qnodeos.qnpu.scheduler import POLICIES
 from qnodeos.trace.recorder import TraceRecorder
 from sim.clock import VirtualClock

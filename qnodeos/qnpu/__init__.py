@@ -8,6 +8,7 @@ tests and the fault injection all drive the same `kernel.Kernel`.
     isa, decoder         NetQASM bytes -> instructions
     compiler, classical, quantum, execution
                          instructions -> closures, and running them
+    programs, replies    what hosts ask for their programs, and what they are answered
     process, process_manager, scheduler
                          processes and their states, whose they are, who runs next
     processor, blocks, qubit_queue
@@ -19,6 +20,8 @@ tests and the fault injection all drive the same `kernel.Kernel`.
                          agreement with a neighbour on requests and pairs
     network_process, schedule, time_bins, attempt_basis, measured_half
                          the kernel process that makes entanglement in its time bins
+    handover, device_jobs
+                         its pairs on their way to programs or the network layer; other work it does
     relocation, holders  making room for entanglement; programs that keep qubits for too long
     network_layer, routes
                          pairs between nodes that are no neighbours
@@ -26,6 +29,6 @@ tests and the fault injection all drive the same `kernel.Kernel`.
                          the requests for these: states, opening, swapping, sharing qubits, ends
     segment_requests, far_sockets
                          their pairs with neighbours, and news from ER sockets far away
-    kernel, services, status
+    kernel, kernel_config, services, status
                          all of it behind one front
 """

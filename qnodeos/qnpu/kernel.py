@@ -14,10 +14,7 @@ Everything that happens is recorded in the trace under the names of the real sys
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Protocol
 
-from qnodeos.api.netqasm import Flavour
 from qnodeos.api.peer import Announce, NetworkLayerMessage, PeerMessage
 from qnodeos.errors import ConfigurationError, LimitError, QNodeOSError
 from qnodeos.limits import Limits
@@ -26,8 +23,10 @@ from qnodeos.qdevice.outcomes import BellState, Outcome
 from qnodeos.qdevice.protocols import QDriver
 from qnodeos.qnpu.circuit_table import Surroundings
 from qnodeos.qnpu.device_jobs import Job
-from qnodeos.qnpu.entanglement import EntanglementManager, Pair, UserRequest
+from qnodeos.qnpu.entanglement import EntanglementManager
+from qnodeos.qnpu.er_sockets import Pair, UserRequest
 from qnodeos.qnpu.holders import Holders
+from qnodeos.qnpu.kernel_config import KernelConfig, Trace
 from qnodeos.qnpu.link_layer import LinkLayer
 from qnodeos.qnpu.network_layer import NetworkLayer
 from qnodeos.qnpu.network_process import NETWORK_PRIORITY, NetworkProcess
@@ -43,37 +42,6 @@ from qnodeos.qnpu.scheduler import PriorityFcfs, Scheduler, SchedulingPolicy
 from qnodeos.qnpu.services import Services
 from qnodeos.qnpu.status import KernelStatistics, ProcessInfo, list_processes
 from qnodeos.trace.events import Event
-
-
-class Trace(Protocol):
-    """Where events go."""
-
-    def record(self, time: int, event: int, process: int = 0, detail: int = 0) -> None:
-        """Keep one event."""
-        ...
-
-
-@dataclass(frozen=True)
-class KernelConfig:
-    """What distinguishes one node's kernel from another's.
-
-    Attributes:
-        node_id: number of this node.
-        flavour: NetQASM flavour its device speaks.
-        peers: node ids of its neighbours, and the device's link to each.
-        dispatch_ticks: ticks between choosing a user process and its first instruction.
-            Zero unless a slower QNPU is to be modelled.
-        limits: all bounds.
-        link_fidelity: estimate of the fidelity of pairs with a neighbour, from 0 to 1, where
-            there is one. A request for more is refused.
-    """
-
-    node_id: int
-    flavour: Flavour
-    peers: Mapping[int, int]
-    dispatch_ticks: int = 0
-    limits: Limits = Limits()
-    link_fidelity: Mapping[int, float] = field(default_factory=dict)
 
 
 class Kernel:

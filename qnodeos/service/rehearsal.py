@@ -25,7 +25,8 @@ from qnodeos.qdevice.instructions import PhysicalInstruction
 from qnodeos.qdevice.outcomes import BellState, Outcome
 from qnodeos.qdevice.protocols import QDriver
 from qnodeos.qnpu.isa import CORE, FLAVOURS
-from qnodeos.qnpu.kernel import Kernel, KernelConfig
+from qnodeos.qnpu.kernel import Kernel
+from qnodeos.qnpu.kernel_config import KernelConfig
 from qnodeos.qnpu.schedule import NetworkSchedule
 from qnodeos.trace import TraceRecorder
 

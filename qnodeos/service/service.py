@@ -31,7 +31,8 @@ from qnodeos.engine.interface import EngineEvent, SkippedSlots, TickEngine
 from qnodeos.errors import ChannelError, ConfigurationError, DeviceFailureError
 from qnodeos.qdevice.capabilities import Capabilities
 from qnodeos.qdevice.protocols import QDriver
-from qnodeos.qnpu.kernel import Kernel, KernelConfig
+from qnodeos.qnpu.kernel import Kernel
+from qnodeos.qnpu.kernel_config import KernelConfig
 from qnodeos.qnpu.scheduler import POLICIES
 from qnodeos.service.events import EventStream
 from qnodeos.service.listeners import Listener

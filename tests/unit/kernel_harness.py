@@ -14,7 +14,8 @@ from qnodeos.api.peer import PeerMessage
 from qnodeos.limits import Limits
 from qnodeos.qdevice.capabilities import Capabilities
 from qnodeos.qnpu.execution import WAIT
-from qnodeos.qnpu.kernel import Kernel, KernelConfig
+from qnodeos.qnpu.kernel import Kernel
+from qnodeos.qnpu.kernel_config import KernelConfig
 from qnodeos.qnpu.process import NETWORK_PID, ProcessState
 from qnodeos.qnpu.schedule import NetworkSchedule
 from qnodeos.qnpu.scheduler import PriorityFcfs, SchedulingPolicy
