@@ -15,7 +15,7 @@ from qnodeos.qnpu.attempts import Attempts
 from qnodeos.qnpu.circuit_table import CircuitTable, Surroundings
 from qnodeos.qnpu.circuits import Circuit, CircuitEvent, CircuitState, Half
 from qnodeos.qnpu.device_jobs import Job
-from qnodeos.qnpu.entanglement import INT32_MAX
+from qnodeos.qnpu.isa import INT32_MAX
 from qnodeos.qnpu.measured_half import Basis, Measured, creator_basis, pair_of, receiver_basis
 
 _S, _E = CircuitState, CircuitEvent

@@ -23,7 +23,8 @@ from qnodeos.qdevice.instructions import Opcode
 from qnodeos.qdevice.protocols import QDriver
 from qnodeos.qnpu.circuits import Circuit, CircuitState
 from qnodeos.qnpu.device_jobs import Job
-from qnodeos.qnpu.entanglement import INT32_MAX, EntanglementManager
+from qnodeos.qnpu.entanglement import EntanglementManager
+from qnodeos.qnpu.isa import INT32_MAX
 from qnodeos.qnpu.link_layer import LinkLayer
 from qnodeos.qnpu.process import UserProcess
 from qnodeos.qnpu.qmmu import QMMU

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import replace
-from typing import Final
 
 from qnodeos.api.peer import EntanglementType
 from qnodeos.errors import (
@@ -25,11 +24,10 @@ from qnodeos.errors import (
 from qnodeos.limits import Limits
 from qnodeos.qdevice.outcomes import BellState
 from qnodeos.qnpu.er_sockets import ErSocket, Pair, Promise, UserRequest
+from qnodeos.qnpu.isa import INT32_MAX
 from qnodeos.qnpu.process import UserProcess
 from qnodeos.qnpu.qmmu import QMMU
 from qnodeos.qnpu.requests import RESULTS_PER_PAIR, PairResult, as_phi_plus
-
-INT32_MAX: Final = 2**31 - 1
 
 
 class Deliveries:

@@ -22,8 +22,9 @@ from qnodeos.errors import (
     UnreachableFidelityError,
 )
 from qnodeos.limits import Limits
-from qnodeos.qnpu.deliveries import INT32_MAX, Deliveries, check_fit
-from qnodeos.qnpu.er_sockets import ErSocket, Pair, Promise, UserRequest
+from qnodeos.qnpu.deliveries import Deliveries, check_fit
+from qnodeos.qnpu.er_sockets import ErSocket, Pair, UserRequest
+from qnodeos.qnpu.isa import INT32_MAX
 from qnodeos.qnpu.process import UserProcess
 from qnodeos.qnpu.qmmu import QMMU
 from qnodeos.qnpu.requests import RESULTS_PER_PAIR, CreateArguments
@@ -32,16 +33,17 @@ from qnodeos.qnpu.routes import Route
 _NO_WISH_PERCENT: Final = 100
 """min_fidelity of an ER socket that says nothing: netqasm 2.3.0 opens every socket with it."""
 
-__all__ = ["INT32_MAX", "EntanglementManager", "ErSocket", "Pair", "Promise", "UserRequest"]
-
 
 class EntanglementManager(Deliveries):
     """Sockets, requests and delivery; pure bookkeeping.
 
     Args:
+        qmmu, limits, tick_ns, delivered: see `Deliveries`.
         peers: node ids that can be named, and the device's link to each.
-        delivered: called after a pair was handed to a process.
         link_fidelity: estimate, from 0 to 1, of the pairs with neighbours, where known.
+
+    Attributes:
+        routes: how to reach nodes that are no neighbours.
     """
 
     def __init__(
@@ -60,7 +62,6 @@ class EntanglementManager(Deliveries):
         self._next_create_id = 0
         self._link_fidelity = link_fidelity or {}
         self.routes: Mapping[int, Route] = {}
-        """How to reach nodes that are no neighbours."""
 
     # --- sockets ----------------------------------------------------------------------
 

@@ -10,7 +10,8 @@ from qnodeos.errors import CallerError, DeviceFailureError, QNodeOSError
 from qnodeos.qdevice.instructions import Axis
 from qnodeos.qdevice.outcomes import BellState
 from qnodeos.qnpu.attempt_basis import AttemptBasis
-from qnodeos.qnpu.entanglement import EntanglementManager, ErSocket, Pair
+from qnodeos.qnpu.entanglement import EntanglementManager
+from qnodeos.qnpu.er_sockets import ErSocket, Pair
 from qnodeos.qnpu.link_layer import LinkLayer
 from qnodeos.qnpu.link_queue import LinkRequest
 from qnodeos.qnpu.process import UserProcess

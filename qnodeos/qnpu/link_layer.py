@@ -49,7 +49,8 @@ from qnodeos.errors import (
     QNodeOSError,
 )
 from qnodeos.qdevice.outcomes import BellState
-from qnodeos.qnpu.entanglement import INT32_MAX, ErSocket, UserRequest
+from qnodeos.qnpu.er_sockets import ErSocket, UserRequest
+from qnodeos.qnpu.isa import INT32_MAX
 from qnodeos.qnpu.link_queue import Link, LinkRequest
 from qnodeos.qnpu.link_terms import are_valid, terms_of
 from qnodeos.qnpu.process import ProcessState

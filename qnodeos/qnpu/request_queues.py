@@ -11,7 +11,7 @@ from typing import Final
 
 from qnodeos.errors import EntanglementTimeoutError, QNodeOSError
 from qnodeos.limits import Limits
-from qnodeos.qnpu.deliveries import INT32_MAX
+from qnodeos.qnpu.isa import INT32_MAX
 from qnodeos.qnpu.link_queue import Link, LinkRequest
 from qnodeos.qnpu.process import UserProcess
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from qnodeos.limits import Limits
-from qnodeos.qnpu.entanglement import EntanglementManager, UserRequest
+from qnodeos.qnpu.entanglement import EntanglementManager
+from qnodeos.qnpu.er_sockets import UserRequest
 from qnodeos.qnpu.process import UserProcess
 from qnodeos.qnpu.qmmu import QMMU
 from qnodeos.qnpu.requests import parse_create_arguments

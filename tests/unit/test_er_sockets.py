@@ -14,7 +14,8 @@ from qnodeos.limits import Limits
 from qnodeos.qdevice.capabilities import Capabilities
 from qnodeos.qdevice.instructions import Opcode
 from qnodeos.qdevice.outcomes import BellState
-from qnodeos.qnpu.entanglement import EntanglementManager, ErSocket, Pair
+from qnodeos.qnpu.entanglement import EntanglementManager
+from qnodeos.qnpu.er_sockets import ErSocket, Pair
 from qnodeos.qnpu.process import UserProcess
 from qnodeos.qnpu.qmmu import QMMU
 

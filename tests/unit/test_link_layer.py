@@ -23,7 +23,8 @@ from qnodeos.api.peer import (
 from qnodeos.errors import EntanglementTimeoutError, PeerProtocolError
 from qnodeos.limits import Limits
 from qnodeos.qdevice.outcomes import BellState
-from qnodeos.qnpu.entanglement import EntanglementManager, ErSocket, UserRequest
+from qnodeos.qnpu.entanglement import EntanglementManager
+from qnodeos.qnpu.er_sockets import ErSocket, UserRequest
 from qnodeos.qnpu.link_layer import LinkLayer
 from qnodeos.qnpu.link_queue import LinkRequest
 from qnodeos.qnpu.process import UserProcess
