@@ -25,6 +25,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final, NoReturn
 
+from drivers.angles import MAX_EXPONENT
 from qnodeos.errors import UnsupportedInstructionError
 from qnodeos.qdevice import instructions
 from qnodeos.qdevice.capabilities import Capabilities
@@ -40,9 +41,6 @@ ION_CAPABILITIES: Final = Capabilities(
     links=0,
 )
 """One ion, no neighbour, a frame every 20 us (Delle Donne et al.)."""
-
-MAX_EXPONENT: Final = 255
-"""Largest exponent of a rotation angle: NetQASM stores it in one byte."""
 
 Pulse = tuple[Axis, int]
 """Rotation axis (X or Y) and angle in units of pi/16."""

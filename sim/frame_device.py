@@ -8,11 +8,15 @@ from typing import Final
 
 from qnodeos.qdevice.capabilities import Capabilities
 from qnodeos.qdevice.endpoint import FrameSlave
-from qnodeos.qdevice.instructions import PhysicalInstruction
+from qnodeos.qdevice.instructions import Opcode, PhysicalInstruction
 from qnodeos.qdevice.outcomes import BellState, Outcome
 from sim.link import Batch, LinkEnd
 from sim.pauli import Qubit
 
+LOCAL: Final = frozenset({Opcode.INI, Opcode.SQG, Opcode.MSR})
+"""What every device can do."""
+ENTANGLING: Final = frozenset({Opcode.ENT, Opcode.ENM, Opcode.PMG})
+"""What a device with links can do besides."""
 MAX_PMG_ROTATIONS: Final = 8
 """Bound on the rotations a chain of PMG may store for a qubit."""
 

@@ -26,10 +26,10 @@ from typing import Final
 import numpy as np
 
 from qnodeos.qdevice.capabilities import Capabilities
-from qnodeos.qdevice.instructions import Opcode, PhysicalInstruction
+from qnodeos.qdevice.instructions import PhysicalInstruction
 from qnodeos.qdevice.outcomes import Outcome
 from sequences.ion import OPERATION_OF_INSTRUCTION, IonOperation
-from sim.frame_device import FrameDevice
+from sim.frame_device import LOCAL, FrameDevice
 from sim.ion.physics import TURNS, Bloch, IonPhysics
 from sim.ion_timing import IonTiming
 from sim.pauli import Complex
@@ -57,7 +57,7 @@ class BehaviouralIonDevice(FrameDevice):
             name="trapped ion (simulated, behavioural)",
             communication_qubits=(ION,),
             memory_qubits=(),
-            instructions=frozenset({Opcode.INI, Opcode.SQG, Opcode.MSR}),
+            instructions=LOCAL,
             tick_ns=timing.tick_ns,
             links=0,
         )

@@ -30,7 +30,7 @@ from qnodeos.qdevice.capabilities import Capabilities
 from qnodeos.qdevice.instructions import ANGLE_STEPS, Axis, Opcode, PhysicalInstruction
 from qnodeos.qdevice.outcomes import OUTCOME_OF_HERALD, BellState, Outcome
 from sim.charge import ChargeCheck, ChargeState
-from sim.frame_device import MAX_PMG_ROTATIONS, LinkedDevice
+from sim.frame_device import ENTANGLING, LOCAL, MAX_PMG_ROTATIONS, LinkedDevice
 from sim.link import EntanglementLink
 from sim.noise import NVNoise
 from sim.nv_timing import NVTiming
@@ -39,8 +39,6 @@ from sim.pauli import Complex, PauliState, Qubit, Readout, dephasing, noisy_rota
 ELECTRON: Final = 0
 """Physical address of the electron spin, the only qubit."""
 _XY_ARGUMENTS: Final = 2 * ANGLE_STEPS
-_LOCAL: Final = frozenset({Opcode.INI, Opcode.SQG, Opcode.MSR})
-_ENTANGLING: Final = frozenset({Opcode.ENT, Opcode.ENM, Opcode.PMG})
 
 
 class BehaviouralNVDevice(LinkedDevice):
@@ -74,7 +72,7 @@ class BehaviouralNVDevice(LinkedDevice):
             name="NV centre, electron spin (simulated, behavioural)",
             communication_qubits=(ELECTRON,),
             memory_qubits=(),
-            instructions=_LOCAL if link is None else _LOCAL | _ENTANGLING,
+            instructions=LOCAL if link is None else LOCAL | ENTANGLING,
             tick_ns=timing.tick_ns,
             links=0 if link is None else 1,
         )

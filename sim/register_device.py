@@ -35,7 +35,7 @@ from qnodeos.qdevice.instructions import ANGLE_STEPS, Axis, Opcode, PhysicalInst
 from qnodeos.qdevice.outcomes import OUTCOME_OF_HERALD, BellState, Outcome
 from sim import register
 from sim.charge import ChargeCheck
-from sim.frame_device import MAX_PMG_ROTATIONS, LinkedDevice
+from sim.frame_device import ENTANGLING, LOCAL, MAX_PMG_ROTATIONS, LinkedDevice
 from sim.link import EntanglementLink
 from sim.pauli import Complex, PauliState, Qubit, Readout
 from sim.register import Held, Register
@@ -43,9 +43,7 @@ from sim.register_physics import RegisterPhysics
 
 _ROTATIONS: Final = len(Axis) * ANGLE_STEPS
 _ROTATIONS_ABOUT_XY: Final = 2 * ANGLE_STEPS
-_LOCAL: Final = frozenset({Opcode.INI, Opcode.SQG, Opcode.MSR})
 _PAIR: Final = frozenset({Opcode.TQG, Opcode.MOV, Opcode.SWP, Opcode.ESW})
-_ENTANGLING: Final = frozenset({Opcode.ENT, Opcode.ENM, Opcode.PMG})
 
 
 class RegisterDevice(LinkedDevice):
@@ -82,9 +80,9 @@ class RegisterDevice(LinkedDevice):
             name=f"{kind} (simulated, behavioural)",
             communication_qubits=communication,
             memory_qubits=tuple(range(len(communication), physics.qubits)),
-            instructions=_LOCAL
+            instructions=LOCAL
             | (_PAIR if physics.qubits > 1 else frozenset())
-            | (_ENTANGLING if links else frozenset()),
+            | (ENTANGLING if links else frozenset()),
             tick_ns=physics.tick_ns,
             links=len(links),
             angle_halvings=physics.angle_halvings,

@@ -10,11 +10,12 @@ from qnodeos.assembly.common import TRACE_CAPACITY
 from qnodeos.assembly.description import NetworkDescription
 from qnodeos.assembly.nodes import NodeBuilder, NodeHandles
 from qnodeos.assembly.platforms import PLATFORMS
-from qnodeos.assembly.registers import LinkName, build_registers
+from qnodeos.assembly.registers import build_registers
 from qnodeos.cnpu.latency import LatencyProfile
 from qnodeos.errors import ConfigurationError
 from qnodeos.limits import Limits
 from qnodeos.qnpu.routes import Route
+from qnodeos.service.schedule_plan import LinkName
 from sim.link import EntanglementLink
 from sim.network import PeerNetwork, VirtualNetwork
 

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from random import Random
 
 from qnodeos.assembly.description import DeviceNetwork
+from qnodeos.service.schedule_plan import LinkName
 from sim.link import EntanglementLink
 from sim.register_device import RegisterDevice
-
-LinkName = tuple[str, str]
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ import typer
 
 if TYPE_CHECKING:
     from qnodeos.assembly import TwoDevices
-    from qnodeos.assembly.registers import LinkName
     from qnodeos.cli.lab_file import LabFile
     from qnodeos.engine.channel import DevicePort
     from qnodeos.service.realtime import PreparedProcess
+    from qnodeos.service.schedule_plan import LinkName
     from sim.link import EntanglementLink
     from sim.realtime.laboratory import RealTimeDevice, RealTimeLaboratory
     from sim.realtime.statistics import NodeStatistics
