@@ -10,6 +10,7 @@ subroutines and of the network; the traces of `qnodeos` have these.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -33,28 +34,19 @@ class RunLogs:
     """The log files of one run. Close it, or use it as a context manager.
 
     Args:
-        directory: where the directory of the run is made; None keeps nothing.
+        directory: of this run (`run_directory`); None keeps nothing.
         rounds: how many there will be.
         application: directory of the application, for NetQASM's configuration.
-
-    Attributes:
-        directory: of this run; None if nothing is kept.
-
-    Raises:
-        ConfigurationError: nothing can be written there.
     """
 
     def __init__(self, directory: Path | None, rounds: int, application: Path | None) -> None:
-        self._rounds = rounds
+        self.directory = directory
+        self.rounds = rounds
         self._application = application
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
-        self.directory: Path | None = None
         if directory is None:
             # Programs may want to write their logs all the same.
             self._scratch = tempfile.TemporaryDirectory(prefix="qnodeos-run-")
-            return
-        check_directory(directory, "log directory")
-        self.directory = _timed(directory)
 
     def __enter__(self) -> Self:
         return self
@@ -72,7 +64,7 @@ class RunLogs:
     def config(self, number: int) -> LogConfig:
         """NetQASM's configuration for the programs of a round."""
         place = self._place(number)
-        if self._rounds > 1 and self.directory is not None:
+        if self.rounds > 1 and self.directory is not None:
             place.mkdir()
         reset_struct_loggers()
         return LogConfig(
@@ -134,15 +126,36 @@ class RunLogs:
         with reporting(path, MAKE_ROOM):
             dump_yaml(settled([dict(result) for result in results]), str(path))
 
+    def drop_after(self, number: int) -> None:
+        """Remove the logs of rounds that do not count, because an earlier one failed.
+
+        Args:
+            number: of the round that failed.
+        """
+        if self.directory is not None and self.rounds > 1:
+            for place in self.directory.iterdir():
+                if place.name.isdecimal() and int(place.name) > number:
+                    shutil.rmtree(place, ignore_errors=True)
+
     def _place(self, number: int) -> Path:
         if self.directory is None:
             assert self._scratch is not None
             return Path(self._scratch.name)
-        return self.directory if self._rounds == 1 else self.directory / str(number)
+        return self.directory if self.rounds == 1 else self.directory / str(number)
 
 
-def _timed(directory: Path) -> Path:
-    """A new directory named after the time; a number tells those of one second apart."""
+def run_directory(directory: Path | None) -> Path | None:
+    """Make the directory of a run, named after the time; a number tells those of one second apart.
+
+    Args:
+        directory: where; None for nowhere.
+
+    Raises:
+        ConfigurationError: nothing can be written there.
+    """
+    if directory is None:
+        return None
+    check_directory(directory, "log directory")
     name = f"{datetime.now():%Y%m%d-%H%M%S}"
     for number in count(1):
         place = directory / (name if number == 1 else f"{name}-{number}")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
@@ -16,7 +16,7 @@ from netqasm.sdk.config import LogConfig
 
 from qnodeos.applications import names
 from qnodeos.applications.application import CONFIG_PARAMETER, Application
-from qnodeos.applications.logs import RunLogs
+from qnodeos.applications.logs import RunLogs, run_directory
 from qnodeos.applications.messages import Messages
 from qnodeos.applications.networks import check_nodes, default_network, read_network
 from qnodeos.applications.output import Echo, ProgramOutput, capturing, current_output
@@ -141,9 +141,62 @@ def simulate(
     """
     if rounds < 1:
         raise ValueError(f"an application runs at least once, not {rounds} times")
-    return _Simulator(application.with_inputs(inputs or {}), SimulationOptions(**options)).run(
-        rounds, on_round
-    )
+    simulator = _Simulator(application.with_inputs(inputs or {}), SimulationOptions(**options))
+    done: list[Round] = []
+
+    def keep(one: Round) -> None:
+        done.append(one)
+        on_round(one)
+
+    directory = run_directory(simulator.options.log_dir)
+    with RunLogs(directory, rounds, application.directory) as logs:
+        try:
+            simulator.run(range(rounds), logs, keep)
+        finally:
+            logs.run_done([each.results for each in done])
+    return done
+
+
+def check_simulation(application: Application, **options: Any) -> None:
+    """See that an application could be simulated, as far as that can be seen before.
+
+    Args:
+        application: what would run.
+        options: fields of `SimulationOptions`.
+
+    Raises:
+        ConfigurationError: it cannot start: no node for a role, or wrong inputs.
+    """
+    _Simulator(application, SimulationOptions(**options))
+
+
+def simulate_round(
+    application: Application,
+    number: int,
+    rounds: int,
+    *,
+    directory: Path | None = None,
+    **options: Any,
+) -> Round:
+    """Run one of the rounds that `simulate` runs; it does not depend on the others.
+
+    Args:
+        application: what to run.
+        number: of the round, from 0. After the last the post function is called.
+        rounds: how many there are.
+        directory: of the logs of all rounds (`logs.run_directory`); None for no log files.
+        options: fields of `SimulationOptions`; its `log_dir` is not used.
+
+    Raises:
+        ConfigurationError: as for `simulate`.
+        ResultsNotWrittenError: logs cannot be written.
+        Exception: what the post function raised.
+    """
+    simulator = _Simulator(application, SimulationOptions(**options))
+    done: list[Round] = []
+    with RunLogs(directory, rounds, application.directory) as logs:
+        simulator.run(range(number, number + 1), logs, done.append)
+    return done[0]
 
 
 def run_application(
@@ -176,7 +229,7 @@ class _Simulator:
 
     def __init__(self, application: Application, options: SimulationOptions) -> None:
         self._application = application
-        self._options = options
+        self.options = options
         self._profile: LatencyProfile = load_profile(options.profile)
         if options.backend is not None:
             require_known("backend", options.backend, BACKENDS)
@@ -188,42 +241,32 @@ class _Simulator:
     def _choose_network(self) -> NetworkDescription:
         application = self._application
         source = str(application.directory or application.name)
-        network = self._options.network
+        network = self.options.network
         if network is None and application.network is not None:
             network = read_network(application.network)
             source = str(application.network)
         if network is None:
-            return default_network(application.nodes, self._options.device)
+            return default_network(application.nodes, self.options.device)
         check_nodes(application.allocation, network.nodes, source)
         return network
 
-    def run(self, rounds: int, on_round: Callable[[Round], None]) -> list[Round]:
-        application, options = self._application, self._options
-        done: list[Round] = []
-        with ExitStack() as stack:
-            stack.enter_context(names.simulated())
-            stack.enter_context(application.active())
-            stack.enter_context(capturing())
-            logs = stack.enter_context(RunLogs(options.log_dir, rounds, application.directory))
-            try:
-                for number in range(rounds):
-                    with self._system(number) as system:
-                        done.append(self._run_round(system, number, logs))
-                        on_round(done[-1])
-                        if done[-1].problem is not None:
-                            break
-                        if number == rounds - 1:
-                            self._finish(system)
-            finally:
-                logs.run_done([each.results for each in done])
-        return done
+    def run(self, numbers: Iterable[int], logs: RunLogs, on_round: Callable[[Round], None]) -> None:
+        with names.simulated(), self._application.active(), capturing():
+            for number in numbers:
+                with self._system(number) as system:
+                    done = self._run_round(system, number, logs)
+                    on_round(done)
+                    if done.problem is not None:
+                        return
+                    if number == logs.rounds - 1:
+                        self._finish(system)
 
     def _system(self, number: int) -> NetworkSystem | TwoNodes:
-        seed = f"{self._options.seed}/{number}"
-        capacity = _WRITTEN_TRACE_CAPACITY if self._options.trace_formats else _TRACE_CAPACITY
+        seed = f"{self.options.seed}/{number}"
+        capacity = _WRITTEN_TRACE_CAPACITY if self.options.trace_formats else _TRACE_CAPACITY
         system: NetworkSystem | TwoNodes
-        if self._options.backend is not None:
-            system = TwoNodes(self._profile, seed, self._options.backend, capacity)
+        if self.options.backend is not None:
+            system = TwoNodes(self._profile, seed, self.options.backend, capacity)
         else:
             system = build_network(self._network, self._profile, seed, trace_capacity=capacity)
         node_ids = {name: number for number, name in enumerate(system.nodes)}
@@ -234,22 +277,22 @@ class _Simulator:
 
     def _run_round(self, system: NetworkSystem | TwoNodes, number: int, logs: RunLogs) -> Round:
         application, network = self._application, system.network
-        outputs = {role: ProgramOutput(role, self._options.echo) for role in application.programs}
+        outputs = {role: ProgramOutput(role, self.options.echo) for role in application.programs}
         log_config = logs.config(number)
         specs = [self._spec(role, output, log_config) for role, output in outputs.items()]
-        messages = Messages(application.programs, keeps_log=self._options.log_dir is not None)
+        messages = Messages(application.programs, keeps_log=logs.directory is not None)
         for handles in system.nodes.values():
             handles.cnpu.board.on_message = messages.note
-        token = external.simulation.set(_Observer(system, self._options.on_close))
+        token = external.simulation.set(_Observer(system, self.options.on_close))
         try:
-            with seeded(f"{self._options.seed}/{number}/programs"):
-                outcome = network.attempt(specs, limits=self._options.limits)
+            with seeded(f"{self.options.seed}/{number}/programs"):
+                outcome = network.attempt(specs, limits=self.options.limits)
         finally:
             external.simulation.reset(token)
         written = {role: output.text for role, output in outputs.items()}
         logs.round_done(number, written, messages)
-        if self._options.trace_formats:
-            logs.traces_done(number, self._traces(system), self._options.trace_formats)
+        if self.options.trace_formats:
+            logs.traces_done(number, self._traces(system), self.options.trace_formats)
         programs = {program.name: program for program in outcome.programs}
         return Round(
             number,
@@ -279,7 +322,7 @@ class _Simulator:
         given = application.inputs[role]
         inputs = dict(given)
         node = application.allocation[role]
-        if self._options.use_app_config and takes(entry, CONFIG_PARAMETER):
+        if self.options.use_app_config and takes(entry, CONFIG_PARAMETER):
             inputs.setdefault(
                 CONFIG_PARAMETER, AppConfig(role, node, entry, log_config, dict(given))
             )
@@ -298,7 +341,7 @@ class _Simulator:
         return ProgramSpec(node, role, program, inputs)
 
     def _finish(self, system: NetworkSystem | TwoNodes) -> None:
-        post_function = self._options.post_function or self._application.post_function
+        post_function = self.options.post_function or self._application.post_function
         if post_function is not None:
             assert isinstance(system, NetworkSystem)  # see `on_two_nodes`
             post_function(Backend(system))

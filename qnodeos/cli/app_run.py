@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -15,14 +15,16 @@ from typing import Any, Final
 import typer
 from rich.console import Console
 
-from qnodeos.applications import RunLimits, load_application, names, read_network, simulate
+from qnodeos.applications import RunLimits, load_application, names, read_network
+from qnodeos.applications.logs import run_directory as make_run_directory
 from qnodeos.applications.modules import ApplicationModules
 from qnodeos.applications.scripts import script_options, simulate_application
-from qnodeos.applications.simulation import Round
+from qnodeos.applications.simulation import Round, check_simulation
+from qnodeos.cli.app_rounds import RoundReport, RoundWork, choose_workers, run_rounds
 from qnodeos.cli.run_inputs import role_inputs
 from qnodeos.cli.run_support import check_destinations, progress_bar, write_json
 from qnodeos.cnpu.results import plain
-from qnodeos.errors import ConfigurationError, StalledProgramsError
+from qnodeos.errors import ConfigurationError
 
 _SHOWN_RESULTS: Final = 8
 _SHOWN_CHARACTERS: Final = 200
@@ -44,6 +46,7 @@ class Simulated:
         out: directory for everything.
         json: file for the results.
         trace_formats: of the traces in `out`; none if empty.
+        workers: processes; 0 chooses.
         done: the rounds that have ended.
     """
 
@@ -58,7 +61,8 @@ class Simulated:
     out: Path | None
     json: Path | None
     trace_formats: tuple[str, ...] = ()
-    done: list[Round] = field(default_factory=list)
+    workers: int = 0
+    done: list[RoundReport] = field(default_factory=list)
 
     def options(self) -> dict[str, Any]:
         """Options of `simulate`."""
@@ -91,23 +95,22 @@ def run_directory(directory: Path, given: dict[str, Any], how: Simulated) -> Non
     check_destinations(how.json, how.out)
     application = load_application(directory)
     application = application.with_inputs(role_inputs(application, given))
-    many = how.rounds > 1
-    with _reporting(application.name, how, directory), _progress(how.rounds) as on_progress:
-
-        def on_round(one: Round) -> None:
+    options = how.options() | {"device": how.device, "backend": how.backend}
+    check_simulation(application, **options)
+    workers = choose_workers(how.workers, how.rounds, application)
+    if application.network is not None and how.network is None and how.backend is None:
+        options["network"] = read_network(application.network)  # once, and not in every round
+    if how.rounds == 1:
+        options["echo"] = lambda role, line: typer.echo(f"{role}| {line}")
+    logs = make_run_directory(how.out)
+    work = RoundWork(directory, application.inputs, how.rounds, logs, options)
+    with (
+        _reporting(application.name, how, directory),
+        _progress(how.rounds) as on_progress,
+        closing(run_rounds(work, application, workers, on_progress)) as rounds,
+    ):
+        for one in rounds:
             how.done.append(one)
-            on_progress(len(how.done))
-
-        simulate(
-            application,
-            rounds=how.rounds,
-            device=how.device,
-            backend=how.backend,
-            log_dir=how.out,
-            echo=None if many else lambda role, line: typer.echo(f"{role}| {line}"),
-            on_round=on_round,
-            **how.options(),
-        )
 
 
 def run_script(script: Path, how: Simulated) -> None:
@@ -125,9 +128,13 @@ def run_script(script: Path, how: Simulated) -> None:
     if not script.is_file():
         raise ConfigurationError("there is no such file", file=str(script))
     check_destinations(how.json, how.out)
+
+    def on_round(one: Round) -> None:
+        how.done.append(RoundReport.of(one))
+
     options: dict[str, Any] = how.options() | {
         "echo": lambda _, line: typer.echo(line),
-        "on_round": how.done.append,
+        "on_round": on_round,
     }
     if how.out is not None:
         options["log_dir"] = how.out
@@ -177,12 +184,12 @@ def _reporting(name: str, how: Simulated, directory: Path | None = None) -> Iter
         return
     _show(how.done)
     for one in failed:
-        _complain(one, directory)
+        _complain(one)
     if failed:
         raise typer.Exit(1)
 
 
-def _show(done: list[Round]) -> None:
+def _show(done: list[RoundReport]) -> None:
     """What each program returned; how often, if there were several rounds."""
     for key in dict.fromkeys(key for one in done for key in one.results):
         role = key.removeprefix("app_")
@@ -199,22 +206,11 @@ def _show(done: list[Round]) -> None:
     typer.echo(f"{rounds} in {total_ms:g} ms of virtual time (simulated)")
 
 
-def _complain(one: Round, directory: Path) -> None:
+def _complain(one: RoundReport) -> None:
     typer.echo(f"qnodeos: round {one.number}: {one.problem}", err=True)
     for role, error in one.errors.items():
-        if isinstance(error, StalledProgramsError):
-            continue  # all of them say what the round's problem says
-        text = f"{type(error).__name__}: {error}{_place(error, directory)}"
-        typer.echo(f"  {role}: {text}", err=True)
-
-
-def _place(error: Exception, directory: Path) -> str:
-    """The line of the application that an error comes from, if one of its own is there."""
-    inside = directory.resolve()
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if Path(frame.filename).resolve().is_relative_to(inside):
-            return f" ({frame.filename}, line {frame.lineno})"
-    return ""
+        if not error.is_stalled:
+            typer.echo(f"  {role}: {error.kind}: {error.text}{error.place}", err=True)
 
 
 def _write(name: str, how: Simulated, *, complete: bool) -> None:
@@ -231,7 +227,7 @@ def _write(name: str, how: Simulated, *, complete: bool) -> None:
                 "number": one.number,
                 "results": plain(one.results),
                 "errors": {
-                    role: {"kind": type(error).__name__, "text": str(error)}
+                    role: {"kind": error.kind, "text": error.text}
                     for role, error in one.errors.items()
                 },
                 "duration_ns": one.duration_ns,

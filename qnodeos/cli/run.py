@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from qnodeos.cli.experiment import Backend, Profile, ProfileOption, Seed
+from qnodeos.cli.experiment import MAX_WORKERS, Backend, Profile, ProfileOption, Seed
 from qnodeos.cli.run_inputs import application_tasks, build_tasks, load_on_node, read_inputs
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ _MAX_TRACE_EVENTS: Final = 1 << 24
 MAX_ROUNDS: Final = 100_000
 
 _SIMULATION: Final = frozenset(
-    ["network", "device", "backend", "profile", "seed", "rounds", "max_steps", "trace"]
+    ["network", "device", "backend", "profile", "seed", "rounds", "workers", "max_steps", "trace"]
 )
 """Options that only simulated nodes have."""
 _SERVICE: Final = frozenset(
@@ -219,6 +219,14 @@ def run(
     rounds: Annotated[
         int, typer.Option(min=1, max=MAX_ROUNDS, help="How often to run the application.")
     ] = 1,
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=MAX_WORKERS,
+            help="Processes for the rounds; 0: one per core, or one if there are few rounds.",
+        ),
+    ] = 0,
     max_steps: Annotated[
         int | None,
         typer.Option(min=1, metavar="N", help="Stop a round after so many simulated events."),
@@ -251,6 +259,7 @@ def run(
             profile=profile.value,
             seed=seed,
             rounds=rounds,
+            workers=workers,
             timeout_s=timeout,
             steps=max_steps,
             out=out,
@@ -369,6 +378,11 @@ def _check_options(
         raise typer.BadParameter(
             "a script simulates its own nodes; leave --node out", param_hint="--node"
         )
+    if sdk_script is not None and _is_given(context, "workers"):
+        raise typer.BadParameter(
+            "a script runs its rounds itself, in one process; leave it out",
+            param_hint="--workers",
+        )
     is_simulated = node_file is None
     network = [name for name in ("network", "device", "backend") if _is_given(context, name)]
     if len(network) > 1:
@@ -445,7 +459,9 @@ def terminated_as_by_ctrl_c() -> Iterator[None]:
         return
 
     def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
+        if not callable(signal.getsignal(signal.SIGINT)):
+            raise KeyboardInterrupt  # Ctrl-C itself is ignored, as in the background of a script
+        signal.raise_signal(signal.SIGINT)
 
     previous = signal.signal(signal.SIGTERM, interrupt)
     try:

@@ -48,7 +48,7 @@ def run_jobs(
     workers: int,
     on_progress: Callable[[int], None],
     on_interrupt: Callable[[], None] = lambda: None,
-) -> Iterator[tuple[Job, Result]]:
+) -> Generator[tuple[Job, Result]]:
     """Do all jobs, in several processes; yields each with its result as it is done.
 
     After Ctrl-C no more jobs are started; those that run are still finished and yielded,

@@ -457,6 +457,8 @@ def test_a_script_that_raises(tmp_path):
         (["--app-dir", ".", "--pool", "3"], "only on running services"),
         (["app.py", "--node", "n.yaml", "--seed", "3"], "only on simulated nodes"),
         (["--sdk-script", "s.py", "--node", "n.yaml"], "simulates its own nodes"),
+        (["--sdk-script", "s.py", "--workers", "2"], "in one process"),
+        (["app.py", "--node", "n.yaml", "--workers", "2"], "only on simulated nodes"),
         (["--app-dir", ".", "--network", "n.yaml", "--device", "nv"], "name one"),
     ],
 )
