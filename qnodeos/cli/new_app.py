@@ -13,13 +13,17 @@ def new_app(
         Path, typer.Argument(metavar="DIRECTORY", help="New, or empty.", show_default=False)
     ],
     roles: Annotated[
-        str, typer.Option(metavar="NAME,NAME", help="Who creates entanglement, and who receives.")
+        str,
+        typer.Option(
+            metavar="NAME,NAME,...",
+            help="Who creates entanglement, and who receives; or three to six in a chain.",
+        ),
     ] = "alice,bob",
 ) -> None:
-    """Write an application of two programs, which runs at once.
+    """Write an application, which runs at once.
 
     It has a program for each role, their inputs, the network that is simulated, and a test.
-    docs/tutorial.md begins here.
+    docs/tutorial.md begins here, with two roles. More share GHZ states along a chain.
     """
     from qnodeos.applications.template import write_application
 

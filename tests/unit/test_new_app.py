@@ -23,8 +23,30 @@ def test_the_application_runs_with_other_roles(tmp_path):
     assert results["app_b2"]["of"] == 18
 
 
-def test_no_placeholder_is_left(tmp_path):
-    for path in write_application(tmp_path / "new", ("ada", "b2")):
+def test_a_chain_shares_states_of_all(tmp_path):
+    roles = ("zoe", "ada", "b2", "carl")
+    write_application(tmp_path / "new", roles)
+    application = load_application(tmp_path / "new")
+    network = read_network(tmp_path / "new" / "perfect.yaml")
+    inputs = {role: {"states": 8} for role in roles}
+    (results,) = run_application(application, network=network, inputs=inputs)
+    assert results["app_zoe"]["equal"] == 8
+    assert {result["ones"] for result in results.values()} == {results["app_carl"]["ones"]}
+    assert 0 < results["app_carl"]["ones"] < 8
+
+
+def test_the_longest_chain_runs_with_noise(tmp_path):
+    roles = tuple("abcdef")
+    write_application(tmp_path / "new", roles)
+    application = load_application(tmp_path / "new")
+    (results,) = run_application(application, inputs={role: {"states": 12} for role in roles})
+    assert set(results) == {f"app_{role}" for role in roles}
+    assert 0 < results["app_a"]["equal"] < 12
+
+
+@pytest.mark.parametrize("roles", [("ada", "b2"), ("ada", "b2", "carl")])
+def test_no_placeholder_is_left(tmp_path, roles):
+    for path in write_application(tmp_path / "new", roles):
         assert "$" not in path.read_text("utf-8"), path
         assert "creator" not in path.name
 
@@ -49,9 +71,10 @@ def test_what_is_there_is_not_overwritten(tmp_path):
 @pytest.mark.parametrize(
     ("roles", "message"),
     [
-        ("alice", "two different roles"),
-        ("a,b,c", "two different roles"),
-        ("alice,alice", "two different roles"),
+        ("alice", "two to 6 different roles"),
+        ("a,b,c,d,e,f,g", "two to 6 different roles"),
+        ("alice,alice", "two to 6 different roles"),
+        ("alice,bob,alice", "two to 6 different roles"),
         ("alice,", "'' cannot be a role"),
         ("Alice,bob", "'Alice' cannot be a role"),
         ("alice,../bob", "cannot be a role"),
