@@ -14,7 +14,15 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    model_validator,
+)
 
 from qnodeos.assembly.common import PROFILES, require_known
 from qnodeos.assembly.network import ScheduleConfig
@@ -48,6 +56,15 @@ def _checked_name(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise ValueError("a node's name has up to 64 letters, digits, _, . and -, no digit first")
     return name
+
+
+def _checked_ends(ends: Any) -> Any:
+    """Say that they are two names, in words that need no knowledge of tuples."""
+    if not isinstance(ends, list | tuple) or len(ends) != 2:
+        raise ValueError(
+            "must be the names of two nodes, as in [alice, bob], with a link for each two nodes"
+        )
+    return tuple(ends)
 
 
 NodeName = Annotated[str, AfterValidator(_checked_name)]
@@ -166,7 +183,7 @@ class LinkDescription(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    between: tuple[NodeName, NodeName] = Field(
+    between: Annotated[tuple[NodeName, NodeName], BeforeValidator(_checked_ends)] = Field(
         description="the two nodes; A of a protocol is the one that stands first under nodes"
     )
     link: Annotated[LinkParameters, AfterValidator(_quickened)] = Field(

@@ -22,6 +22,7 @@ from qnodeos.errors import ConfigurationError
 from qnodeos.service.schedule_plan import MAX_NODES
 from sim.entangled_state import SinglePhotonProtocol, WernerProtocol
 from sim.link import LinkParameters
+from sim.register_physics import RegisterPhysics
 
 MIXED = """
 nodes:
@@ -133,6 +134,18 @@ NODES = "nodes: {a: {}, b: {}, c: {device: {kind: nv}}}\n"
         (NODES + "links: [{between: [a, x]}]", "links[0] joins 'x', which is no node; the nodes"),
         (NODES + "links: [{between: [a, a]}]", "links[0] joins 'a' with itself"),
         (
+            NODES + "links: [{between: [a]}]",
+            "links[0].between: must be the names of two nodes, as in",
+        ),
+        (
+            NODES + "links: [{between: [a, b, c]}]",
+            "with a link for each two nodes, not a list of 3",
+        ),
+        (
+            NODES + "links: [{between: a}]",
+            "links[0].between: must be the names of two nodes, as in",
+        ),
+        (
             NODES + "links: [{between: [a, b]}, {between: [b, a]}]",
             "links[1] is a second link between 'b' and 'a'",
         ),
@@ -163,6 +176,17 @@ def test_what_is_wrong_is_said(text, message):
     with pytest.raises(ConfigurationError) as caught:
         described(text)
     assert message in str(caught.value)
+
+
+def test_physics_changes_a_noiseless_device_only_where_it_says_so():
+    network = described(
+        "nodes: {a: {device: {kind: nv, memories: 2, noiseless: true, "
+        "physics: {memory: {coherence_time_ms: 250}}}}}"
+    )
+    physics = network.nodes["a"].device.register_physics()
+    perfect = RegisterPhysics.nv_noiseless(2)
+    memory = perfect.memory.model_copy(update={"coherence_time_ms": 250.0})
+    assert physics == perfect.model_copy(update={"memory": memory})
 
 
 @pytest.mark.parametrize(
