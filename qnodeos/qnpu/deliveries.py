@@ -249,9 +249,20 @@ class Deliveries:
     def is_ready_for(self, socket: ErSocket, create_id: int) -> bool:
         """Whether the next pair of the other end's request has a place to go to."""
         promise = socket.promises.get(create_id)
-        if promise is None or promise.taker is None:
+        if promise is None:
             return True
+        if promise.taker is None:
+            return self._may_come_early(promise)
         return not promise.unclaimed and self.may_take(promise.taker)
+
+    def _may_come_early(self, promise: Promise) -> bool:
+        """Whether a pair may come that nobody has asked for yet.
+
+        It does not take the last of several qubits: the program may need that one on its way
+        to where it asks.
+        """
+        qmmu = self._qmmu
+        return promise.kind.receiver_measures or qmmu.size == 1 or len(qmmu.free_qubits()) > 1
 
     def _hand_over(self, request: UserRequest, pair: Pair) -> None:
         socket = request.socket

@@ -195,7 +195,7 @@ def test_a_bin_is_blocked_only_if_there_is_no_memory_either():
 
 @pytest.mark.parametrize("owner", ["program", "socket"])
 def test_a_move_that_fails_ends_the_program_whose_qubit_it_was(owner):
-    lab, first, second, _ = pair(Verdict, capabilities=device_with(1))
+    lab, first, second, _ = pair(Verdict, capabilities=device_with(2))
     node = first if owner == "program" else second
     node.device.answers = lambda instruction: Answer(
         Outcome.HARDWARE_FAILURE if instruction.opcode is Opcode.MOV else Outcome.SUCCESS_ZERO
@@ -209,7 +209,7 @@ def test_a_move_that_fails_ends_the_program_whose_qubit_it_was(owner):
     late = node.post(submit(0, "ret_reg R0"))
     lab.run(BIN_TICKS)
     assert "HARDWARE_FAILURE when a qubit of the program was moved" in node.error(late).text
-    assert node.kernel.qmmu.free_qubits() == [ELECTRON, FIRST_MEMORY]
+    assert node.kernel.qmmu.free_qubits() == [ELECTRON, FIRST_MEMORY, FIRST_MEMORY + 1]
     lab.check_clean()
 
 
@@ -264,7 +264,6 @@ HOLD_ALL = "qalloc Q0\nset Q1 1\nqalloc Q1\n"
         (HOLD_ALL + create_epr(virtuals=[2]), "NoQubitError", "holds all 2 qubits"),
         (HOLD_ALL + create_epr(arguments={0: 1}), "NoQubitError", "holds all 2 qubits"),
         (HOLD_ALL + recv_epr(remote=2, virtuals=[2]), "NoQubitError", "holds all 2 qubits"),
-        (create_epr(pairs=3), "NoQubitError", "holds all 2 qubits"),
         ("qalloc Q0\n" + create_epr(), "QubitAccessError", "virtual qubit 0, which is already"),
         (create_epr(pairs=2, virtuals=[0, 0]), "QubitAccessError", "virtual qubit 0, which is"),
     ],
@@ -277,6 +276,31 @@ def test_a_program_that_keeps_what_it_waits_for_is_told(program, kind, words):
     lab.run(6 * BIN_TICKS)
     assert first.error(waiting).kind == kind
     assert words in first.error(waiting).text
+    lab.check_clean()
+
+
+def test_a_program_that_asks_for_more_pairs_than_it_can_hold_is_told():
+    lab, first, second, _ = pair(Verdict, capabilities=device_with(1))
+    start(first, 2)
+    start(second, 1)
+    waiting = first.post(submit(0, create_epr(pairs=3)))
+    second.post(submit(0, recv_epr(pairs=3)))
+    lab.run(6 * BIN_TICKS)
+    assert first.error(waiting).kind == "NoQubitError"
+    assert "holds all 2 qubits" in first.error(waiting).text
+    lab.check_clean()
+
+
+def test_a_pair_that_nobody_has_asked_for_does_not_take_the_last_of_several_qubits():
+    lab, first, second, _ = pair(Verdict, capabilities=device_with(2))
+    start(first, 2)
+    start(second, 1)
+    first.post(submit(0, create_epr(pairs=3)))
+    lab.run(6 * BIN_TICKS)
+    assert len(second.kernel.qmmu.free_qubits()) == 1
+    received = second.post(submit(0, recv_epr(pairs=3)))
+    lab.run(6 * BIN_TICKS)
+    assert second.array(received)[4::10] == (0, 1, 2)
     lab.check_clean()
 
 
