@@ -203,11 +203,11 @@ def test_slow_messages_between_qnpus_cost_time_only(seed):
 def test_announcements_that_come_too_late_lose_their_pairs():
     profile = ZERO.model_copy(update={"peer": Delay(mean_ms=150)})
     system = build(profile=profile)
-    with pytest.raises(ProgramError, match="failed") as caught:
+    with pytest.raises(ProgramError, match="server failed") as caught:
         run_dqc(system, 4)
     cause = caught.value.__cause__
     assert isinstance(cause, SubroutineFailedError)
-    assert "was lost" in str(cause)
+    assert "pair 0 of 1 that node 0 has announced was lost" in str(cause)
     assert_nothing_left(system)
 
 
