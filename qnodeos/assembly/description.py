@@ -129,6 +129,7 @@ class _Device(BaseModel):
         return changed(base, self.physics, "physics") if self.physics else base
 
     def _base(self) -> RegisterPhysics:
+        """The physics of the kind of device; each kind has its own."""
         raise NotImplementedError
 
     @model_validator(mode="after")
